@@ -1,0 +1,134 @@
+"""What runs in a worker beside its tasks: event consumers, the relay, the watchdog.
+
+Each is a thread with connections of its own. A thread that ends before it was asked to is a bug,
+and makes the worker's sign of life stop.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from celery import Celery, bootsteps
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from celery_workers.configuration import topology
+from servicekit.messaging.consumer import BatchConsumer, Subscription
+from servicekit.outbox.relay import Relay
+
+logger = logging.getLogger(__name__)
+
+TRANSIENT_ERRORS = (OperationalError, InterfaceError)
+"""What a database that is away, or busy, raises: the batch is held and tried again."""
+
+
+class Stoppable(Protocol):
+    """A thread that ends when asked."""
+
+    name: str
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Ask it to end."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end."""
+
+    def is_alive(self) -> bool:
+        """Return whether it runs."""
+
+
+class Periodic(threading.Thread):
+    """Calls a function every so often, whatever it raises."""
+
+    def __init__(self, function: Callable[[], object], *, every_seconds: float) -> None:
+        super().__init__(name=function.__name__, daemon=True)
+        self._function = function
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the present call."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Call until stopped."""
+        while not self._stopping.wait(self._every_seconds):
+            try:
+                close_old_connections()
+                self._function()
+            except TRANSIENT_ERRORS as error:
+                logger.warning("%s: %s", self.name, error)
+            except Exception:
+                logger.exception("%s failed", self.name)
+
+
+class SignOfLife(threading.Thread):
+    """Touches a file while every thread runs and every consumer consumes.
+
+    A health check then needs no more than the age of a file (`WORKER_ALIVE_FILE`).
+    """
+
+    def __init__(self, threads: Sequence[Stoppable], *, every_seconds: float = 1.0) -> None:
+        super().__init__(name="sign of life", daemon=True)
+        self._threads = threads
+        self._every_seconds = every_seconds
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Touch the file until stopped."""
+        path = os.environ.get("WORKER_ALIVE_FILE")
+        while path and not self._stopping.wait(self._every_seconds):
+            if all(self._is_well(thread) for thread in self._threads):
+                Path(path).touch()
+
+    @staticmethod
+    def _is_well(thread: Stoppable) -> bool:
+        return thread.is_alive() and (not isinstance(thread, BatchConsumer) or thread.is_consuming)
+
+
+def run_in_background(
+    app: Celery, subscriptions: Sequence[Subscription], periodic: Sequence[Periodic] = ()
+) -> None:
+    """Make every worker of `app` consume the subscriptions, relay events and call `periodic`."""
+
+    class Background(bootsteps.StartStopStep):
+        """Starts the threads with the worker and ends them with it."""
+
+        def __init__(self, parent: Any, **options: Any) -> None:
+            super().__init__(parent, **options)
+            consumers = [
+                BatchConsumer(
+                    subscription,
+                    broker_url=settings.BROKER_URL,
+                    topology=topology,
+                    transient_errors=TRANSIENT_ERRORS,
+                    before_batch=close_old_connections,
+                )
+                for subscription in subscriptions
+            ]
+            working = [*consumers, Relay(broker_url=settings.BROKER_URL), *periodic]
+            self._threads: list[Stoppable] = [*working, SignOfLife(working)]
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            """Start all."""
+            for thread in self._threads:
+                thread.start()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            """End all; what a consumer has in hand and cannot finish comes again."""
+            for thread in self._threads:
+                thread.stop()
+            for thread in self._threads:
+                thread.join(timeout=10)
+
+    app.steps["worker"].add(Background)

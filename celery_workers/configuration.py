@@ -1,0 +1,47 @@
+"""The Celery settings of both workers: no task is ever lost, and nothing is retried by counting.
+
+Each line that differs from Celery's default says what the default would do.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from kombu import Exchange
+
+from servicekit.messaging.topology import Topology
+
+topology = Topology(queue_type=settings.QUEUE_TYPE)
+
+
+def celery_settings(*, queue: str) -> dict[str, Any]:
+    """Return the settings of a worker that takes its tasks from one queue."""
+    return {
+        "broker_url": settings.BROKER_URL,
+        "broker_heartbeat": 30,
+        # By default the worker would give up and exit after 100 attempts.
+        "broker_connection_max_retries": None,
+        "broker_connection_retry_on_startup": True,
+        "broker_channel_error_retry": True,
+        "broker_pool_acquire_timeout": 1,
+        # A typo would otherwise make a queue that nobody reads.
+        "task_create_missing_queues": False,
+        "task_queues": [topology.queue(queue, exchange=Exchange(""), routing_key=queue)],
+        "task_default_queue": queue,
+        # Acknowledged when the work is committed, and never because it failed.
+        "task_acks_late": True,
+        "task_acks_on_failure": False,
+        "task_acks_on_timeout": False,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 4,
+        # Nobody reads results: what a task has done is in the database.
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        # The remote control's queues are transient, which RabbitMQ 4.3 refuses.
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "timezone": "UTC",
+    }

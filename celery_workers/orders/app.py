@@ -1,0 +1,25 @@
+"""The orders worker: stores accepted orders, settles them, and relays the order service's events."""
+
+import os
+
+import django
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orders_project.config.settings")
+# Each thread of a worker keeps one connection, and a batch may take longer than a request.
+os.environ.setdefault("DATABASE_POOL_SIZE", "0")
+os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_MS", "10000")
+django.setup()
+
+from celery_workers.background import Periodic, run_in_background  # noqa: E402 - Django comes first
+from celery_workers.configuration import celery_settings  # noqa: E402
+from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
+from orders_project.orders import services  # noqa: E402
+from servicekit.contracts.commands import PersistOrders  # noqa: E402
+
+app = Celery("orders")
+app.conf.update(celery_settings(queue=PersistOrders.queue))
+app.conf.update(imports=["celery_workers.orders.tasks"])
+run_in_background(
+    app, SUBSCRIPTIONS, [Periodic(services.announce_overdue_orders, every_seconds=5)]
+)

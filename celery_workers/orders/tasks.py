@@ -1,0 +1,44 @@
+"""The tasks of the orders worker."""
+
+import logging
+import time
+
+from celery.exceptions import Reject
+from celery.worker import state
+from django.db import close_old_connections
+
+from celery_workers.background import TRANSIENT_ERRORS
+from celery_workers.orders.app import app
+from orders_project.orders import services
+from servicekit.contracts.commands import PersistOrders
+from servicekit.contracts.events import MalformedMessage
+from servicekit.messaging.backoff import Backoff
+
+logger = logging.getLogger(__name__)
+
+
+@app.task(name=PersistOrders.task_name)
+def persist_orders(**payload: object) -> None:
+    """Store the orders that one web process accepted together.
+
+    :raises Reject: if the message is not what the contract says: it is parked; or if the worker
+        stops while the database is away: it is delivered again
+    """
+    try:
+        orders = PersistOrders.parse(payload).orders
+    except MalformedMessage as error:
+        logger.error("parking a task: %s", error)  # noqa: TRY400 - the message says it all
+        raise Reject(error, requeue=False) from error
+    backoff = Backoff()
+    while True:
+        try:
+            services.place_orders(orders)
+        except TRANSIENT_ERRORS as error:
+            seconds = backoff.next_seconds()
+            logger.warning("holding %d orders for %.1f s: %s", len(orders), seconds, error)
+        else:
+            return
+        time.sleep(seconds)
+        if state.should_stop is not None or state.should_terminate is not None:
+            raise Reject("stopping with orders in hand", requeue=True)
+        close_old_connections()

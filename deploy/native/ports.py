@@ -1,0 +1,91 @@
+"""Which port each process of a stack listens on."""
+
+import random
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+from deploy.failure import DeployFailure
+
+# Below the range from which Linux takes the ports of outgoing connections: a
+# server that is killed could otherwise find its port taken by somebody's client.
+_FREE_RANGE = range(20000, 32000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The ports of one stack; the defaults are the ones everybody expects."""
+
+    product: int = 3001
+    order: int = 3002
+    postgres: int = 5432
+    redis: int = 6379
+    rabbitmq: int = 5672
+    rabbitmq_management: int = 15672
+    rabbitmq_distribution: int = 25672
+    epmd: int = 4369
+
+    @classmethod
+    def free(cls) -> "Ports":
+        """Pick ports that nobody uses, for a stack that lives beside others."""
+        candidates = random.sample(_FREE_RANGE, k=len(_FREE_RANGE))
+        names = [field.name for field in fields(cls)]
+        free = (port for port in candidates if is_free("127.0.0.1", port))
+        return cls(**dict(zip(names, free, strict=False)))
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> "Ports":
+        """Read `PRODUCT_PORT`, `POSTGRES_PORT` and so on.
+
+        :raises DeployFailure: if one of them is not a port number
+        """
+        chosen: dict[str, int] = {}
+        for field in fields(cls):
+            variable = f"{field.name.upper()}_PORT"
+            value = settings.get(variable)
+            if value is None:
+                continue
+            if not (value.isdecimal() and 0 < int(value) < 65536):
+                raise DeployFailure(f"{variable} must be a port number, not {value!r}.")
+            chosen[field.name] = int(value)
+        return cls(**chosen)
+
+    @classmethod
+    def from_json(cls, ports: Mapping[str, int]) -> "Ports":
+        """Read what `to_json` returned, perhaps from an earlier version of this list."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: port for name, port in ports.items() if name in names})
+
+    def to_json(self) -> dict[str, int]:
+        """Return the ports by name."""
+        return asdict(self)
+
+    def moved_to_free(self, name: str, *, taken: set[int]) -> "Ports":
+        """Return these ports, with the one named moved up to the next that is free."""
+        port: int = getattr(self, name)
+        while port in taken or not is_free("127.0.0.1", port):
+            port = port + 1 if port < 65535 else _FREE_RANGE.start
+        return replace(self, **{name: port})
+
+
+def is_free(address: str, port: int) -> bool:
+    """Tell whether a server could listen there now."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do; otherwise connections that were closed a moment ago count as use.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def answers(address: str, port: int, *, timeout_seconds: float = 1.0) -> bool:
+    """Tell whether something accepts connections there."""
+    try:
+        with socket.create_connection((address, port), timeout=timeout_seconds):
+            return True
+    except OSError:
+        return False

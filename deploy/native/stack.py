@@ -1,0 +1,652 @@
+"""The whole system natively: the one class that `make up` and the tests both use."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy.console import Progress
+from deploy.failure import DeployFailure
+from deploy.native import account
+from deploy.native.install import ensure_installed
+from deploy.native.ports import Ports, answers, is_free
+from deploy.native.postgres import OWNERS, SUPERUSER, Postgres
+from deploy.native.programs import Program
+from deploy.native.rabbitmq import RabbitMQ
+from deploy.native.redis import Redis
+from deploy.native.supervision import (
+    Supervisor,
+    end_survivors,
+    send,
+    survivors,
+    wait_until,
+)
+from deploy.processes import ONE_SHOTS, SERVICES, Process
+from deploy.settings import DEFAULTS, ROOT
+
+#: A worker touches its file every few seconds; older than this, it does not work.
+ALIVE_SECONDS = 30
+
+#: RabbitMQ makes its first start on a busy small machine; everything else is quicker.
+READY_SECONDS = 120
+
+#: A process that ends this often while it starts will not do better the next time.
+_HOPELESS_AFTER_EXITS = 4
+
+_SECRETS = ("superuser", "products", "orders", "broker", "secret_key")
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One line of `make ps`."""
+
+    name: str
+    state: str
+    pid: int | None
+    uptime_seconds: int
+    address: str
+
+
+class Stack:
+    """PostgreSQL, Redis, RabbitMQ and the four processes of the system, below one directory.
+
+    Everything that is chosen by itself (ports, passwords, where the data lies) is
+    remembered in that directory, so a second `Stack` of the same directory, in this
+    process or in another one, means the same stack. Several stacks live side by
+    side as long as their ports differ (`Ports.free()`).
+
+    `settings` are the variables of `.env.example`. Where they name a server
+    (`BROKER_URL`, …), that server is used and none of our own is started.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        ports: Ports | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.run_dir = run_dir.resolve()
+        self.settings = dict(settings or {})
+        self._progress = progress or Progress()
+        self._supervisor = Supervisor(self.run_dir)
+        self._account = account.for_postgres()
+        #: Variables that one process is given beyond, or instead of, what all are.
+        self._overrides: dict[str, dict[str, str]] = {}
+        self._remember(ports)
+
+    # What is where
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The addresses and settings of this stack, by the names of `.env.example`."""
+        ports = self.ports
+        own = {
+            **{
+                f"{owner.upper()}_DATABASE_URL": self._postgres.url(
+                    owner, self._secrets[owner], owner
+                )
+                for owner in OWNERS
+            },
+            "BROKER_URL": self._rabbitmq.url,
+            "CACHE_URL": self._redis.url,
+            "PRODUCT_API_URL": f"http://127.0.0.1:{ports.product}/products",
+            "ORDER_API_URL": f"http://127.0.0.1:{ports.order}/orders",
+            "RABBITMQ_MANAGEMENT_URL": self._rabbitmq.management_url,
+            "SECRET_KEY": self._secrets["secret_key"],
+        }
+        return {**DEFAULTS, **own, **self.settings}
+
+    @property
+    def superuser_database_url(self) -> str:
+        """The address of the private PostgreSQL for whoever may do everything there."""
+        return self._postgres.url(SUPERUSER, self._secrets["superuser"], "postgres")
+
+    @property
+    def private_servers(self) -> tuple[str, ...]:
+        """Which of `postgres`, `redis` and `rabbitmq` are ours, being named nowhere else."""
+        named = self.settings
+        databases = [f"{owner.upper()}_DATABASE_URL" for owner in OWNERS]
+        ours = {
+            "postgres": not all(name in named for name in databases),
+            "redis": "CACHE_URL" not in named,
+            "rabbitmq": "BROKER_URL" not in named,
+        }
+        return tuple(name for name, is_ours in ours.items() if is_ours)
+
+    def log_path(self, name: str) -> Path:
+        """Return the file with everything that a process printed."""
+        return self._supervisor.log_of(name)
+
+    # Up
+
+    def up(self) -> None:
+        """Bring up whatever is not up yet, and return when all of it is ready.
+
+        :raises DeployFailure: if something cannot be brought up
+        """
+        with self._alone():
+            self._require_service_ports()
+            self._start_servers()
+            self._prepare()
+            self._start_services()
+
+    def start_servers(self) -> None:
+        """Bring up the private PostgreSQL, Redis and RabbitMQ, with roles and databases.
+
+        :raises DeployFailure: if one of them does not get ready
+        """
+        with self._alone():
+            self._start_servers()
+
+    def prepare(self) -> None:
+        """Migrate both databases and make the admin account; again is harmless.
+
+        :raises DeployFailure: if that fails
+        """
+        with self._alone():
+            self._prepare()
+
+    def start_services(self) -> None:
+        """Bring up the two web services and the two workers.
+
+        :raises DeployFailure: if one of them does not get ready
+        """
+        with self._alone():
+            self._require_service_ports()
+            self._start_services()
+
+    def is_up(self) -> bool:
+        """Tell whether every process runs and does its work."""
+        states = self._supervisor.states()
+        return all(
+            name in states and states[name].state == "RUNNING" and program.is_ready()
+            for name, program in self._programs().items()
+        )
+
+    def wait_ready(self, *names: str, timeout_seconds: float = READY_SECONDS) -> None:
+        """Wait until the processes named, or all, do their work, however often they restart.
+
+        :raises DeployFailure: if that takes too long
+        """
+        programs = self._programs()
+        deadline = time.monotonic() + timeout_seconds
+        for name in names or tuple(programs):
+            left = max(0.0, deadline - time.monotonic())
+            ready = programs[name].is_ready
+            if not wait_until(ready, timeout_seconds=left, pause_seconds=0.1):
+                raise self._not_ready(name, f"was not ready after {timeout_seconds:.0f} s")
+
+    # Down
+
+    def stop(self) -> None:
+        """Stop everything, also what an earlier supervisord left behind; return when it is gone."""
+        if not self.run_dir.exists():
+            return
+        with self._alone():
+            self._stop()
+
+    def kill_all(self) -> None:
+        """Kill every process of the stack at once, as a power cut would."""
+        supervisor = self._supervisor.pid()
+        if supervisor is not None:
+            # First, or it would start again what we kill.
+            send(supervisor, signal.SIGKILL)
+        while left := self._survivors():
+            for pid in left:
+                send(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self._supervisor.forget()
+
+    def remove(self) -> None:
+        """Stop everything and throw away its data and its logs."""
+        if not self.run_dir.exists():
+            return
+        self.stop()
+        shutil.rmtree(self._postgres_directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # Only where it had to be put outside, and is empty now.
+            self._postgres_directory.parent.rmdir()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+    # One process at a time
+
+    def status(self) -> list[ProcessStatus]:
+        """Return the state of every process, servers first."""
+        states = self._supervisor.states()
+        lines = []
+        for name, program in self._programs().items():
+            state = states.get(name)
+            lines.append(
+                ProcessStatus(
+                    name=name,
+                    state=state.state if state else "STOPPED",
+                    pid=state.pid if state else None,
+                    uptime_seconds=state.uptime_seconds if state else 0,
+                    address=program.address,
+                )
+            )
+        return lines
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a process.
+
+        :raises DeployFailure: if it does not run at the moment
+        """
+        state = self._supervisor.states().get(name)
+        if state is None or state.pid is None:
+            raise DeployFailure(f"{name} is not running.")
+        return state.pid
+
+    def children(self, name: str) -> list[int]:
+        """Return the process ids of a process's children, such as gunicorn's workers."""
+        pid = self.pid(name)
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in children.read_text().split()]
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a process; if it ends, supervisord starts it again."""
+        send(self.pid(name), number)
+
+    def stop_process(self, name: str) -> None:
+        """Stop a process for good, and return when it is gone."""
+        self._supervisor.stop(name)
+
+    def start_process(self, name: str, *, wait: bool = True) -> None:
+        """Start a process, and by default wait until it is ready.
+
+        :raises DeployFailure: if it does not get ready
+        """
+        program = self._programs()[name]
+        self._launch([program])
+        if wait:
+            self._await(program)
+
+    def restart(self, name: str, *, wait: bool = True) -> None:
+        """Stop a process and start it again."""
+        self.stop_process(name)
+        self.start_process(name, wait=wait)
+
+    def set_environment(self, name: str, **variables: str | None) -> None:
+        """Restart a process with variables changed for it alone; `None` takes a change back.
+
+        With `FAILPOINTS=…` it fails where a test wants it to; with a `BROKER_URL` it
+        reaches its broker through a test's proxy. It is not waited for.
+        """
+        overrides = self._overrides.setdefault(name, {})
+        for variable, value in variables.items():
+            if value is None:
+                overrides.pop(variable, None)
+            else:
+                overrides[variable] = value
+        with self._alone():
+            self._configure()
+        self.start_process(name, wait=False)
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` against the private broker and return what it prints.
+
+        :raises DeployFailure: if it fails
+        """
+        return self._rabbitmq.control(*arguments)
+
+    # How it is done
+
+    def _start_servers(self) -> None:
+        ensure_installed(self.private_servers, self._progress)
+        self._require_named_servers()
+        if not self._supervisor.is_running():
+            self._clear_leftovers()
+            self._choose_ports()
+        states = self._supervisor.states()
+        preparations = {
+            "postgres": self._postgres.prepare,
+            "redis": self._redis.prepare,
+            "rabbitmq": self._rabbitmq.prepare,
+        }
+        for server in self.private_servers:
+            if server not in states or states[server].state != "RUNNING":
+                preparations[server]()
+        self._configure()
+        programs = self._server_programs()
+        self._launch(programs)
+        for program in programs:
+            with self._progress.step(f"{_TITLES[program.name]} on {program.address}"):
+                self._await(program)
+        if "postgres" in self.private_servers:
+            self._postgres.create_databases({owner: self._secrets[owner] for owner in OWNERS})
+
+    def _prepare(self) -> None:
+        running = []
+        with self._progress.step("Migrations and admin account"):
+            for process in ONE_SHOTS:
+                program = self._program_of(process)
+                log = self.log_path(process.name)
+                log.parent.mkdir(exist_ok=True)
+                with log.open("ab") as output:
+                    running.append(
+                        (
+                            process.name,
+                            subprocess.Popen(
+                                program.command,
+                                cwd=program.directory,
+                                env=self._supervisor.environment_of(program),
+                                stdin=subprocess.DEVNULL,
+                                stdout=output,
+                                stderr=subprocess.STDOUT,
+                            ),
+                        )
+                    )
+            codes = {name: one_shot.wait() for name, one_shot in running}
+            for name, code in codes.items():
+                if code != 0:
+                    raise self._not_ready(name, f"failed with exit code {code}")
+
+    def _start_services(self) -> None:
+        self._configure()
+        programs = self._service_programs()
+        self._launch(programs)
+        for program in programs:
+            title = f"{program.name} on {program.address}" if program.address else program.name
+            with self._progress.step(title):
+                self._await(program)
+
+    def _stop(self) -> None:
+        if self._supervisor.is_running():
+            with self._progress.step("Stop services and workers"):
+                self._supervisor.stop(*(program.name for program in self._service_programs()))
+            with self._progress.step("Stop servers"):
+                names = {program.name for program in self._server_programs()}
+                # epmd last: RabbitMQ takes its name off its list when it leaves. And
+                # all of them before supervisord, which takes a second for each.
+                self._supervisor.stop(*names - {"epmd"})
+                self._supervisor.stop(*names & {"epmd"})
+                self._supervisor.shut_down()
+        self._clear_leftovers()
+        self._supervisor.forget()
+
+    def _configure(self) -> None:
+        """Tell supervisord what to run; start it if need be, and nothing else."""
+        self._supervisor.write_configuration(self._programs().values())
+        if self._supervisor.is_running():
+            self._supervisor.apply_configuration()
+        else:
+            self._supervisor.launch()
+
+    def _launch(self, programs: Sequence[Program]) -> None:
+        states = self._supervisor.states()
+        for program in programs:
+            state = states.get(program.name)
+            if state is None or state.state not in {"RUNNING", "STARTING", "BACKOFF"}:
+                for file in program.stale_files:
+                    file.unlink(missing_ok=True)
+                self._supervisor.start(program.name)
+
+    def _await(self, program: Program) -> None:
+        """Wait for one process to get ready, giving up on one that keeps ending.
+
+        :raises DeployFailure: if it does not, with the end of its log
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        pids: set[int] = set()
+        while not program.is_ready():
+            state = self._supervisor.states().get(program.name)
+            if state is not None and state.pid is not None:
+                pids.add(state.pid)
+            if state is None or state.state == "FATAL" or len(pids) >= _HOPELESS_AFTER_EXITS:
+                raise self._not_ready(program.name, "ends as soon as it is started")
+            if time.monotonic() > deadline:
+                raise self._not_ready(program.name, f"was not ready after {READY_SECONDS} s")
+            time.sleep(0.05)
+
+    def _not_ready(self, name: str, what: str) -> DeployFailure:
+        log = self.log_path(name)
+        try:
+            lines = log.read_text(errors="replace").splitlines()[-15:]
+        except OSError:
+            lines = []
+        tail = "".join(f"\n    {line}" for line in lines)
+        return DeployFailure(f"{name} {what}; the end of {log}:{tail}")
+
+    def _require_service_ports(self) -> None:
+        """Refuse early if somebody else listens where our services are to be.
+
+        :raises DeployFailure: if so
+        """
+        states = self._supervisor.states()
+        for process, variable in zip(SERVICES[:2], ("PRODUCT_PORT", "ORDER_PORT"), strict=True):
+            state = states.get(process.name)
+            if state is not None and state.pid is not None:
+                continue
+            port = self._port_of(process)
+            if not is_free(self._bind_address, port) and not self._is_a_leftover_of_ours():
+                raise DeployFailure(
+                    f"Port {port} is in use by another program, and {process.name} needs it: "
+                    f"stop that program, or set {variable} in .env."
+                )
+
+    def _is_a_leftover_of_ours(self) -> bool:
+        return bool(self._survivors()) and not self._supervisor.is_running()
+
+    def _require_named_servers(self) -> None:
+        """Check that the servers which the settings name are there.
+
+        :raises DeployFailure: if one of them does not answer
+        """
+        default_ports = {"postgresql": 5432, "postgres": 5432, "redis": 6379, "amqp": 5672}
+        names = [f"{owner.upper()}_DATABASE_URL" for owner in OWNERS]
+        for name in (*names, "CACHE_URL", "BROKER_URL"):
+            if name not in self.settings:
+                continue
+            url = urlsplit(self.settings[name])
+            port = url.port or default_ports.get(url.scheme)
+            # A list of brokers or a scheme of its own is for the client library to judge.
+            if url.hostname is None or port is None or ";" in self.settings[name]:
+                continue
+            if not answers(url.hostname, port, timeout_seconds=3):
+                raise DeployFailure(
+                    f"{name} in .env names {url.hostname}:{port}, where nothing answers."
+                )
+
+    # Ports, secrets and places
+
+    def _remember(self, ports: Ports | None) -> None:
+        """Read what this directory's stack chose before, or choose it now and write it down."""
+        known = self._read_state()
+        configured = ports or Ports.of(self.settings)
+        remembered = known.get("ports")
+        self._preferred_ports = configured
+        self.ports = configured
+        if isinstance(remembered, dict) and ports is None:
+            self.ports = Ports.from_json(remembered)
+        passwords = known.get("secrets")
+        self._secrets: dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
+        for name in _SECRETS:
+            self._secrets.setdefault(name, secrets.token_urlsafe(24))
+        place = known.get("postgres")
+        self._postgres_directory = (
+            Path(place) if isinstance(place, str) else self._place_for_postgres()
+        )
+        self._write_state()
+
+    def _read_state(self) -> dict[str, object]:
+        try:
+            state = json.loads(self._state_file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def _write_state(self) -> None:
+        state = {
+            "ports": self.ports.to_json(),
+            "secrets": self._secrets,
+            "postgres": str(self._postgres_directory),
+        }
+        # Replaced as a whole: `make env` may read it at this moment.
+        fresh = self._state_file.with_suffix(f".{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(state, indent=2) + "\n")
+        fresh.replace(self._state_file)
+
+    @property
+    def _state_file(self) -> Path:
+        return self.run_dir / "state.json"
+
+    def _place_for_postgres(self) -> Path:
+        """Choose where PostgreSQL's data lies: here, unless its account may not come here."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        # Everything secret in here has a mode of its own; PostgreSQL's account only passes.
+        self.run_dir.chmod(0o700 if self._account.is_ours else 0o711)
+        if self._account.can_enter(self.run_dir):
+            return self.run_dir / "postgres"
+        digest = hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:12]
+        place = Path("/var/tmp") / f"shop-{digest}" / "postgres"
+        self._progress.note(
+            f"PostgreSQL's data goes to {place}: the user {self._account.name}, which it runs as, "
+            f"may not enter {self.run_dir}."
+        )
+        return place
+
+    def _choose_ports(self) -> None:
+        """Settle on ports, moving a server of ours out of the way of somebody else's."""
+        ports = self._preferred_ports
+        services = {ports.product, ports.order}
+        moved: set[int] = set(services)
+        for name in ports.to_json():
+            if name in {"product", "order"}:
+                continue
+            wanted = getattr(ports, name)
+            ports = ports.moved_to_free(name, taken=moved)
+            chosen = getattr(ports, name)
+            moved.add(chosen)
+            if chosen != wanted and name in {*self.private_servers, "rabbitmq_management"}:
+                self._progress.note(f"Port {wanted} is in use, so {_TITLES[name]} gets {chosen}.")
+        self.ports = ports
+        self._write_state()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep a second `make up` or `make down` of the same directory waiting."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        with (self.run_dir / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _survivors(self) -> list[int]:
+        return survivors(self.run_dir, self._postgres.data)
+
+    def _clear_leftovers(self) -> None:
+        if self._survivors():
+            with self._progress.step("Clear away what an earlier run left behind"):
+                end_survivors(self._survivors)
+
+    # The processes
+
+    @property
+    def _postgres(self) -> Postgres:
+        return Postgres(
+            directory=self._postgres_directory,
+            port=self.ports.postgres,
+            account=self._account,
+            superuser_password=self._secrets["superuser"],
+        )
+
+    @property
+    def _redis(self) -> Redis:
+        return Redis(directory=self.run_dir / "redis", port=self.ports.redis)
+
+    @property
+    def _rabbitmq(self) -> RabbitMQ:
+        return RabbitMQ(
+            directory=self.run_dir / "rabbitmq",
+            port=self.ports.rabbitmq,
+            management_port=self.ports.rabbitmq_management,
+            distribution_port=self.ports.rabbitmq_distribution,
+            epmd_port=self.ports.epmd,
+            password=self._secrets["broker"],
+        )
+
+    def _programs(self) -> dict[str, Program]:
+        programs = [*self._server_programs(), *self._service_programs()]
+        return {program.name: program for program in programs}
+
+    def _server_programs(self) -> list[Program]:
+        servers = {
+            "postgres": lambda: [self._postgres.program()],
+            "redis": lambda: [self._redis.program()],
+            "rabbitmq": lambda: [*self._rabbitmq.programs()],
+        }
+        return [program for name in self.private_servers for program in servers[name]()]
+
+    def _service_programs(self) -> list[Program]:
+        return [self._program_of(process) for process in SERVICES]
+
+    def _program_of(self, process: Process) -> Program:
+        bind = ""
+        alive = self.run_dir / "alive" / process.name
+        if process.port is not None:
+            bind = f"{self._bind_address}:{self._port_of(process)}"
+        available = {**process.defaults, **self.environment, "WORKER_ALIVE_FILE": str(alive)}
+        available |= self._overrides.get(process.name, {})
+        is_worker = "WORKER_ALIVE_FILE" in process.environment
+        if is_worker:
+            alive.parent.mkdir(exist_ok=True)
+        return Program(
+            name=process.name,
+            command=process.command_line(bind),
+            environment={
+                name: available[name] for name in process.environment if name in available
+            },
+            directory=ROOT,
+            is_ready=(lambda: _is_fresh(alive)) if is_worker else lambda: _is_healthy(bind),
+            address=bind,
+            stop_as_group=process.port is not None,
+            stale_files=(alive,) if is_worker else (),
+        )
+
+    @property
+    def _bind_address(self) -> str:
+        return self.environment["BIND_ADDRESS"]
+
+    def _port_of(self, process: Process) -> int:
+        return self.ports.product if process.name == "product-service" else self.ports.order
+
+
+_TITLES = {
+    "postgres": "PostgreSQL",
+    "redis": "Redis",
+    "rabbitmq": "RabbitMQ",
+    "rabbitmq_management": "the RabbitMQ console",
+    "epmd": "Erlang port mapper",
+}
+
+
+def _is_fresh(alive_file: Path) -> bool:
+    try:
+        return time.time() - alive_file.stat().st_mtime < ALIVE_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def _is_healthy(bind: str) -> bool:
+    address = bind.replace("0.0.0.0", "127.0.0.1", 1)
+    # Our own service on this machine: whatever proxy the caller uses has no part in it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/health/ready", timeout=3) as response:
+            return int(response.status) == 200
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

@@ -1,0 +1,364 @@
+"""supervisord: its configuration, its XML-RPC over a unix socket, and what it leaves behind."""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import resource
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from deploy.failure import DeployFailure
+from deploy.native.programs import Program
+from deploy.settings import ROOT
+
+#: In the environment of every process of a stack, and what finds those that were left behind.
+MARKER = "STACK_RUN_DIR"
+
+#: How long a process may take to end before it is killed.
+STOP_SECONDS = 20
+
+# sun_path has 108 bytes, and supervisord binds to a longer name first.
+_LONGEST_SOCKET_PATH = 90
+
+# Faults of supervisord's API.
+_ALREADY_STARTED = 60
+_NOT_RUNNING = 70
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path)
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What supervisord knows about one process."""
+
+    name: str
+    #: RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL or UNKNOWN.
+    state: str
+    pid: int | None
+    uptime_seconds: int
+
+
+class Supervisor:
+    """The supervisord of one directory, running or not."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self.configuration = run_dir / "supervisord.conf"
+        self.logs = run_dir / "logs"
+
+    def is_running(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            self._call("getState")
+        except OSError:
+            return False
+        return True
+
+    def launch(self) -> None:
+        """Start it in the background, with the configuration that was written.
+
+        :raises DeployFailure: if it does not answer within some seconds
+        """
+        started = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)],
+            cwd=ROOT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if started.returncode != 0:
+            raise DeployFailure(f"supervisord does not start: {started.stderr.strip()}")
+        if not wait_until(self.is_running, timeout_seconds=10):
+            raise DeployFailure(f"supervisord does not answer; see {self._log}.")
+
+    def write_configuration(self, programs: Iterable[Program]) -> None:
+        """Write down what to run. Nothing starts by itself: the order is ours."""
+        self.logs.mkdir(exist_ok=True)
+        text = "\n".join([self._general_section(), *map(self._program_section, programs)])
+        self.configuration.touch(mode=0o600)
+        self.configuration.write_text(text)
+
+    def apply_configuration(self) -> None:
+        """Take over what was written since; whatever changed is stopped, not started again."""
+        [[added, changed, removed]] = cast(list[list[list[str]]], self._call("reloadConfig"))
+        self.stop(*changed, *removed)
+        for name in (*changed, *removed):
+            self._call("removeProcessGroup", name)
+        for name in (*added, *changed):
+            self._call("addProcessGroup", name)
+
+    def states(self) -> dict[str, ProcessState]:
+        """Return every process by name; nothing when supervisord is not there."""
+        try:
+            infos = cast(list[dict[str, Any]], self._call("getAllProcessInfo"))
+        except OSError:
+            return {}
+        return {info["name"]: _state_of(info) for info in infos}
+
+    def start(self, name: str) -> None:
+        """Start a process unless it is started; do not wait for it."""
+        # A process that is on its way down cannot be started before it is there.
+        wait_until(lambda: self._state_name(name) != "STOPPING", timeout_seconds=STOP_SECONDS + 5)
+        self._call_tolerating(_ALREADY_STARTED, "startProcess", name, False)
+
+    def stop(self, *names: str) -> None:
+        """Stop processes side by side, and return when they are gone."""
+        for name in names:
+            self._call_tolerating(_NOT_RUNNING, "stopProcess", name, False)
+        wait_until(
+            lambda: not any(self._state_name(name) == "STOPPING" for name in names),
+            timeout_seconds=STOP_SECONDS + 5,
+        )
+
+    def shut_down(self) -> None:
+        """End supervisord, and with it everything that it runs."""
+        pid = cast(int, self._call("getPID"))
+        self._call("shutdown")
+        wait_until(lambda: not _exists(pid), timeout_seconds=2 * STOP_SECONDS)
+
+    def pid(self) -> int | None:
+        """Return the process id of supervisord itself."""
+        try:
+            return cast(int, self._call("getPID"))
+        except OSError:
+            return None
+
+    def log_of(self, name: str) -> Path:
+        """Return the file that has what a process printed."""
+        return self.logs / f"{name}.log"
+
+    def forget(self) -> None:
+        """Remove the socket and what else speaks of a supervisord that is gone."""
+        self._socket.unlink(missing_ok=True)
+        (self._run_dir / "supervisord.pid").unlink(missing_ok=True)
+        if self._socket.parent != self._run_dir:
+            with contextlib.suppress(OSError):
+                self._socket.parent.rmdir()
+
+    def _state_name(self, name: str) -> str:
+        state = self.states().get(name)
+        return state.state if state else "UNKNOWN"
+
+    def _call(self, method: str, *arguments: object) -> object:
+        # One connection per call: several threads of a test may ask at once.
+        with xmlrpc.client.ServerProxy("http://localhost", _UnixTransport(self._socket)) as proxy:
+            try:
+                return getattr(proxy.supervisor, method)(*arguments)
+            except http.client.HTTPException as error:
+                raise ConnectionError(f"supervisord went away during {method}") from error
+
+    def _call_tolerating(self, fault_code: int, method: str, *arguments: object) -> None:
+        try:
+            self._call(method, *arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != fault_code:
+                raise DeployFailure(f"supervisord, {method}: {fault.faultString}") from fault
+
+    @property
+    def _log(self) -> Path:
+        return self.logs / "supervisord.log"
+
+    @property
+    def _socket(self) -> Path:
+        beside = self._run_dir / "supervisord.sock"
+        if len(str(beside)) <= _LONGEST_SOCKET_PATH:
+            return beside
+        digest = hashlib.sha256(str(self._run_dir).encode()).hexdigest()[:12]
+        directory = Path(tempfile.gettempdir()) / f"shop-{os.geteuid()}-{digest}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        status = directory.lstat()
+        # Anybody can make a directory there before us, and would then command our processes.
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise DeployFailure(f"{directory} belongs to somebody else; remove it.")
+        directory.chmod(0o700)
+        return directory / "supervisord.sock"
+
+    def _environment(self) -> dict[str, str]:
+        """Return all that the processes inherit: of the caller's environment, next to nothing."""
+        home = os.path.expanduser("~")
+        return {
+            "PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:"
+            "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": home,
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            MARKER: str(self._run_dir),
+        }
+
+    def environment_of(self, program: Program) -> dict[str, str]:
+        """Return the whole environment in which a program runs."""
+        return {**self._environment(), **program.environment}
+
+    def _general_section(self) -> str:
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = 65536 if hard_limit == resource.RLIM_INFINITY else min(65536, hard_limit)
+        lines = [
+            "[supervisord]",
+            f"logfile = {_escaped(str(self._log))}",
+            "logfile_maxbytes = 10MB",
+            "logfile_backups = 1",
+            f"pidfile = {_escaped(str(self._run_dir / 'supervisord.pid'))}",
+            f"directory = {_escaped(str(ROOT))}",
+            f"minfds = {files}",
+        ]
+        if os.geteuid() == 0:
+            # Says that this is meant; supervisord warns otherwise.
+            lines.append("user = root")
+        lines += [
+            "",
+            "[unix_http_server]",
+            f"file = {_escaped(str(self._socket))}",
+            "chmod = 0700",
+            "",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory ="
+            " supervisor.rpcinterface:make_main_rpcinterface",
+            "",
+            "[supervisorctl]",
+            f"serverurl = unix://{_escaped(str(self._socket))}",
+            "",
+        ]
+        return "\n".join(lines)
+
+    def _program_section(self, program: Program) -> str:
+        environment = ",".join(
+            f'{name}="{_escaped(_quoted(value))}"' for name, value in program.environment.items()
+        )
+        lines = [
+            f"[program:{program.name}]",
+            f"command = {_escaped(shlex.join(program.command))}",
+            f"directory = {_escaped(str(program.directory))}",
+            f"environment = {environment}",
+            "autostart = false",
+            "autorestart = true",
+            # Killed a hundred times in a row, a process is still started again.
+            "startsecs = 1",
+            "startretries = 1000000",
+            f"stopsignal = {program.stop_signal}",
+            f"stopwaitsecs = {STOP_SECONDS}",
+            f"stopasgroup = {'true' if program.stop_as_group else 'false'}",
+            "killasgroup = true",
+            "redirect_stderr = true",
+            f"stdout_logfile = {_escaped(str(self.log_of(program.name)))}",
+            "stdout_logfile_maxbytes = 20MB",
+            "stdout_logfile_backups = 1",
+        ]
+        if program.user is not None:
+            lines.append(f"user = {program.user}")
+        return "\n".join([*lines, ""])
+
+
+def survivors(run_dir: Path, *working_directories: Path) -> list[int]:
+    """Find the processes that belong to a stack, whoever started them last.
+
+    By the variable that all of them inherit. PostgreSQL writes its title over its
+    environment, but always works in its data directory.
+    """
+    marker = f"{MARKER}={run_dir}".encode()
+    directories = {str(directory) for directory in working_directories}
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            belongs = marker in (entry / "environ").read_bytes().split(b"\0")
+            belongs = belongs or str((entry / "cwd").readlink()) in directories
+        except OSError:
+            # Gone meanwhile, or somebody else's.
+            continue
+        if belongs and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def end_survivors(find: Callable[[], Sequence[int]]) -> int:
+    """End processes that nobody supervises any more; return how many there were."""
+    first = find()
+    # INT is what PostgreSQL calls a fast shutdown; the others take either, except
+    # that RabbitMQ ignores INT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for pid in find():
+            send(pid, number)
+        if wait_until(lambda: not find(), timeout_seconds=3 if number == signal.SIGINT else 15):
+            return len(first)
+    for pid in find():
+        send(pid, signal.SIGKILL)
+    wait_until(lambda: not find(), timeout_seconds=10)
+    return len(first)
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have gone meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def wait_until(
+    condition: Callable[[], bool], *, timeout_seconds: float, pause_seconds: float = 0.05
+) -> bool:
+    """Wait until something holds; return whether it did in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause_seconds)
+    return True
+
+
+def _state_of(info: dict[str, Any]) -> ProcessState:
+    running = info["statename"] in {"RUNNING", "STARTING"}
+    return ProcessState(
+        name=info["name"],
+        state=info["statename"],
+        pid=info["pid"] or None,
+        uptime_seconds=max(0, info["now"] - info["start"]) if running else 0,
+    )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _escaped(value: str) -> str:
+    """Escape what supervisord would expand."""
+    return value.replace("%", "%%")
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,108 @@
+"""The processes of the system, one list.
+
+The native stack runs this list; `docker-compose.yml` has to repeat it, and
+`deploy.check_compose` compares the two, so that they cannot drift apart.
+All commands run in the repository root, with the virtual environment on PATH.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_DJANGO = (
+    "SECRET_KEY",
+    "DEBUG",
+    "ALLOWED_HOSTS",
+    "CSRF_TRUSTED_ORIGINS",
+    "LOG_LEVEL",
+    "CACHE_URL",
+    "FAILPOINTS",
+)
+_WEB = ("WEB_WORKERS", "WEB_THREADS")
+_ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
+_WORKER = ("BROKER_URL", "QUEUE_TYPE", "WORKER_ALIVE_FILE")
+_PRODUCTS = ("PRODUCTS_DATABASE_URL",)
+_ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
+
+# Both worker commands leave out what a fleet of identical consumers has no use
+# for: gossip and mingle talk to every other worker, and the broker's own
+# heartbeats already tell the living from the dead.
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One kind of process: how it is started, and the only variables it may see."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: tuple[str, ...]
+    #: Where this process differs from the defaults of the installation.
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    #: The port it listens on in a container; natively the installation chooses.
+    port: int | None = None
+
+    def command_line(self, bind: str = "") -> list[str]:
+        """Return the command, listening on `bind` (`address:port`) if it listens at all."""
+        return [part.replace("{bind}", bind) for part in self.command]
+
+
+def _gunicorn(project: str) -> tuple[str, ...]:
+    return (
+        "gunicorn",
+        "--config",
+        "deploy/gunicorn.conf.py",
+        "--bind",
+        "{bind}",
+        f"{project}.config.wsgi:application",
+    )
+
+
+def _celery(worker: str, *, queue: str, threads: int) -> tuple[str, ...]:
+    return (
+        *("celery", "--app", f"celery_workers.{worker}.app", "worker"),
+        *("--pool", "threads", "--concurrency", str(threads), "--queues", queue),
+        *_QUIET,
+    )
+
+
+#: Run to completion, in any order, before the services start.
+ONE_SHOTS = (
+    Process(
+        name="products-prepare",
+        command=("python", "products_project/manage.py", "prepare"),
+        environment=(*_DJANGO, *_PRODUCTS, *_ADMIN),
+    ),
+    Process(
+        name="orders-prepare",
+        command=("python", "orders_project/manage.py", "prepare"),
+        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_ADMIN),
+    ),
+)
+
+SERVICES = (
+    Process(
+        name="product-service",
+        command=_gunicorn("products_project"),
+        environment=(*_DJANGO, *_PRODUCTS, *_WEB),
+        defaults={"WEB_WORKERS": "1"},
+        port=3001,
+    ),
+    Process(
+        name="order-service",
+        command=_gunicorn("orders_project"),
+        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", "QUEUE_TYPE", *_WEB),
+        # Accepting orders is the hot path: one process would be bound to one core.
+        defaults={"WEB_WORKERS": "2"},
+        port=3002,
+    ),
+    Process(
+        name="products-worker",
+        command=_celery("products", queue="products.tasks", threads=1),
+        environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
+    ),
+    Process(
+        name="orders-worker",
+        command=_celery("orders", queue="orders.persist", threads=2),
+        environment=(*_DJANGO, *_ORDERS, *_WORKER),
+    ),
+)

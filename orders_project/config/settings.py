@@ -1,0 +1,20 @@
+"""The order service's Django settings."""
+
+from servicekit import settings as common
+from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
+
+INSTALLED_APPS = [*common.COMMON_APPS, "orders_project.orders"]
+ROOT_URLCONF = "orders_project.config.urls"
+WSGI_APPLICATION = "orders_project.config.wsgi.application"
+DATABASES = {"default": common.database("ORDERS_DATABASE_URL")}
+REST_FRAMEWORK = {
+    **common.REST_FRAMEWORK,
+    "EXCEPTION_HANDLER": "orders_project.orders.api.problems.handle",
+}
+
+# Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
+PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
+
+# Browsers keep cookies by host, whatever the port: the other service must not find these.
+SESSION_COOKIE_NAME = "orders_session"
+CSRF_COOKIE_NAME = "orders_csrf"

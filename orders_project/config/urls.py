@@ -1,0 +1,28 @@
+"""Where everything of the order service is."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from servicekit.http import health, problems
+
+admin.site.site_header = admin.site.site_title = "Order-Service"
+admin.site.index_title = "Orders"
+
+urlpatterns = [
+    path("", include("orders_project.orders.api.urls")),
+    path("admin/", admin.site.urls),
+    path("health/live", health.live),
+    # Orders are accepted while the database or the broker takes them: either is enough.
+    path(
+        "health/ready",
+        health.ready(
+            {"database": health.database_is_up, "broker": health.broker_is_up}, needs=any
+        ),
+    ),
+    # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.
+    re_path(r"", problems.route_not_found),
+]
+
+handler400 = problems.bad_request
+handler403 = problems.permission_denied
+handler500 = problems.server_error

@@ -1,0 +1,30 @@
+"""How the order service's own errors are answered."""
+
+from orders_project.orders.intake import (
+    AcceptanceUnknown,
+    InsufficientStock,
+    TotalPriceTooLarge,
+    UnableToAccept,
+)
+from orders_project.orders.product_service import ProductNotFound
+from orders_project.orders.selectors import OrderNotFound, OrderNotVisibleYet
+from servicekit.http.problems import RETRY_AFTER_SECONDS, Translation, exception_handler
+
+handle = exception_handler(
+    {
+        ProductNotFound: Translation(404, "product_not_found"),
+        OrderNotFound: Translation(404, "order_not_found"),
+        InsufficientStock: Translation(
+            400, "insufficient_stock", extra=lambda error: {"available": error.available}
+        ),
+        TotalPriceTooLarge: Translation(400, "total_price_too_large"),
+        UnableToAccept: Translation(503, "not_accepted", RETRY_AFTER_SECONDS),
+        AcceptanceUnknown: Translation(
+            503,
+            "outcome_unknown",
+            RETRY_AFTER_SECONDS,
+            extra=lambda error: {"orderId": str(error.order_id)},
+        ),
+        OrderNotVisibleYet: Translation(503, "order_not_visible_yet", RETRY_AFTER_SECONDS),
+    }
+)

@@ -1,0 +1,58 @@
+"""What the order service keeps in Redis.
+
+`orders:{productId}`: the first page of a product's orders, as it is answered.
+`order:{id}`: an order that is accepted and not stored yet, as it is answered.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from orders_project.orders.representation import OrderDetail
+from servicekit.caching.generational import GenerationalCache, RenderedPage
+from servicekit.caching.redis import UNAVAILABLE, Unavailable, attempt
+from servicekit.contracts.commands import AcceptedOrder
+
+# What a write that Redis missed can cost: a list this old.
+LIST_TTL_SECONDS = 30
+# Copies are deleted when their order is stored. This is for the worst backlog.
+ACCEPTED_TTL_SECONDS = 24 * 3600
+
+_lists = GenerationalCache("orders", ttl_seconds=LIST_TTL_SECONDS)
+
+
+def first_page(product_id: UUID, render: Callable[[], RenderedPage]) -> RenderedPage:
+    """Return the first page of a product's orders, rendered anew when it is not cached."""
+    return _lists.get_or_render(product_id, render)
+
+
+def forget_lists(product_ids: Iterable[UUID]) -> None:
+    """Drop the lists of products whose orders have changed."""
+    _lists.drop(set(product_ids))
+
+
+def remember_accepted(orders: Sequence[AcceptedOrder]) -> bool:
+    """Keep copies of orders that are not stored yet; return whether they are there for sure."""
+
+    def remember(client: Any) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for order in orders:
+                copy = msgspec.json.encode(OrderDetail.of(order))
+                pipeline.set(f"order:{order.id}", copy, ex=ACCEPTED_TTL_SECONDS)
+            pipeline.execute()
+
+    return attempt(remember) is not UNAVAILABLE
+
+
+def forget_accepted(order_ids: Iterable[UUID]) -> None:
+    """Drop the copies of orders that are stored now."""
+    keys = [f"order:{order_id}" for order_id in order_ids]
+    if keys:
+        attempt(lambda client: client.unlink(*keys))
+
+
+def get_accepted(order_id: UUID) -> bytes | Unavailable | None:
+    """Return the copy of an order that is not stored yet, None without one."""
+    return attempt(lambda client: client.get(f"order:{order_id}"))

@@ -1,0 +1,138 @@
+"""`catalog:{productId}` in Redis: our own copy of what the product service sells.
+
+It lets orders be priced without a call per order, and while the product service is down. It is
+kept up to date by two kinds of news that overtake each other: the state of a product as a whole,
+and the stock that an order left. Each part of the copy goes by the version of the row that it was
+told last, so neither can put back the other's past.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+from servicekit.contracts.events import (
+    ProductCreated,
+    ProductUpdated,
+    StockRejected,
+    StockReserved,
+)
+
+# Past this age a copy is compared with the source before it is used.
+FRESH_SECONDS = 60
+# Past this age it is gone, and no order is accepted for the product while its source is down.
+TTL_SECONDS = 7 * 24 * 3600
+
+
+class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A product as the order service knows it; `as_of` is the Unix time of its price."""
+
+    id: UUID
+    price: int
+    qty: int
+    version: int
+    as_of: int
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the price is recent enough to sell at without asking."""
+        return time.time() - self.as_of <= FRESH_SECONDS
+
+
+# The JSON is put together from its parts here, and not decoded and encoded, because Lua's numbers
+# would round a price of sixteen digits.
+_RENDER = b"""
+    local function render(key, parts, ttl_ms)
+        local p = redis.call('HMGET', parts, 'details', 'qty', 'version', 'as_of')
+        local json = p[1] .. ',"qty":' .. p[2] .. ',"version":' .. p[3] .. ',"asOf":' .. p[4] .. '}'
+        redis.call('SET', key, json, 'PX', ttl_ms)
+        redis.call('PEXPIRE', parts, ttl_ms)
+    end
+    local function at_least(known, version)
+        return not known or tonumber(known) <= tonumber(version)
+    end
+"""
+
+_PUT_PRODUCT = Script(
+    _RENDER
+    + b"""
+    local details, qty, version, as_of, ttl_ms = unpack(ARGV)
+    local known = redis.call('HMGET', KEYS[2], 'version', 'stock_version')
+    if not at_least(known[1], version) then return end
+    redis.call('HSET', KEYS[2], 'details', details, 'version', version, 'as_of', as_of)
+    if at_least(known[2], version) then
+        redis.call('HSET', KEYS[2], 'qty', qty, 'stock_version', version)
+    end
+    render(KEYS[1], KEYS[2], ttl_ms)
+    """
+)
+
+_PUT_STOCK = Script(
+    _RENDER
+    + b"""
+    for i = 1, #KEYS, 2 do
+        local qty, version = ARGV[i], ARGV[i + 1]
+        local known = redis.call('HGET', KEYS[i + 1], 'stock_version')
+        local ttl_ms = redis.call('PTTL', KEYS[i + 1])
+        if known and ttl_ms > 0 and at_least(known, version) then
+            redis.call('HSET', KEYS[i + 1], 'qty', qty, 'stock_version', version)
+            render(KEYS[i], KEYS[i + 1], ttl_ms)
+        end
+    end
+    """
+)
+
+_decode = msgspec.json.Decoder(CatalogProduct).decode
+
+
+def get(product_id: UUID) -> CatalogProduct | None:
+    """Return our copy of a product, if we have one."""
+    copy = attempt(lambda client: client.get(f"catalog:{product_id}"))
+    return None if copy is None or copy is UNAVAILABLE else _decode(copy)
+
+
+def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> None:
+    """Store the state of a product, unless a newer one is known."""
+    head = msgspec.json.encode({"id": str(product_id), "name": name, "price": price})
+    attempt(
+        lambda client: _PUT_PRODUCT(
+            client,
+            keys=_keys(product_id),
+            args=[head[:-1], qty, version, int(time.time()), TTL_SECONDS * 1000],
+        )
+    )
+
+
+def refresh_products(changes: Iterable[ProductCreated | ProductUpdated]) -> None:
+    """Store the states that the product service has announced."""
+    for change in changes:
+        put(
+            product_id=change.id,
+            name=change.name,
+            price=change.price,
+            qty=change.qty,
+            version=change.version,
+        )
+
+
+def refresh_stock(outcomes: Sequence[StockReserved | StockRejected]) -> None:
+    """Store what orders left of products that we have copies of, in one round trip."""
+    newest: dict[UUID, StockReserved | StockRejected] = {}
+    for outcome in outcomes:
+        known = newest.get(outcome.product_id)
+        if known is None or known.version <= outcome.version:
+            newest[outcome.product_id] = outcome
+    keys: list[str] = []
+    args: list[Any] = []
+    for product_id, outcome in newest.items():
+        keys += _keys(product_id)
+        args += [outcome.remaining, outcome.version]
+    if keys:
+        attempt(lambda client: _PUT_STOCK(client, keys=keys, args=args))
+
+
+def _keys(product_id: UUID) -> list[str]:
+    return [f"catalog:{product_id}", f"catalog:{product_id}:parts"]

@@ -1,0 +1,118 @@
+"""Orders."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import ClassVar
+from uuid import UUID
+
+from django.db import connection, models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from servicekit.contracts.commands import AcceptedOrder
+from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds
+
+ANNOUNCE_AGAIN_AFTER = timedelta(seconds=30)
+"""How long an order may wait for its outcome before the watchdog asks again."""
+
+
+class OrderManager(models.Manager["Order"]):
+    """Writes and locks orders in bulk."""
+
+    def insert_new(self, orders: Sequence[AcceptedOrder]) -> set[UUID]:
+        """Store those that are not stored yet, and return their ids."""
+        if not orders:
+            return set()
+        # Sorted, so that two batches with the same orders wait for each other, not in a circle.
+        rows = sorted(orders, key=lambda order: order.id)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO "order"
+                    (id, product_id, quantity, total_price, created_at, status, reason, announce_at)
+                SELECT *, 'PENDING', '', now() + %s
+                FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::timestamptz[])
+                ON CONFLICT (id) DO NOTHING
+                RETURNING id
+                """,
+                [
+                    ANNOUNCE_AGAIN_AFTER,
+                    [order.id for order in rows],
+                    [order.product_id for order in rows],
+                    [order.quantity for order in rows],
+                    [order.total_price for order in rows],
+                    [order.created_at for order in rows],
+                ],
+            )
+            return {row[0] for row in cursor.fetchall()}
+
+    def lock(self, ids: Iterable[UUID]) -> dict[UUID, "Order"]:
+        """Return the orders that exist, locked until the end of the transaction."""
+        locked = self.filter(id__in=sorted(set(ids))).order_by("id")
+        return {order.id: order for order in locked.select_for_update(no_key=True)}
+
+    def settle(self, outcomes: Iterable["Order"]) -> None:
+        """Write status and reason of locked orders, one statement for all."""
+        rows = [(order.id, order.status, order.reason) for order in outcomes]
+        if not rows:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE "order" SET status = new.status, reason = new.reason, settled_at = now()
+                FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS new (id, status, reason)
+                WHERE "order".id = new.id
+                """,
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+
+    def claim_overdue(self, limit: int) -> list["Order"]:
+        """Lock the orders that have waited too long for their outcome, the longest first."""
+        overdue = self.filter(status=Order.Status.PENDING, announce_at__lte=Now())
+        return list(overdue.order_by("announce_at").select_for_update(skip_locked=True)[:limit])
+
+
+class Order(models.Model):
+    """A client's order, and what became of it."""
+
+    class Status(models.TextChoices):
+        """PENDING until the stock is decided; the others are final."""
+
+        PENDING = "PENDING"
+        CONFIRMED = "CONFIRMED"
+        REJECTED = "REJECTED"
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    product_id = models.UUIDField()
+    quantity = models.IntegerField()
+    total_price = models.BigIntegerField()
+    status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
+    reason = models.CharField(max_length=40, blank=True, default="")
+    created_at = models.DateTimeField(default=now_in_milliseconds)
+    settled_at = models.DateTimeField(null=True, blank=True)
+    announce_at = models.DateTimeField()
+
+    objects: ClassVar[OrderManager] = OrderManager()
+
+    class Meta:
+        db_table = "order"
+        indexes = [
+            models.Index(fields=["product_id", "-id"], name="order_of_product"),
+            models.Index(
+                fields=["announce_at"], condition=Q(status="PENDING"), name="order_overdue"
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="order_quantity_positive"),
+            models.CheckConstraint(
+                condition=Q(total_price__gte=0), name="order_total_price_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(status="PENDING") | Q(settled_at__isnull=False),
+                name="order_final_is_settled",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

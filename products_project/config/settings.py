@@ -1,0 +1,17 @@
+"""The product service's Django settings."""
+
+from servicekit import settings as common
+from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
+
+INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
+ROOT_URLCONF = "products_project.config.urls"
+WSGI_APPLICATION = "products_project.config.wsgi.application"
+DATABASES = {"default": common.database("PRODUCTS_DATABASE_URL")}
+REST_FRAMEWORK = {
+    **common.REST_FRAMEWORK,
+    "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
+}
+
+# Browsers keep cookies by host, whatever the port: the other service must not find these.
+SESSION_COOKIE_NAME = "products_session"
+CSRF_COOKIE_NAME = "products_csrf"

@@ -1,0 +1,22 @@
+"""Where everything of the product service is."""
+
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from servicekit.http import health, problems
+
+admin.site.site_header = admin.site.site_title = "Product-Service"
+admin.site.index_title = "Products and stock"
+
+urlpatterns = [
+    path("", include("products_project.products.api.urls")),
+    path("admin/", admin.site.urls),
+    path("health/live", health.live),
+    path("health/ready", health.ready({"database": health.database_is_up})),
+    # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.
+    re_path(r"", problems.route_not_found),
+]
+
+handler400 = problems.bad_request
+handler403 = problems.permission_denied
+handler500 = problems.server_error

@@ -1,0 +1,80 @@
+"""Products and their stock, for the people who run the shop."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from products_project.products import services
+from products_project.products.models import Product, Reservation, StockMovement
+from servicekit.administration import BoundedPaginator, LedgerAdmin
+
+
+@admin.register(Product)
+class ProductAdmin(admin.ModelAdmin[Product]):
+    """Products. What is saved here takes the same way as through the API: event, cache and all."""
+
+    list_display = ["name", "price", "qty", "created_at", "id"]
+    search_fields = ["name", "id"]
+    ordering = ["-id"]
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:  # noqa: ARG002 - Django's signature
+        """Stock is set once; afterwards only movements change it."""
+        return ["id", "qty", "version", "created_at", "ledger"] if obj else []
+
+    def get_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:
+        """Show what there is to say: of a new product only what is asked for."""
+        asked = ["name", "price", "qty"]
+        return asked + [f for f in self.get_readonly_fields(request, obj) if f not in asked]
+
+    def save_model(
+        self, request: HttpRequest, obj: Product, form: ModelForm[Product], change: bool  # noqa: ARG002, FBT001 - Django's signature
+    ) -> None:
+        """Save through the services, which record the event and write the cache."""
+        saved = (
+            services.update_product(obj.id, name=obj.name, price=obj.price)
+            if change
+            else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
+        )
+        # The admin goes on with its own instance: to the log entry and the success message.
+        obj.pk, obj.version = saved.pk, saved.version
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        """Nobody deletes a product: its orders and movements refer to it."""
+        return False
+
+    @admin.display(description="movements")
+    def ledger(self, product: Product) -> str:
+        """Link to every change of this product's stock."""
+        address = reverse("admin:products_stockmovement_changelist")
+        return format_html('<a href="{}?product__id__exact={}">Show all</a>', address, product.pk)
+
+
+@admin.register(StockMovement)
+class StockMovementAdmin(LedgerAdmin):
+    """Every change of every stock."""
+
+    list_display = ["created_at", "product", "delta", "reason", "order_id"]
+    list_filter = ["reason"]
+    list_select_related = ["product"]
+    search_fields = ["=order_id"]
+    ordering = ["-id"]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # type: ignore[override]  # Django passes request since 5.0
+        """Allow the link from a product's page."""
+        return lookup == "product__id__exact" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]  # see above
+
+
+@admin.register(Reservation)
+class ReservationAdmin(LedgerAdmin):
+    """What was decided about each order."""
+
+    list_display = ["order_id", "product_id", "quantity", "outcome", "reason", "created_at"]
+    list_filter = ["outcome"]
+    search_fields = ["=order_id"]
+    ordering = ["-created_at"]

@@ -1,0 +1,33 @@
+"""What the product service takes."""
+
+from rest_framework import serializers
+
+from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
+from servicekit.http.fields import StrictIntegerField, StrictSerializer, StrictStringField
+
+
+class NewProduct(StrictSerializer):
+    """A product to be created."""
+
+    name = StrictStringField(max_length=255, help_text="1 to 255 characters.")
+    price = StrictIntegerField(
+        min_value=1, max_value=MAX_JSON_INTEGER, help_text="In the smallest unit of the currency."
+    )
+    qty = StrictIntegerField(min_value=0, max_value=MAX_INT32, help_text="Units in stock.")
+
+
+class ProductChanges(StrictSerializer):
+    """What is to be changed; what is left out stays as it is. Stock changes by movements only."""
+
+    name = StrictStringField(max_length=255, required=False)
+    price = StrictIntegerField(min_value=1, max_value=MAX_JSON_INTEGER, required=False)
+
+    def validate(self, attrs: dict[str, object]) -> dict[str, object]:
+        """Return the changes.
+
+        :raises ValidationError: if there are none, or unknown fields
+        """
+        attrs = super().validate(attrs)
+        if not attrs:
+            raise serializers.ValidationError("Name or price must be given.")
+        return attrs

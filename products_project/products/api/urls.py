@@ -1,0 +1,15 @@
+"""The routes of the product service's HTTP API."""
+
+from rest_framework.routers import APIRootView
+
+from products_project.products.api.views import ProductViewSet
+from servicekit.http import routes
+
+
+class ProductService(APIRootView):
+    """Creates products, keeps their stock, and gives each order its units or refuses it."""
+
+
+router = routes.router(ProductService)
+router.register("products", ProductViewSet, basename="product")
+urlpatterns = router.urls

@@ -1,0 +1,96 @@
+"""The product service's HTTP API."""
+
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from products_project.products import cache, selectors, services
+from products_project.products.api import serializers
+from products_project.products.models import Product
+from products_project.products.representation import ProductDetail
+from servicekit.http.conditional import etag_of, is_known, tagged_answer, wants_plain_json
+from servicekit.http.json import Rendered
+from servicekit.http.pages import PageRequest, cursor_after, link_header
+from servicekit.http.routes import UUID_PATTERN
+
+
+class ProductViewSet(GenericViewSet[Product]):
+    """Products, with their price and their stock.
+
+    Prices are integers in the currency's smallest unit. Every change is announced on RabbitMQ, on
+    the exchange `product.exchange`.
+    """
+
+    queryset = Product.objects.all()
+    serializer_class = serializers.NewProduct
+    lookup_value_regex = UUID_PATTERN
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer hot reads straight from Redis; everything else goes DRF's way."""
+        if request.method == "GET" and "pk" in kwargs and wants_plain_json(request):
+            cached = cache.get(UUID(kwargs["pk"]))
+            if cached is not None:
+                return tagged_answer(request, cached.value, etag_of(cached.version))
+        return super().dispatch(request, *args, **kwargs)
+
+    def list(self, request: Request) -> Response:
+        """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
+        page_request = PageRequest.of(request.query_params)
+        search = request.query_params.get("search", "")
+        if "\x00" in search:
+            raise ValidationError({"search": ["Must not contain NUL."]})
+
+        page = selectors.products_page(
+            limit=page_request.limit, after=page_request.after, search=search
+        )
+
+        next_cursor = cursor_after(page.products[-1].id) if page.has_more else ""
+        return Response(
+            [ProductDetail.of(product) for product in page.products],
+            headers=link_header(request, next_cursor),
+        )
+
+    def create(self, request: Request) -> Response:
+        """Create a product."""
+        body = serializers.NewProduct(data=request.data)
+        body.is_valid(raise_exception=True)
+
+        product = services.create_product(**body.validated_data)
+
+        return Response(
+            ProductDetail.of(product),
+            status=status.HTTP_201_CREATED,
+            headers={
+                "Location": self.reverse_action("detail", [product.id]),
+                "ETag": etag_of(product.version),
+            },
+        )
+
+    def retrieve(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """Return one product."""
+        product = selectors.get_rendered_product(UUID(pk))
+
+        headers = {"ETag": etag_of(product.version)}
+        if is_known(request, headers["ETag"]):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
+        return Response(Rendered(product.value), headers=headers)
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change a product's name or price."""
+        body = serializers.ProductChanges(data=request.data)
+        body.is_valid(raise_exception=True)
+
+        product = services.update_product(UUID(pk), **body.validated_data)
+
+        return Response(ProductDetail.of(product), headers={"ETag": etag_of(product.version)})
+
+    def get_serializer_class(self) -> Any:
+        """Return what the browsable API's form of this page is for."""
+        return serializers.NewProduct if self.detail is False else serializers.ProductChanges

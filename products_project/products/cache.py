@@ -1,0 +1,30 @@
+"""`product:{id}` in Redis: the body of `GET /products/{id}`, never an older one over a newer."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+import msgspec
+
+from products_project.products.models import Product
+from products_project.products.representation import ProductDetail
+from servicekit.caching.versioned import Versioned, VersionedCache
+
+# What a write that Redis missed can cost: an answer this old.
+TTL_SECONDS = 300
+
+_products = VersionedCache("product", ttl_seconds=TTL_SECONDS)
+
+
+def get(product_id: UUID) -> Versioned | None:
+    """Return the rendered product and its version, if it is cached."""
+    return _products.get(product_id)
+
+
+def store(products: Iterable[Product]) -> None:
+    """Cache committed states of products; a state that is not the newest known is dropped."""
+    _products.set_if_newer((product.id, rendered(product)) for product in products)
+
+
+def rendered(product: Product) -> Versioned:
+    """Return a product as it is answered and cached."""
+    return Versioned(product.version, msgspec.json.encode(ProductDetail.of(product)))

@@ -1,0 +1,137 @@
+"""Products, and the two ledgers that explain their stock: movements and reservations."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+from uuid import UUID
+
+from django.db import connection, models
+from django.db.models import F, Q
+
+from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds
+
+
+class ProductManager(models.Manager["Product"]):
+    """Locks products and writes their stock in bulk."""
+
+    def lock(self, ids: Iterable[UUID]) -> dict[UUID, "Product"]:
+        """Return the products that exist, locked until the end of the transaction."""
+        # Sorted, so that two consumers that meet on two products cannot deadlock. `no_key`,
+        # because the movements that refer to a product need not wait for its stock.
+        locked = self.filter(id__in=sorted(set(ids))).order_by("id")
+        return {product.id: product for product in locked.select_for_update(no_key=True)}
+
+    def write_stock(self, products: Iterable["Product"]) -> None:
+        """Write the stock and version of locked products, one statement for all."""
+        rows = [(product.id, product.qty, product.version) for product in products]
+        if not rows:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE product SET qty = new.qty, version = new.version
+                FROM unnest(%s::uuid[], %s::int[], %s::bigint[]) AS new (id, qty, version)
+                WHERE product.id = new.id
+                """,
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+
+
+class Product(models.Model):
+    """Something that is sold, and how many of it there are."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    name = models.CharField(max_length=255)
+    price = models.BigIntegerField(help_text="In the currency's smallest unit, for example cents.")
+    qty = models.IntegerField("in stock")
+    # Raised by every change of the row: the order of events and cache writes about it.
+    version = models.BigIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(default=now_in_milliseconds, editable=False)
+
+    objects: ClassVar[ProductManager] = ProductManager()
+
+    class Meta:
+        db_table = "product"
+        constraints = [
+            models.CheckConstraint(condition=Q(qty__gte=0), name="product_qty_not_negative"),
+            models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class StockMovement(models.Model):
+    """One change of a product's stock. Their sum is the stock; none is ever changed or deleted."""
+
+    class Reason(models.TextChoices):
+        """Why the stock changed."""
+
+        INITIAL = "initial"
+        ORDER = "order"
+
+    id = models.BigAutoField(primary_key=True)
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="movements")
+    delta = models.IntegerField()
+    reason = models.CharField(max_length=20, choices=Reason)
+    order_id = models.CharField(max_length=64, blank=True, default="")
+    created_at = models.DateTimeField(default=now_in_milliseconds)
+
+    class Meta:
+        db_table = "stock_movement"
+        indexes = [models.Index(fields=["product", "-id"], name="stock_movement_of_product")]
+        constraints = [
+            models.CheckConstraint(condition=~Q(delta=0), name="stock_movement_moves_something"),
+            models.UniqueConstraint(
+                fields=["order_id", "reason"],
+                condition=~Q(order_id=""),
+                name="stock_movement_once_per_order",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.delta:+d} ({self.reason})"
+
+
+class ReservationManager(models.Manager["Reservation"]):
+    """Reads and stores decisions in bulk."""
+
+    def decided(self, order_ids: Iterable[str]) -> dict[str, "Reservation"]:
+        """Return the decisions that there are already, by order."""
+        return self.in_bulk(list(order_ids))
+
+
+class Reservation(models.Model):
+    """What was decided about an order's stock. The order decides once: it is the primary key."""
+
+    class Outcome(models.TextChoices):
+        """The decision."""
+
+        RESERVED = "RESERVED"
+        REJECTED = "REJECTED"
+
+    # Text, because orders of other systems have integers. And no foreign key to the product,
+    # because an order for a product that does not exist is decided too.
+    order_id = models.CharField(primary_key=True, max_length=64)
+    product_id = models.UUIDField()
+    quantity = models.IntegerField()
+    outcome = models.CharField(max_length=10, choices=Outcome)
+    reason = models.CharField(max_length=40, blank=True, default="")
+    stock_before = models.IntegerField(help_text="The stock that the decision was made on.")
+    created_at = models.DateTimeField(default=now_in_milliseconds)
+
+    objects: ClassVar[ReservationManager] = ReservationManager()
+
+    class Meta:
+        db_table = "reservation"
+        indexes = [models.Index(fields=["-created_at"], name="reservation_latest")]
+        constraints = [
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="reservation_quantity_positive"),
+            models.CheckConstraint(
+                condition=~Q(outcome="RESERVED") | Q(stock_before__gte=F("quantity")),
+                name="reservation_only_of_what_was_there",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.order_id}: {self.outcome}"

@@ -1,0 +1,70 @@
+"""First pages of lists that a slow reader cannot put back after they have changed.
+
+A list has no version of its own. Instead every change raises its generation, and a reader may
+store what it read only if the generation is still the one from before the reading.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+
+# Longer than any reader can take between its two steps.
+_GENERATION_TTL_SECONDS = 3600
+
+_SET_IF_SAME_GENERATION = Script(
+    b"""
+    if (redis.call('GET', KEYS[3]) or '') == ARGV[1] then
+        redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[4])
+        redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+    end
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPage:
+    """A page as it is answered: the body, and the cursor of the page after it ("" for none)."""
+
+    body: bytes
+    next_cursor: str
+
+
+class GenerationalCache:
+    """Rendered first pages under `<prefix>:<id>`, cursor and generation in keys beside it."""
+
+    def __init__(self, prefix: str, *, ttl_seconds: int) -> None:
+        self._prefix = prefix
+        self._ttl_seconds = ttl_seconds
+
+    def get_or_render(self, identity: object, render: Callable[[], RenderedPage]) -> RenderedPage:
+        """Return the stored page; without one, render it, and store it unless it has changed."""
+        key = f"{self._prefix}:{identity}"
+        keys = [key, f"{key}:next", f"{key}:generation"]
+        answer = attempt(lambda client: client.mget(keys))
+        if answer is UNAVAILABLE:
+            return render()
+        body, next_cursor, generation = answer
+        if body is not None and next_cursor is not None:
+            return RenderedPage(body, next_cursor.decode())
+        page = render()
+        args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
+        attempt(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
+        return page
+
+    def drop(self, identities: Iterable[object]) -> None:
+        """Forget lists that have changed, and refuse what was read before now."""
+        keys = [f"{self._prefix}:{identity}" for identity in identities]
+
+        def forget(client: Any) -> None:
+            # One transaction: between the new generation and the forgetting no reader may store.
+            with client.pipeline(transaction=True) as pipeline:
+                for key in keys:
+                    pipeline.incr(f"{key}:generation")
+                    pipeline.expire(f"{key}:generation", _GENERATION_TTL_SECONDS)
+                    pipeline.delete(key, f"{key}:next")
+                pipeline.execute()
+
+        if keys:
+            attempt(forget)

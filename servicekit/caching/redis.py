@@ -1,0 +1,59 @@
+"""Redis, bounded in time: slow or gone, it costs milliseconds and never raises.
+
+Every caller here treats 'Redis is away' as a value, `UNAVAILABLE` or False, because every
+caller must have another way.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+import redis
+from django_redis import get_redis_connection
+
+from servicekit.breaker import Breaker
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Unavailable(Enum):
+    """The type of `UNAVAILABLE`."""
+
+    UNAVAILABLE = "unavailable"
+
+
+UNAVAILABLE: Final = Unavailable.UNAVAILABLE
+"""What a call gives instead of an answer when Redis has none in time."""
+
+
+_breaker = Breaker(pause_seconds=1.0)
+
+
+def attempt(call: Callable[["redis.Redis"], T]) -> T | Unavailable:
+    """Return what `call` gets from Redis, or `UNAVAILABLE`."""
+    if not _breaker.admits():
+        return UNAVAILABLE
+    try:
+        answer = call(get_redis_connection("default"))
+    except (redis.RedisError, OSError) as error:
+        if _breaker.failed():
+            logger.warning("Redis is away, going on without it: %s", error)
+        return UNAVAILABLE
+    if _breaker.succeeded():
+        logger.warning("Redis is back")
+    return answer
+
+
+class Script:
+    """A Lua script, sent to a server once and called by its digest afterwards."""
+
+    def __init__(self, source: bytes) -> None:
+        # redis-py's own, which the client is handed to with each call.
+        self._script = redis.commands.core.Script(None, source)  # type: ignore[arg-type]  # None: see above
+
+    def __call__(self, client: Any, *, keys: list[str], args: list[Any]) -> Any:
+        """Run it on a client."""
+        return self._script(keys=keys, args=args, client=client)

@@ -1,0 +1,60 @@
+"""Values that a slow reader cannot put back over a newer one.
+
+The classical stale set: a reader misses and reads version 1 from the database; a writer commits
+version 2 and caches it; the reader caches version 1. Here every write carries the version of the row
+and loses against a newer one, in one atomic step in Redis.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+
+_SET_IF_NEWER = Script(
+    b"""
+    for i = 1, #KEYS, 2 do
+        local version, value = ARGV[i], ARGV[i + 1]
+        local known = redis.call('GET', KEYS[i + 1])
+        if not known or tonumber(known) <= tonumber(version) then
+            redis.call('SET', KEYS[i], value, 'EX', ARGV[#ARGV])
+            redis.call('SET', KEYS[i + 1], version, 'EX', ARGV[#ARGV])
+        end
+    end
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A value and the version of the row that it was made from."""
+
+    version: int
+    value: bytes
+
+
+class VersionedCache:
+    """Rendered values under `<prefix>:<id>`, each with its version beside it under `…:version`."""
+
+    def __init__(self, prefix: str, *, ttl_seconds: int) -> None:
+        self._prefix = prefix
+        self._ttl_seconds = ttl_seconds
+
+    def get(self, identity: object) -> Versioned | None:
+        """Return the value, or None when there is none or Redis is away."""
+        key = f"{self._prefix}:{identity}"
+        answer = attempt(lambda client: client.mget(key, f"{key}:version"))
+        if answer is UNAVAILABLE or answer[0] is None or answer[1] is None:
+            return None
+        return Versioned(int(answer[1]), answer[0])
+
+    def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
+        """Store each value unless a newer version is stored; all in one round trip."""
+        keys: list[str] = []
+        args: list[object] = []
+        for identity, versioned in values:
+            key = f"{self._prefix}:{identity}"
+            keys += [key, f"{key}:version"]
+            args += [versioned.version, versioned.value]
+        if keys:
+            args.append(self._ttl_seconds)
+            attempt(lambda client: _SET_IF_NEWER(client, keys=keys, args=args))

@@ -1,0 +1,40 @@
+"""Commands: what one process asks another to do. They travel as Celery tasks."""
+
+from datetime import datetime
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+import msgspec
+
+from servicekit.contracts.events import MalformedMessage
+from servicekit.contracts.fields import Money, Quantity
+
+
+class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An order that a client was promised, or is about to be: its id and price are settled."""
+
+    id: UUID
+    product_id: UUID
+    quantity: Quantity
+    total_price: Money
+    created_at: datetime
+
+
+class PersistOrders(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Store these orders. Asked twice, they are stored once."""
+
+    task_name: ClassVar[str] = "orders.persist_orders"
+    queue: ClassVar[str] = "orders.persist"
+
+    orders: list[AcceptedOrder]
+
+    @classmethod
+    def parse(cls, payload: dict[str, Any]) -> Self:
+        """Read the keyword arguments of the Celery task.
+
+        :raises MalformedMessage: if the contract does not allow them
+        """
+        try:
+            return msgspec.convert(payload, cls)
+        except msgspec.ValidationError as error:
+            raise MalformedMessage(f"{cls.task_name}: {error}") from error

@@ -1,0 +1,30 @@
+"""The types of the fields that several messages share, with the bounds the databases have."""
+
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta
+
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+# RFC 8259, section 6: integers up to here mean the same to every JSON reader.
+MAX_JSON_INTEGER = 2**53 - 1
+
+Quantity = Annotated[int, Meta(ge=1, le=MAX_INT32)]
+Stock = Annotated[int, Meta(ge=0, le=MAX_INT32)]
+Money = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+Version = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+
+OrderReference = (
+    Annotated[int, Meta(ge=-(2**63), le=MAX_INT64)]
+    | Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+)
+"""An order's id as its own order system writes it: ours are UUIDs, older producers send integers."""
+
+
+def as_uuid(reference: int | str) -> UUID | None:
+    """Return the id of an order that can be ours, or None for another system's."""
+    try:
+        return UUID(reference) if isinstance(reference, str) else None
+    except ValueError:
+        return None

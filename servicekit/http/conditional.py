@@ -1,0 +1,39 @@
+"""Answers for machines that need nothing of DRF: straight from bytes."""
+
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+
+
+def wants_plain_json(request: HttpRequest) -> bool:
+    """Return whether a caller takes JSON and asks for nothing that DRF would have to negotiate."""
+    accept = request.META.get("HTTP_ACCEPT", "*/*")
+    return (
+        ("application/json" in accept or "*/*" in accept)
+        and "text/html" not in accept
+        and "format" not in request.GET
+    )
+
+
+def json_answer(body: bytes, headers: dict[str, str] | None = None) -> HttpResponse:
+    """Return 200 with rendered JSON."""
+    return HttpResponse(body, content_type="application/json; charset=utf-8", headers=headers)
+
+
+def etag_of(version: int) -> str:
+    """Return the strong entity tag (RFC 9110, section 8.8.3) of a version of a row."""
+    return f'"{version}"'
+
+
+def is_known(request: HttpRequest, etag: str) -> bool:
+    """Return whether the caller has this version already and is answered 304."""
+    # RFC 9110, section 13.1.2: a list, compared weakly; `*` is any.
+    header = request.META.get("HTTP_IF_NONE_MATCH", "")
+    return bool(header) and any(
+        candidate.strip().removeprefix("W/") in ("*", etag) for candidate in header.split(",")
+    )
+
+
+def tagged_answer(request: HttpRequest, body: bytes, etag: str) -> HttpResponse:
+    """Return the body with its entity tag, or 304 for a caller that has it already."""
+    if is_known(request, etag):
+        return HttpResponseNotModified(headers={"ETag": etag})
+    return json_answer(body, {"ETag": etag})

@@ -1,0 +1,74 @@
+"""Serializer fields that take a JSON value for what it is.
+
+DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a UUID. An order for
+`true` lamps is a mistake of the caller, and is told so.
+"""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from rest_framework import serializers
+
+_CANONICAL_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
+)
+
+
+class StrictIntegerField(serializers.IntegerField):
+    """An integer, written as one."""
+
+    default_error_messages = {"not_integer": "Must be an integer, without quotes or fraction."}
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number; range checks follow.
+
+        :raises ValidationError: if it is anything else
+        """
+        if type(data) is not int:  # bool is a subclass of int
+            self.fail("not_integer")
+        return int(data)
+
+
+class StrictStringField(serializers.CharField):
+    """A string, written as one, with the surrounding white space removed."""
+
+    default_error_messages = {"not_string": "Must be a string."}
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """Return the text.
+
+        :raises ValidationError: if it is something else, blank, or too long
+        """
+        if data is not serializers.empty and data is not None and not isinstance(data, str):
+            self.fail("not_string")
+        return super().run_validation(data)
+
+
+class StrictUUIDField(serializers.UUIDField):
+    """A UUID in its canonical form (RFC 9562, section 4)."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """Return the UUID.
+
+        :raises ValidationError: if it is anything else
+        """
+        if not isinstance(data, str) or not _CANONICAL_UUID.fullmatch(data):
+            self.fail("invalid", value=data)
+        return UUID(data)
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Takes the fields it declares and no others: a misspelt field is an error, not a no-op."""
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the values.
+
+        :raises ValidationError: if there are fields that nobody asked for
+        """
+        unknown = sorted(set(self.initial_data) - set(self.fields))
+        if unknown:
+            raise serializers.ValidationError(
+                {name: serializers.ErrorDetail("Unknown field.", code="unknown") for name in unknown}
+            )
+        return attrs

@@ -1,0 +1,69 @@
+"""JSON in and out, strict and straight from bytes."""
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+import msgspec
+from django.conf import settings
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+
+from servicekit.http.problems import BodyTooLarge
+
+
+class Rendered(bytes):
+    """JSON that is rendered already, for instance a cached one; it is answered as it is."""
+
+    __slots__ = ()
+
+
+class StrictJSONParser(BaseParser):
+    """Parses a bounded body by RFC 8259 to the letter: no NaN, no BOM, no bottomless nesting."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,  # noqa: ARG002 - DRF's signature
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the value.
+
+        :raises BodyTooLarge: if it is longer than `MAX_BODY_BYTES`
+        :raises ParseError: if it is not JSON
+        """
+        request = (parser_context or {})["request"]
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge
+        body = stream.read(settings.MAX_BODY_BYTES + 1)
+        if not body:
+            raise ParseError("The body is empty; a JSON object is expected.")
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ParseError(f"The body is not valid JSON: {error}") from error
+        except RecursionError as error:
+            raise ParseError("The body is not valid JSON: it is nested too deeply.") from error
+
+
+class JSONRenderer(BaseRenderer):
+    """Renders what msgspec knows, structs included; leaves alone what is rendered already."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = "utf-8"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,  # noqa: ARG002 - DRF's signature
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Return the JSON; indented for the browsable API, which asks for it."""
+        if data is None:
+            return b""
+        body = bytes(data) if isinstance(data, Rendered) else msgspec.json.encode(data)
+        indent = (renderer_context or {}).get("indent")
+        return msgspec.json.format(body, indent=indent) if indent else body

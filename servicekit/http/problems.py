@@ -1,0 +1,153 @@
+"""Errors as both services answer them: RFC 9457 problem details with a stable `code`."""
+
+import http
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.core.exceptions import BadRequest
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "1"
+
+# The codes of the errors that the framework raises. A code is part of the contract: it may be
+# branched on, and never changes.
+_FRAMEWORK_CODES: dict[type[Exception], str] = {
+    exceptions.ValidationError: "invalid",
+    exceptions.ParseError: "malformed_body",
+    exceptions.NotFound: "not_found",
+    exceptions.MethodNotAllowed: "method_not_allowed",
+    exceptions.NotAcceptable: "not_acceptable",
+    exceptions.UnsupportedMediaType: "unsupported_media_type",
+    exceptions.NotAuthenticated: "not_authenticated",
+    exceptions.AuthenticationFailed: "not_authenticated",
+    exceptions.PermissionDenied: "permission_denied",
+    exceptions.Throttled: "throttled",
+}
+
+
+class BodyTooLarge(exceptions.APIException):
+    """The body is larger than any valid one."""
+
+    status_code = 413
+    default_detail = "The body is larger than 64 KiB."
+    default_code = "body_too_large"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """How a domain error is answered: its text is the `detail`."""
+
+    status: int
+    code: str
+    retry_after_seconds: str | None = None
+    extra: Callable[[Any], dict[str, Any]] = lambda _error: {}
+
+
+def problem(
+    status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None, **extra: Any
+) -> dict[str, Any]:
+    """Return a problem document. `errors` name the fields that are wrong, one entry each."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **extra,
+    }
+    if errors:
+        document["errors"] = errors
+    return document
+
+
+def problem_response(status: int, code: str, detail: str) -> HttpResponse:
+    """Return a problem from outside DRF."""
+    return HttpResponse(
+        msgspec.json.encode(problem(status, code, detail)), status=status, content_type=CONTENT_TYPE
+    )
+
+
+def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
+    """Flatten DRF's nested error details: `{"qty": ["…"]}` is one error in field `qty`."""
+    if isinstance(detail, Mapping):
+        for field, inner in detail.items():
+            inside = "" if field == "non_field_errors" else f"{path}.{field}" if path else str(field)
+            yield from _field_errors(inner, inside)
+    elif isinstance(detail, list):
+        for inner in detail:
+            yield from _field_errors(inner, path)
+    else:
+        yield {"field": path, "code": getattr(detail, "code", "invalid"), "message": str(detail)}
+
+
+def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
+    code = _FRAMEWORK_CODES.get(type(error), error.default_code)
+    if isinstance(error, exceptions.ValidationError):
+        errors = list(_field_errors(error.detail))
+        detail = "; ".join(
+            f"{each['field']}: {each['message']}" if each["field"] else each["message"]
+            for each in errors
+        )
+        return problem(error.status_code, code, detail, errors)
+    return problem(error.status_code, code, str(error.detail))
+
+
+def exception_handler(
+    translations: Mapping[type[Exception], Translation],
+) -> Callable[[Exception, dict[str, Any]], Response | None]:
+    """Return a DRF exception handler that also knows a service's own errors."""
+
+    def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
+        headers = {}
+        if translation := translations.get(type(error)):
+            document = problem(
+                translation.status, translation.code, str(error), **translation.extra(error)
+            )
+            if translation.retry_after_seconds:
+                headers["Retry-After"] = translation.retry_after_seconds
+        elif isinstance(error, exceptions.APIException):
+            document = _of_framework(error)
+            if isinstance(error, exceptions.Throttled) and error.wait:
+                headers["Retry-After"] = str(int(error.wait))
+        elif isinstance(error, (OperationalError, InterfaceError)):
+            # The database is away or too slow. Not our caller's fault, and not for its eyes.
+            logger.warning("answered 503: %s", error)
+            document = problem(503, "temporarily_unavailable", "The database does not answer now.")
+            headers["Retry-After"] = RETRY_AFTER_SECONDS
+        else:
+            return None  # Django logs it and calls `server_error` below
+        return Response(
+            document, status=document["status"], headers=headers, content_type=CONTENT_TYPE
+        )
+
+    return handle
+
+
+def route_not_found(request: HttpRequest) -> HttpResponse:
+    """Answer a path that no route has."""
+    return problem_response(404, "not_found", f"There is nothing at {request.path}.")
+
+
+def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django itself refuses before a view sees it."""
+    detail = str(exception) if isinstance(exception, BadRequest) else "The request is not valid."
+    return problem_response(400, "bad_request", detail)
+
+
+def permission_denied(_request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
+    """Answer what Django forbids."""
+    return problem_response(403, "permission_denied", "This is not allowed.")
+
+
+def server_error(_request: HttpRequest) -> HttpResponse:
+    """Answer an error of ours: it is in the log, and nothing of it in the answer."""
+    return problem_response(500, "internal_error", "Something went wrong on our side.")

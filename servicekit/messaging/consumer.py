@@ -1,0 +1,263 @@
+"""Consuming events in batches: whatever has arrived is handled together, then acknowledged.
+
+Every message ends in exactly one of three ways: acknowledged after its effect is committed; parked
+in the dead-letter queue, body untouched, with the reason in a header; or held, and tried
+again with growing pauses, while what it needs (database, broker) is away.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from servicekit.contracts.events import Event, MalformedMessage
+from servicekit.messaging import connections
+from servicekit.messaging.backoff import Backoff
+from servicekit.messaging.connections import BrokerUnavailable
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, OutgoingMessage
+from servicekit.messaging.topology import Topology, dead_letter_queue_name
+
+logger = logging.getLogger(__name__)
+
+REASON_HEADER = "x-parked-reason"
+_REASON_MAX_LENGTH = 500
+# Small but not 0: with 0, py-amqp loses its place in a frame that has half arrived.
+_ARRIVED_ALREADY_SECONDS = 0.001
+
+
+@dataclass(frozen=True)
+class Unprocessable:
+    """An event that is well-formed and can never be applied, and why."""
+
+    event: Event
+    reason: str
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """Which events come from which queue into which function.
+
+    The function gets a batch in order of arrival, applies it as a whole (it may get the same
+    events again) and returns those that are to be parked.
+    """
+
+    queue: str
+    events: tuple[type[Event], ...]
+    handle: Callable[[Sequence[Any]], Iterable[Unprocessable]]
+
+    @property
+    def exchange(self) -> str:
+        """The one exchange that the events come from."""
+        return self.events[0].exchange
+
+    def contract_of(self, routing_key: str, type_property: str | None) -> type[Event]:
+        """Return what to read a message as.
+
+        :raises MalformedMessage: if it says to be something that we did not subscribe to
+        """
+        # A message that was put back into the queue by hand has the queue's name as routing key,
+        # and one from an older producer has no type.
+        for event in self.events:
+            if event.routing_key in (routing_key, type_property):
+                return event
+        if len(self.events) == 1:
+            return self.events[0]
+        raise MalformedMessage(f"neither routing key {routing_key!r} nor type says what this is")
+
+
+class BatchConsumer(threading.Thread):
+    """Consumes one subscription in a thread of its own, with connections of its own."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        *,
+        broker_url: str,
+        topology: Topology,
+        transient_errors: tuple[type[Exception], ...],
+        before_batch: Callable[[], None],
+        batch_limit: int = 500,
+        heartbeat_seconds: int = 30,
+    ) -> None:
+        super().__init__(name=subscription.queue, daemon=True)
+        self._subscription = subscription
+        self._broker_url = broker_url
+        self._topology = topology
+        self._transient_errors = transient_errors
+        self._before_batch = before_batch
+        self._batch_limit = batch_limit
+        self._heartbeat_seconds = heartbeat_seconds
+        self._stopping = threading.Event()
+        self._consuming = threading.Event()
+        self._arrived: deque[Any] = deque()
+        self._connection: Any = None
+        self._parking = ConfirmingPublisher(broker_url)
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the queue is declared and its messages reach us."""
+        return self._consuming.is_set()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the batch in its hands. What it has not acked comes again."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Consume until stopped, through any number of lost connections."""
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+                backoff.reset()
+                self._consume()
+            except (BrokerUnavailable, *connections.CONNECTION_ERRORS) as error:
+                logger.warning("%s: lost the broker (%s), will be back", self.name, error)
+            except Exception:
+                logger.exception("%s: starting again after an unexpected error", self.name)
+            finally:
+                self._disconnect()
+            if not self._stopping.is_set():
+                self._stopping.wait(backoff.next_seconds())
+
+    def _connect(self) -> None:
+        self._connection = connections.connect(
+            self._broker_url, timeout_seconds=5.0, heartbeat_seconds=self._heartbeat_seconds
+        )
+        channel = self._connection.channel()
+        # Bodies stay the bytes that were sent, whatever their headers call them.
+        channel.auto_decode = False
+        subscription = self._subscription
+        routing_keys = [event.routing_key for event in subscription.events]
+        self._topology.declare(channel, subscription.queue, subscription.exchange, routing_keys)
+        # Twice the batch, so that the next one arrives while this one is being stored.
+        channel.basic_qos(0, self._batch_limit * 2, False)
+        # The raw protocol level: kombu's own consumer lets a broken header or a foreign content
+        # type end the whole worker.
+        channel.basic_consume(
+            subscription.queue, callback=self._arrived.append, on_cancel=self._on_cancel
+        )
+        self._consuming.set()
+
+    def _disconnect(self) -> None:
+        self._consuming.clear()
+        # Not ours any more: the broker delivers them again.
+        self._arrived.clear()
+        connections.close(self._connection)
+        self._connection = None
+        self._parking.close()
+
+    def _on_cancel(self, consumer_tag: str) -> None:
+        raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
+
+    def _consume(self) -> None:
+        while not self._stopping.is_set():
+            if not self._arrived:
+                self._drain(1.0)
+            while len(self._arrived) < self._batch_limit and self._drain(_ARRIVED_ALREADY_SECONDS):
+                pass
+            if self._arrived:
+                count = min(len(self._arrived), self._batch_limit)
+                self._process([self._arrived.popleft() for _ in range(count)])
+
+    def _drain(self, timeout_seconds: float) -> bool:
+        """Take what the broker sends; return whether it sent anything."""
+        try:
+            self._connection.drain_events(timeout=timeout_seconds)
+        except socket.timeout:
+            self._connection.heartbeat_check()
+            return False
+        return True
+
+    def _process(self, deliveries: list[Any]) -> None:
+        readable: list[tuple[Any, Event]] = []
+        for delivery in deliveries:
+            try:
+                readable.append((delivery, self._read(delivery)))
+            except MalformedMessage as error:
+                self._park(delivery, str(error))
+        self._apply(readable)
+        # One acknowledgement for all up to here, and only after every one of them is committed
+        # or parked.
+        last = deliveries[-1]
+        last.channel.basic_ack(last.delivery_tag, multiple=True)
+
+    def _read(self, delivery: Any) -> Event:
+        contract = self._subscription.contract_of(
+            delivery.delivery_info["routing_key"], delivery.properties.get("type")
+        )
+        return contract.from_json(bytes(delivery.body))
+
+    def _apply(self, readable: list[tuple[Any, Event]]) -> None:
+        if not readable:
+            return
+        backoff = Backoff()
+        while True:
+            try:
+                self._before_batch()
+                unprocessable = list(self._subscription.handle([event for _, event in readable]))
+                break
+            except self._transient_errors as error:
+                seconds = backoff.next_seconds()
+                logger.warning(
+                    "%s: holding %d messages for %.1f s: %s",
+                    self.name, len(readable), seconds, error,
+                )
+                self._wait(seconds)
+            except Exception as error:
+                if len(readable) == 1:
+                    logger.exception("%s: parking a message that cannot be applied", self.name)
+                    self._park(readable[0][0], f"{type(error).__name__}: {error}")
+                    return
+                # One of them is poison. Halves, not singles: the innocent stay together.
+                middle = len(readable) // 2
+                self._apply(readable[:middle])
+                self._apply(readable[middle:])
+                return
+        reasons = {id(refused.event): refused.reason for refused in unprocessable}
+        for delivery, event in readable:
+            if id(event) in reasons:
+                self._park(delivery, reasons[id(event)])
+
+    def _wait(self, seconds: float) -> None:
+        """Pause with a batch in hand, answering heartbeats."""
+        until = time.monotonic() + seconds
+        while (remaining := until - time.monotonic()) > 0:
+            if self._stopping.is_set():
+                raise ConnectionError("stopped with a batch in hand; it is not acknowledged")
+            self._drain(min(remaining, 0.5))
+
+    def _park(self, delivery: Any, reason: str) -> None:
+        queue = self._subscription.queue
+        logger.error("%s: parked a message: %r", queue, reason[:_REASON_MAX_LENGTH])
+        [outcome] = self._parking.publish(
+            [
+                OutgoingMessage(
+                    exchange="",
+                    routing_key=dead_letter_queue_name(queue),
+                    body=bytes(delivery.body),
+                    message_id=_text(delivery.properties.get("message_id")) or str(uuid4()),
+                    type=_text(delivery.properties.get("type")),
+                    correlation_id=_text(delivery.properties.get("correlation_id")),
+                    content_type=_text(delivery.properties.get("content_type"))
+                    or "application/octet-stream",
+                    headers={
+                        REASON_HEADER: reason[:_REASON_MAX_LENGTH],
+                        "x-parked-from": queue,
+                        "x-parked-routing-key": delivery.delivery_info["routing_key"],
+                    },
+                )
+            ]
+        )
+        if outcome is not Outcome.CONFIRMED:
+            # Not acknowledged then: it is delivered again, and parked when its queue is back.
+            raise BrokerUnavailable(f"{dead_letter_queue_name(queue)} did not take it: {outcome}")
+
+
+def _text(value: object) -> str | None:
+    """Return a property of a stranger's message, if it can go into a property of ours."""
+    return value if isinstance(value, str) and len(value.encode()) <= 255 else None  # noqa: PLR2004 - AMQP short string

@@ -1,0 +1,203 @@
+"""Publishing that knows what became of every message."""
+
+import enum
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu import Connection
+
+from servicekit.messaging import connections
+from servicekit.messaging.connections import BrokerUnavailable
+from servicekit.messaging.topology import EXCHANGES
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(enum.Enum):
+    """What the broker did with a message."""
+
+    CONFIRMED = "confirmed"
+    """It is on disk, in every queue it was for."""
+    RETURNED = "returned"
+    """No queue wanted it. It is nowhere."""
+    REFUSED = "refused"
+    """A queue would not have it (full, gone). It may be in others."""
+
+
+class PublishingFailed(BrokerUnavailable):
+    """The connection broke or fell silent while messages were on their way.
+
+    `maybe_published` tells whether the broker may have taken them all the same.
+    """
+
+    def __init__(self, reason: str, *, maybe_published: bool) -> None:
+        super().__init__(reason)
+        self.maybe_published = maybe_published
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutgoingMessage:
+    """A persistent message, as it goes onto the wire."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    message_id: str
+    type: str | None = None
+    correlation_id: str | None = None
+    timestamp: int = field(default_factory=lambda: int(time.time()))
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    headers: dict[str, Any] = field(default_factory=dict)
+
+    def properties(self) -> dict[str, Any]:
+        """Return the AMQP properties; those without a value are left out."""
+        properties = {
+            "delivery_mode": 2,
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
+            "message_id": self.message_id,
+            "type": self.type,
+            "correlation_id": self.correlation_id,
+            "timestamp": self.timestamp,
+        }
+        return {name: value for name, value in properties.items() if value is not None}
+
+
+class ConfirmingPublisher:
+    """Publishes `mandatory` messages in pipelined batches and waits for every confirm.
+
+    Not thread-safe: one publisher belongs to one thread. It connects when first used and again
+    after any failure: a channel that has missed one confirm takes the late one for the next.
+    """
+
+    def __init__(self, url: str, *, connect_timeout: float = 1.0, confirm_timeout: float = 5.0) -> None:
+        self._url = url
+        self._connect_timeout = connect_timeout
+        self._confirm_timeout = confirm_timeout
+        self._connection: Connection | None = None
+        self._channel: Any = None
+        self._is_blocked = False
+        # Of the batch on its way: delivery tag -> position, and what came back.
+        self._unconfirmed: dict[int, int] = {}
+        self._outcomes: list[Outcome] = []
+        self._returned: set[str] = set()
+        self._last_tag = 0
+
+    def publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
+        """Publish all, wait for the broker's answers, and return them in the same order.
+
+        :raises PublishingFailed: if not all answers came in time
+        """
+        try:
+            self._ensure_channel()
+        except (BrokerUnavailable, *connections.CONNECTION_ERRORS) as error:
+            self.close()
+            raise PublishingFailed(str(error), maybe_published=False) from error
+        try:
+            return self._publish(messages)
+        except connections.CONNECTION_ERRORS as error:
+            self.close()
+            raise PublishingFailed(f"no confirm: {error!r}", maybe_published=True) from error
+
+    def close(self) -> None:
+        """Drop the connection; the next call of `publish` makes a new one."""
+        connections.close(self._connection)
+        self._connection = self._channel = None
+
+    def _ensure_channel(self) -> None:
+        if self._channel is not None:
+            return
+        self._is_blocked = False
+        self._connection = connections.connect(
+            self._url,
+            timeout_seconds=self._connect_timeout,
+            on_blocked=self._on_blocked,
+            on_unblocked=self._on_unblocked,
+        )
+        # py-amqp would look for `connection.blocked` before every message with a read that, with
+        # a frame half arrived, loses its place in the stream. The broker tells us all the same,
+        # and we read it while we wait for confirms.
+        transport_connection: Any = self._connection.connection
+        transport_connection.client_properties = {
+            **transport_connection.client_properties,
+            "capabilities": {
+                **transport_connection.client_properties.get("capabilities", {}),
+                "connection.blocked": False,
+            },
+        }
+        channel: Any = self._connection.channel()
+        for exchange in EXCHANGES:
+            exchange(channel).declare()
+        channel.events["basic_return"].add(self._on_return)
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.confirm_select()
+        self._channel = channel
+        self._last_tag = 0
+
+    def _publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
+        channel = self._channel
+        self._outcomes = [Outcome.CONFIRMED] * len(messages)
+        self._returned.clear()
+        self._unconfirmed.clear()
+        for position, message in enumerate(messages):
+            self._last_tag += 1
+            self._unconfirmed[self._last_tag] = position
+            channel.basic_publish(
+                channel.prepare_message(
+                    message.body, headers=message.headers, properties=message.properties()
+                ),
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                mandatory=True,
+            )
+        self._await_confirms()
+        # A return carries no delivery tag; it comes before the ack of its message.
+        for position, message in enumerate(messages):
+            if message.message_id in self._returned and self._outcomes[position] is Outcome.CONFIRMED:
+                self._outcomes[position] = Outcome.RETURNED
+        return self._outcomes
+
+    def _await_confirms(self) -> None:
+        assert self._connection is not None  # noqa: S101 - `_ensure_channel` came before
+        deadline = time.monotonic() + self._confirm_timeout
+        while self._unconfirmed:
+            if self._is_blocked:
+                # Memory or disk alarm: the broker has stopped reading, for nobody knows how long.
+                raise ConnectionError("the broker has blocked its publishers")
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise socket.timeout(f"{len(self._unconfirmed)} messages unconfirmed in time")
+            self._connection.drain_events(timeout=remaining)
+
+    def _on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp calls it so
+        self._answered(delivery_tag, multiple=multiple, outcome=Outcome.CONFIRMED)
+
+    def _on_nack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp calls it so
+        self._answered(delivery_tag, multiple=multiple, outcome=Outcome.REFUSED)
+
+    def _answered(self, delivery_tag: int, *, multiple: bool, outcome: Outcome) -> None:
+        tags = (
+            [tag for tag in self._unconfirmed if tag <= delivery_tag]
+            if multiple
+            else [delivery_tag]
+        )
+        for tag in tags:
+            position = self._unconfirmed.pop(tag, None)
+            if position is not None:
+                self._outcomes[position] = outcome
+
+    def _on_return(self, _error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+        self._returned.add(message.properties.get("message_id", ""))
+
+    def _on_blocked(self, reason: str) -> None:
+        logger.warning("the broker blocks its publishers: %s", reason)
+        self._is_blocked = True
+
+    def _on_unblocked(self) -> None:
+        self._is_blocked = False

@@ -1,0 +1,166 @@
+"""The Django settings that both services have in common, each imported by both `config.settings`.
+
+Values come from environment variables, which `.env.example` lists. What has no right value
+everywhere has no default: the process does not start, and names the variable.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import django_stubs_ext
+import environ
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# Before anything of Django is subclassed: `ModelAdmin[Product]` is no syntax of Django's own.
+django_stubs_ext.monkeypatch()
+
+env = environ.Env()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+APPEND_SLASH = False
+
+# A body is an order or a product, never more than this: 64 KiB.
+MAX_BODY_BYTES = 64 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+
+STATIC_URL = "static/"
+# Found where the packages have them: nothing has to be collected before a first start.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+COMMON_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "servicekit.outbox",
+    "servicekit.operations",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = []
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_PARSER_CLASSES": ["servicekit.http.json.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "servicekit.http.json.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+}
+
+BROKER_URL = env.str("BROKER_URL", default="")
+QUEUE_TYPE = env.str("QUEUE_TYPE", default="classic")
+
+# Redis is never waited for: this is what one call may cost when it does not answer.
+_REDIS_TIMEOUT_SECONDS = 0.15
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": env.str("CACHE_URL"),
+        "OPTIONS": {
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "SOCKET_TIMEOUT": _REDIS_TIMEOUT_SECONDS,
+            "SOCKET_CONNECT_TIMEOUT": _REDIS_TIMEOUT_SECONDS,
+            "CONNECTION_POOL_KWARGS": {
+                "max_connections": 256,
+                # redis-py would try ten times; our callers have another way.
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+            },
+        },
+    }
+}
+
+
+def database(url_variable: str) -> dict[str, Any]:
+    """Return Django's `DATABASES["default"]` for the URL in an environment variable.
+
+    A process with a pool (`DATABASE_POOL_SIZE` above 0: the web processes, whose threads come and
+    go) shares that many connections; the threads of one without keep a connection each.
+    """
+    pool_size = env.int("DATABASE_POOL_SIZE", default=8)
+    statement_timeout_ms = env.int("DATABASE_STATEMENT_TIMEOUT_MS", default=1200)
+    settings: dict[str, Any] = env.db_url(url_variable)
+    settings["ENGINE"] = "django.db.backends.postgresql"
+    settings["ATOMIC_REQUESTS"] = False
+    settings["CONN_HEALTH_CHECKS"] = pool_size > 0
+    settings["CONN_MAX_AGE"] = 0 if pool_size else None
+    settings["OPTIONS"] = {
+        "connect_timeout": 2,
+        "options": f"-c statement_timeout={statement_timeout_ms}"
+        f" -c lock_timeout={statement_timeout_ms}"
+        f" -c idle_in_transaction_session_timeout=60000",
+    }
+    if pool_size:
+        settings["OPTIONS"]["pool"] = {
+            "min_size": 1,
+            "max_size": pool_size,
+            # A request waits this long for a connection, then says 503.
+            "timeout": 1.0,
+            # Give up on a dead server soon: the next request starts a new attempt at once, where
+            # the pool's own pauses would grow to minutes.
+            "reconnect_timeout": 1.0,
+        }
+    return settings
+
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"()": "servicekit.logs.OneLineFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        # Says every 4xx again, which its caller has been told.
+        "django.request": {"level": "ERROR"},
+        # A pool without a server repeats itself every second; the requests that fail say it too.
+        "psycopg.pool": {"level": "ERROR"},
+    },
+}

@@ -1,0 +1,16 @@
+"""Times as they appear on the wire."""
+
+from datetime import UTC, datetime, timedelta
+
+
+def now_in_milliseconds() -> datetime:
+    """Return the present moment in UTC, cut to the milliseconds that the wire can carry."""
+    # Cut when it is made: a time that is stored with more than it was acknowledged with
+    # would differ from the acknowledgement when it is read back.
+    now = datetime.now(UTC)
+    return now - timedelta(microseconds=now.microsecond % 1000)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Render an aware datetime as RFC 3339 UTC with milliseconds: `2026-11-23T09:30:00.123Z`."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
