@@ -131,4 +131,16 @@ def run_in_background(
             for thread in self._threads:
                 thread.join(timeout=10)
 
+    class DeadLetterQueues(bootsteps.StartStopStep):
+        """Declares where the tasks are parked that cannot be run, before the first is taken."""
+
+        requires = {"celery.worker.consumer.connection:Connection"}
+
+        def start(self, parent: Any) -> None:
+            """Declare them, at every connection: the broker may be a new one."""
+            with parent.connection.channel() as channel:
+                for queue in app.conf.task_queues:
+                    topology.dead_letter_queue(queue.name)(channel).declare()
+
     app.steps["worker"].add(Background)
+    app.steps["consumer"].add(DeadLetterQueues)

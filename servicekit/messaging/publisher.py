@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import amqp
 from kombu import Connection
 
 from servicekit.messaging import connections
@@ -149,8 +150,8 @@ class ConfirmingPublisher:
             self._last_tag += 1
             self._unconfirmed[self._last_tag] = position
             channel.basic_publish(
-                channel.prepare_message(
-                    message.body, headers=message.headers, properties=message.properties()
+                amqp.Message(
+                    message.body, application_headers=message.headers, **message.properties()
                 ),
                 exchange=message.exchange,
                 routing_key=message.routing_key,
