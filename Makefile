@@ -1,0 +1,55 @@
+# Every target works by itself: what it needs and is not there yet, it makes first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help up down ps logs env demo ledger load test check format lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/\$\$/, "$$", $$2); printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wait until it is ready
+	@$(BIN)/python -m deploy up
+
+down: $(VENV)/.complete ## Stop it; the data stays
+	@$(BIN)/python -m deploy down
+
+ps: $(VENV)/.complete ## Show what runs
+	@$(BIN)/python -m deploy ps
+
+logs: $(VENV)/.complete ## Show what the processes say (NAMES="order-service …", FOLLOW=0)
+	@$(BIN)/python -m deploy logs $(NAMES)
+
+env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
+	@$(BIN)/python -m deploy env
+
+demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
+
+ledger: $(VENV)/.complete ## Check the books of both services against each other
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.ledger $(ARGS)
+
+load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, then the ledger
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.load
+
+test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
+	@$(BIN)/python -m deploy.test $(ARGS)
+
+check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
+	@deploy/check.sh
+
+format: $(VENV)/.complete ## Format the code and mend what the linter can
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
+
+lock: $(VENV)/.complete ## Pin requirements/*.in anew, with hashes (needs uv)
+	@requirements/lock.sh
+
+clean: $(VENV)/.complete ## Stop it, throw its data away, and the virtual environment with it
+	@$(BIN)/python -m deploy clean
+	@rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# Whatever it prints goes to stderr, so that the first `make env` can be evaluated too.
+$(VENV)/.complete: requirements/dev.txt
+	@PYTHON="$(PYTHON)" deploy/venv.sh $(VENV) >&2

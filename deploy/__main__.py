@@ -1,0 +1,105 @@
+"""`python -m deploy VERB`: what `make up` and its siblings call."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from deploy.console import Progress, TerminalProgress
+from deploy.engine import ADDRESSES, Engine, choose
+from deploy.failure import DeployFailure
+from deploy.settings import DEFAULTS, ENV_FILE, load, write_env_file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, help_text in {
+        "up": "bring the system up and wait until it is ready",
+        "down": "stop it; the data stays",
+        "ps": "show what runs",
+        "env": "print the addresses in use as shell assignments",
+        "clean": "stop it and throw its data away",
+    }.items():
+        verbs.add_parser(verb, help=help_text)
+    logs = verbs.add_parser("logs", help="show what the processes say")
+    logs.add_argument("names", nargs="*", help="only of these processes")
+    run = verbs.add_parser("run", help="run a command that is given the addresses in use")
+    run.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except DeployFailure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    quiet = options.verb in {"env", "ps", "logs", "run"}
+    progress = Progress() if quiet else TerminalProgress()
+    if options.verb in {"up", "run"} and write_env_file():
+        progress.note(f"wrote {ENV_FILE.name}, with secrets of its own, from .env.example")
+    engine = choose(load(), progress)
+    match options.verb:
+        case "up":
+            _up(engine)
+        case "down":
+            engine.down()
+        case "clean":
+            engine.clean()
+        case "ps":
+            engine.ps()
+        case "env":
+            for name in ADDRESSES:
+                print(f"{name}={shlex.quote(engine.environment[name])}")
+        case "logs":
+            follow = sys.stdout.isatty() and os.environ.get("FOLLOW") != "0"
+            engine.logs(follow=follow, names=options.names)
+        case "run":
+            _exec(engine, options.command)
+    return 0
+
+
+def _up(engine: Engine) -> None:
+    if engine.is_up():
+        print("\nThe system is up already.")
+    else:
+        engine.up()
+    products, orders = (
+        engine.environment[name].rsplit("/", 1)[0] for name in ("PRODUCT_API_URL", "ORDER_API_URL")
+    )
+    settings = {**DEFAULTS, **load()}
+    account = f"{settings['ADMIN_USERNAME']} / {settings['ADMIN_PASSWORD']}"
+    print(
+        f"""
+  Product-Service   {products}
+          admin     {products}/admin/   {account}
+  Order-Service     {orders}
+          admin     {orders}/admin/   {account}
+  RabbitMQ          {engine.management_url}
+
+  Next:  make demo     a product, an order, and what becomes of both
+         make logs     what the processes say
+         make down     stop it all; the data stays"""
+    )
+
+
+def _exec(engine: Engine, command: Sequence[str]) -> None:
+    command = [part for part in command if part != "--"]
+    if not command:
+        raise DeployFailure("`run` needs a command.")
+    if not engine.is_up():
+        # No target needs another to have been run before it.
+        print("The system is not up yet: bringing it up first.", file=sys.stderr)
+        choose(load(), TerminalProgress()).up()
+        print(file=sys.stderr)
+    addresses = {name: engine.environment[name] for name in ADDRESSES}
+    os.execvpe(command[0], command, {**os.environ, **addresses})  # noqa: S606 - that is what it is for
+
+
+if __name__ == "__main__":
+    sys.exit(main())

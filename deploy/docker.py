@@ -1,0 +1,85 @@
+"""The system in containers, by Docker Compose."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from deploy.console import Progress
+from deploy.engine import Engine
+from deploy.failure import DeployFailure
+from deploy.settings import DEFAULTS, ROOT
+
+
+class DockerEngine(Engine):
+    """Runs `docker-compose.yml`; Compose reads `.env` by itself."""
+
+    def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
+        self._settings = {**DEFAULTS, **settings}
+        self._progress = progress
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The published addresses."""
+
+        def password(name: str) -> str:
+            return self._settings.get(name, "")
+
+        def port(name: str, default: int) -> str:
+            return self._settings.get(name, str(default))
+
+        postgres = f"127.0.0.1:{port('POSTGRES_PORT', 5432)}"
+        return {
+            "PRODUCTS_DATABASE_URL": "postgresql://products:"
+            f"{password('PRODUCTS_DATABASE_PASSWORD')}@{postgres}/products",
+            "ORDERS_DATABASE_URL": "postgresql://orders:"
+            f"{password('ORDERS_DATABASE_PASSWORD')}@{postgres}/orders",
+            "BROKER_URL": f"amqp://shop:{password('BROKER_PASSWORD')}"
+            f"@127.0.0.1:{port('RABBITMQ_PORT', 5672)}//",
+            "CACHE_URL": f"redis://127.0.0.1:{port('REDIS_PORT', 6379)}/0",
+            "PRODUCT_API_URL": f"http://127.0.0.1:{port('PRODUCT_PORT', 3001)}/products",
+            "ORDER_API_URL": f"http://127.0.0.1:{port('ORDER_PORT', 3002)}/orders",
+        }
+
+    @property
+    def management_url(self) -> str:
+        """RabbitMQ's console."""
+        return f"http://127.0.0.1:{self._settings.get('RABBITMQ_MANAGEMENT_PORT', '15672')}"
+
+    def is_up(self) -> bool:
+        """Tell whether every service of the file runs and is healthy."""
+        listed = self._compose("ps", "--format", "json", capture=True)
+        running = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
+        healthy = {each["Service"] for each in running if each.get("Health") == "healthy"}
+        return {"product-service", "order-service", "products-worker", "orders-worker"} <= healthy
+
+    def up(self) -> None:
+        """Build the image, start everything, wait until all is healthy."""
+        self._compose("up", "--build", "--detach", "--wait")
+
+    def down(self) -> None:
+        """Stop and remove the containers; the volumes stay."""
+        self._compose("down")
+
+    def clean(self) -> None:
+        """Remove the containers and their volumes."""
+        self._compose("down", "--volumes", "--remove-orphans")
+
+    def ps(self) -> None:
+        """Print Compose's table."""
+        self._compose("ps", "--all")
+
+    def logs(self, *, follow: bool, names: Sequence[str]) -> None:
+        """Print the last lines of every container."""
+        self._compose("logs", "--tail", "100", *(["--follow"] if follow else []), *names)
+
+    def _compose(self, *arguments: str, capture: bool = False) -> str:
+        finished = subprocess.run(
+            ["docker", "compose", *arguments],
+            cwd=ROOT,
+            check=False,
+            stdout=subprocess.PIPE if capture else None,
+            text=True,
+        )
+        if finished.returncode != 0:
+            raise DeployFailure(f"`docker compose {arguments[0]}` failed; see above.")
+        return finished.stdout or ""

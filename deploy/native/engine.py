@@ -1,0 +1,87 @@
+"""The system natively on this machine, in `.run/`."""
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from deploy.console import Progress, table
+from deploy.engine import Engine
+from deploy.failure import DeployFailure
+from deploy.native.ports import Ports
+from deploy.native.stack import Stack
+from deploy.settings import ROOT
+
+RUN_DIR = ROOT / ".run" / "system"
+
+_LINES = 100
+
+
+class NativeEngine(Engine):
+    """Runs the one stack of this checkout."""
+
+    def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
+        self._stack = Stack(RUN_DIR, Ports.of(settings), settings=settings, progress=progress)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The addresses of the private servers, or of those that `.env` names."""
+        return self._stack.environment
+
+    @property
+    def management_url(self) -> str:
+        """RabbitMQ's console, with its account: it is on this machine only."""
+        return self._stack.environment["RABBITMQ_MANAGEMENT_URL"]
+
+    def is_up(self) -> bool:
+        """Tell whether every process runs and is ready."""
+        return self._stack.is_up()
+
+    def up(self) -> None:
+        """Start what does not run."""
+        self._stack.up()
+
+    def down(self) -> None:
+        """Stop every process."""
+        self._stack.stop()
+
+    def clean(self) -> None:
+        """Stop every process and remove `.run/system`."""
+        self._stack.remove()
+
+    def ps(self) -> None:
+        """Print every process with its state."""
+        rows = [["NAME", "STATE", "PID", "UPTIME", "ADDRESS"]]
+        for each in self._stack.status():
+            pid = str(each.pid) if each.pid else "-"
+            uptime = _duration(each.uptime_seconds) if each.pid else "-"
+            rows.append([each.name, each.state.lower(), pid, uptime, each.address or "-"])
+        print(table(rows))
+
+    def logs(self, *, follow: bool, names: Sequence[str]) -> None:
+        """Print the last lines of every log.
+
+        :raises DeployFailure: if a name is none of the processes
+        """
+        known = [each.name for each in self._stack.status()]
+        if unknown := set(names) - set(known):
+            raise DeployFailure(
+                f"There is no process {min(unknown)!r}; there are {', '.join(known)}."
+            )
+        paths = [self._stack.log_path(name) for name in names or known]
+        paths = [path for path in paths if path.exists()]
+        if follow and paths:
+            tail = ["tail", "-n", str(_LINES // 5), "-F", *map(str, paths)]
+            subprocess.run(tail, check=False)
+            return
+        for path in paths:
+            print(f"==> {path.stem} <==")
+            with path.open(errors="replace") as log:
+                sys.stdout.writelines(deque(log, maxlen=_LINES))
+            print()
+
+
+def _duration(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,53 @@
+"""`make test`: every test, on real servers of its own.
+
+PostgreSQL, Redis and RabbitMQ are started on free ports in a directory of their own, and are
+gone afterwards. The tests of each service run with its settings; those of the whole system start
+whole systems by themselves.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from deploy.console import TerminalProgress
+from deploy.failure import DeployFailure
+from deploy.native.ports import Ports
+from deploy.native.stack import Stack
+from deploy.settings import ROOT
+
+_SUITES = (
+    (("tests/servicekit", "tests/products"), "products_project.config.settings"),
+    (("tests/orders",), "orders_project.config.settings"),
+    (("tests/deploy", "tests/system"), None),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the suites in turn, with the given pytest arguments; return 0 if all pass."""
+    stack = Stack(ROOT / ".run" / f"test-{os.getpid()}", Ports.free(), progress=TerminalProgress())
+    failed = False
+    try:
+        stack.start_servers()
+        for paths, settings in _SUITES:
+            environment = {**os.environ, **stack.environment, "DATABASE_POOL_SIZE": "0"}
+            if settings:
+                environment["DJANGO_SETTINGS_MODULE"] = settings
+            else:
+                environment.pop("DJANGO_SETTINGS_MODULE", None)
+            plugins = [] if settings else ["-p", "no:django"]
+            command = [sys.executable, "-m", "pytest", *plugins, *paths, *arguments]
+            print(f"\n$ pytest {' '.join([*paths, *arguments])}", flush=True)
+            failed |= subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0
+    except DeployFailure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        stack.remove()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
