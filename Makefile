@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: help up down ps logs env demo ledger load test check format lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/\$\$/, "$$", $$2); printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 16
 
 up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wait until it is ready
 	@$(BIN)/python -m deploy up

@@ -6,10 +6,9 @@ and makes the worker's sign of life stop.
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from celery import Celery, bootsteps
 from django.conf import settings
@@ -18,6 +17,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from celery_workers.configuration import topology
 from servicekit.messaging.consumer import BatchConsumer, Subscription
 from servicekit.outbox.relay import Relay
+from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
@@ -25,40 +25,17 @@ TRANSIENT_ERRORS = (OperationalError, InterfaceError)
 """What a database that is away, or busy, raises: the batch is held and tried again."""
 
 
-class Stoppable(Protocol):
-    """A thread that ends when asked."""
-
-    name: str
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """Ask it to end."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end."""
-
-    def is_alive(self) -> bool:
-        """Return whether it runs."""
-
-
-class Periodic(threading.Thread):
+class Periodic(StoppableThread):
     """Calls a function every so often, whatever it raises."""
 
     def __init__(self, function: Callable[[], object], *, every_seconds: float) -> None:
-        super().__init__(name=function.__name__, daemon=True)
+        super().__init__(function.__name__)
         self._function = function
         self._every_seconds = every_seconds
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """Ask the thread to end after the present call."""
-        self._stopping.set()
 
     def run(self) -> None:
         """Call until stopped."""
-        while not self._stopping.wait(self._every_seconds):
+        while not self.stopping.wait(self._every_seconds):
             try:
                 close_old_connections()
                 self._function()
@@ -68,31 +45,26 @@ class Periodic(threading.Thread):
                 logger.exception("%s failed", self.name)
 
 
-class SignOfLife(threading.Thread):
+class SignOfLife(StoppableThread):
     """Touches a file while every thread runs and every consumer consumes.
 
     A health check then needs no more than the age of a file (`WORKER_ALIVE_FILE`).
     """
 
-    def __init__(self, threads: Sequence[Stoppable], *, every_seconds: float = 1.0) -> None:
-        super().__init__(name="sign of life", daemon=True)
+    def __init__(self, threads: Sequence[StoppableThread], *, every_seconds: float = 1.0) -> None:
+        super().__init__("sign of life")
         self._threads = threads
         self._every_seconds = every_seconds
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """Ask the thread to end."""
-        self._stopping.set()
 
     def run(self) -> None:
         """Touch the file until stopped."""
         path = os.environ.get("WORKER_ALIVE_FILE")
-        while path and not self._stopping.wait(self._every_seconds):
+        while path and not self.stopping.wait(self._every_seconds):
             if all(self._is_well(thread) for thread in self._threads):
                 Path(path).touch()
 
     @staticmethod
-    def _is_well(thread: Stoppable) -> bool:
+    def _is_well(thread: StoppableThread) -> bool:
         return thread.is_alive() and (not isinstance(thread, BatchConsumer) or thread.is_consuming)
 
 
@@ -116,8 +88,12 @@ def run_in_background(
                 )
                 for subscription in subscriptions
             ]
-            working = [*consumers, Relay(broker_url=settings.BROKER_URL), *periodic]
-            self._threads: list[Stoppable] = [*working, SignOfLife(working)]
+            working: list[StoppableThread] = [
+                *consumers,
+                Relay(broker_url=settings.BROKER_URL),
+                *periodic,
+            ]
+            self._threads: list[StoppableThread] = [*working, SignOfLife(working)]
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             """Start all."""
@@ -134,7 +110,7 @@ def run_in_background(
     class DeadLetterQueues(bootsteps.StartStopStep):
         """Declares where the tasks are parked that cannot be run, before the first is taken."""
 
-        requires = {"celery.worker.consumer.connection:Connection"}
+        requires = ("celery.worker.consumer.connection:Connection",)
 
         def start(self, parent: Any) -> None:
             """Declare them, at every connection: the broker may be a new one."""

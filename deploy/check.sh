@@ -27,10 +27,9 @@ step "lint" ruff check .
 step "layers" lint-imports
 for service in products orders; do
   export DJANGO_SETTINGS_MODULE=${service}_project.config.settings
-  step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py
+  step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py deploy tests/system
   step "settings of $service" python "${service}_project/manage.py" check --fail-level WARNING
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
 done
-step "types of deploy" mypy deploy
 step "compose file" python -m deploy.check_compose
 step "shell scripts" bash -n deploy/*.sh deploy/native/*.sh requirements/*.sh .ci/run

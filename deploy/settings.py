@@ -46,8 +46,8 @@ def parse(text: str) -> dict[str, str]:
     :raises DeployFailure: if a line is neither an assignment, nor a comment, nor empty
     """
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
         if not line or line.startswith("#"):
             continue
         assignment = _ASSIGNMENT.match(line)
@@ -77,9 +77,8 @@ def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> bool:
         return False
     text = example.read_text()
     for name in GENERATED:
-        # A lambda, because the replacement is no template.
         line = f"{name}={secrets.token_urlsafe(36)}"
-        text = re.sub(rf"^{name}=$", lambda _, line=line: line, text, flags=re.MULTILINE)
+        text = re.sub(rf"^{name}=$", line, text, flags=re.MULTILINE)
     path.touch(mode=0o600)
     path.write_text(text)
     return True

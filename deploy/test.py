@@ -38,7 +38,9 @@ def main(arguments: Sequence[str]) -> int:
             plugins = [] if settings else ["-p", "no:django"]
             command = [sys.executable, "-m", "pytest", *plugins, *paths, *arguments]
             print(f"\n$ pytest {' '.join([*paths, *arguments])}", flush=True)
-            failed |= subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0
+            failed |= (
+                subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0
+            )
     except DeployFailure as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1

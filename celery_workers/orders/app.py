@@ -1,4 +1,4 @@
-"""The orders worker: stores accepted orders, settles them, and relays the order service's events."""
+"""The orders worker: stores orders, settles them, and relays the order service's events."""
 
 import os
 
@@ -20,6 +20,4 @@ from servicekit.contracts.commands import PersistOrders  # noqa: E402
 app = Celery("orders")
 app.conf.update(celery_settings(queue=PersistOrders.queue))
 app.conf.update(imports=["celery_workers.orders.tasks"])
-run_in_background(
-    app, SUBSCRIPTIONS, [Periodic(services.announce_overdue_orders, every_seconds=5)]
-)
+run_in_background(app, SUBSCRIPTIONS, [Periodic(services.announce_overdue_orders, every_seconds=5)])

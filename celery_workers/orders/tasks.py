@@ -17,6 +17,12 @@ from servicekit.messaging.backoff import Backoff
 logger = logging.getLogger(__name__)
 
 
+def _worker_is_stopping() -> bool:
+    # An exit status once it stops, which may be 0.
+    flags: tuple[object, object] = (state.should_stop, state.should_terminate)
+    return any(flag is not None and flag is not False for flag in flags)
+
+
 @app.task(name=PersistOrders.task_name)
 def persist_orders(**payload: object) -> None:
     """Store the orders that one web process accepted together.
@@ -39,6 +45,6 @@ def persist_orders(**payload: object) -> None:
         else:
             return
         time.sleep(seconds)
-        if state.should_stop is not None or state.should_terminate is not None:
+        if _worker_is_stopping():
             raise Reject("stopping with orders in hand", requeue=True)
         close_old_connections()

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from deploy.console import Progress
@@ -14,7 +14,7 @@ from deploy.native import postgres, rabbitmq, redis
 _SCRIPT = Path(__file__).with_name("install.sh")
 
 #: Server → how to find it, its Debian package, its name for people.
-_SERVERS = {
+_SERVERS: dict[str, tuple[Callable[[], object | None], str, str]] = {
     "postgres": (postgres.binaries, "postgresql", "PostgreSQL"),
     "redis": (redis.binary, "redis-server", "Redis"),
     "rabbitmq": (rabbitmq.scripts, "rabbitmq-server", "RabbitMQ"),

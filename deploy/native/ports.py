@@ -10,6 +10,7 @@ from deploy.failure import DeployFailure
 # Below the range from which Linux takes the ports of outgoing connections: a
 # server that is killed could otherwise find its port taken by somebody's client.
 _FREE_RANGE = range(20000, 32000)
+_HIGHEST = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Ports:
             value = settings.get(variable)
             if value is None:
                 continue
-            if not (value.isdecimal() and 0 < int(value) < 65536):
+            if not (value.isdecimal() and 0 < int(value) <= _HIGHEST):
                 raise DeployFailure(f"{variable} must be a port number, not {value!r}.")
             chosen[field.name] = int(value)
         return cls(**chosen)
@@ -64,7 +65,7 @@ class Ports:
         """Return these ports, with the one named moved up to the next that is free."""
         port: int = getattr(self, name)
         while port in taken or not is_free("127.0.0.1", port):
-            port = port + 1 if port < 65535 else _FREE_RANGE.start
+            port = port + 1 if port < _HIGHEST else _FREE_RANGE.start
         return replace(self, **{name: port})
 
 

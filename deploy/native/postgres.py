@@ -107,6 +107,7 @@ class Postgres:
         for name in OWNERS:
             password = passwords[name].replace("'", "''")
             self._sql(
+                # The names are ours, the password is quoted.
                 f"""
                 DO $$ BEGIN CREATE ROLE {name} LOGIN CREATEDB;
                 EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -167,10 +168,16 @@ class Postgres:
                 *("-h", "127.0.0.1", "-p", str(self.port), "-U", SUPERUSER, "-d", "postgres"),
             ],
             input=script,
-            env={"PATH": "/usr/bin:/bin", "PGPASSWORD": self.superuser_password, "PGCONNECT_TIMEOUT": "5"},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PGPASSWORD": self.superuser_password,
+                "PGCONNECT_TIMEOUT": "5",
+            },
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode != 0:
-            raise DeployFailure(f"PostgreSQL refused to create the databases: {done.stderr.strip()}")
+            raise DeployFailure(
+                f"PostgreSQL refused to create the databases: {done.stderr.strip()}"
+            )

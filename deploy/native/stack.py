@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import http
 import json
 import os
 import secrets
@@ -513,7 +514,7 @@ class Stack:
         if self._account.can_enter(self.run_dir):
             return self.run_dir / "postgres"
         digest = hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:12]
-        place = Path("/var/tmp") / f"shop-{digest}" / "postgres"
+        place = Path("/var/tmp") / f"shop-{digest}" / "postgres"  # noqa: S108 - a name of our own below it
         self._progress.note(
             f"PostgreSQL's data goes to {place}: the user {self._account.name}, which it runs as, "
             f"may not enter {self.run_dir}."
@@ -642,11 +643,11 @@ def _is_fresh(alive_file: Path) -> bool:
 
 
 def _is_healthy(bind: str) -> bool:
-    address = bind.replace("0.0.0.0", "127.0.0.1", 1)
+    address = bind.replace("0.0.0.0", "127.0.0.1", 1)  # noqa: S104 - asks, and does not bind
     # Our own service on this machine: whatever proxy the caller uses has no part in it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"http://{address}/health/ready", timeout=3) as response:
-            return int(response.status) == 200
+            return int(response.status) == http.HTTPStatus.OK
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -112,7 +112,7 @@ class Supervisor:
 
     def apply_configuration(self) -> None:
         """Take over what was written since; whatever changed is stopped, not started again."""
-        [[added, changed, removed]] = cast(list[list[list[str]]], self._call("reloadConfig"))
+        [[added, changed, removed]] = cast("list[list[list[str]]]", self._call("reloadConfig"))
         self.stop(*changed, *removed)
         for name in (*changed, *removed):
             self._call("removeProcessGroup", name)
@@ -122,7 +122,7 @@ class Supervisor:
     def states(self) -> dict[str, ProcessState]:
         """Return every process by name; nothing when supervisord is not there."""
         try:
-            infos = cast(list[dict[str, Any]], self._call("getAllProcessInfo"))
+            infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         except OSError:
             return {}
         return {info["name"]: _state_of(info) for info in infos}
@@ -144,14 +144,14 @@ class Supervisor:
 
     def shut_down(self) -> None:
         """End supervisord, and with it everything that it runs."""
-        pid = cast(int, self._call("getPID"))
+        pid = cast("int", self._call("getPID"))
         self._call("shutdown")
         wait_until(lambda: not _exists(pid), timeout_seconds=2 * STOP_SECONDS)
 
     def pid(self) -> int | None:
         """Return the process id of supervisord itself."""
         try:
-            return cast(int, self._call("getPID"))
+            return cast("int", self._call("getPID"))
         except OSError:
             return None
 
@@ -243,8 +243,7 @@ class Supervisor:
             "chmod = 0700",
             "",
             "[rpcinterface:supervisor]",
-            "supervisor.rpcinterface_factory ="
-            " supervisor.rpcinterface:make_main_rpcinterface",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
             "",
             "[supervisorctl]",
             f"serverurl = unix://{_escaped(str(self._socket))}",

@@ -15,9 +15,7 @@ urlpatterns = [
     # Orders are accepted while the database or the broker takes them: either is enough.
     path(
         "health/ready",
-        health.ready(
-            {"database": health.database_is_up, "broker": health.broker_is_up}, needs=any
-        ),
+        health.ready({"database": health.database_is_up, "broker": health.broker_is_up}, needs=any),
     ),
     # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.
     re_path(r"", problems.route_not_found),

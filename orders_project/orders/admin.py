@@ -11,7 +11,14 @@ class OrderAdmin(LedgerAdmin):
     """Orders and what became of them. Only services change them."""
 
     list_display = [
-        "id", "status", "quantity", "total_price", "product_id", "created_at", "settled_at", "reason",
+        "id",
+        "status",
+        "quantity",
+        "total_price",
+        "product_id",
+        "created_at",
+        "settled_at",
+        "reason",
     ]
     list_filter = ["status"]
     search_fields = ["=id", "=product_id"]

@@ -1,7 +1,6 @@
 """Orders."""
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import ClassVar
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from servicekit.contracts.commands import AcceptedOrder
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
-ANNOUNCE_AGAIN_AFTER = timedelta(seconds=30)
+ANNOUNCE_AGAIN_AFTER_SECONDS = 30
 """How long an order may wait for its outcome before the watchdog asks again."""
 
 
@@ -31,13 +30,13 @@ class OrderManager(models.Manager["Order"]):
                 """
                 INSERT INTO "order"
                     (id, product_id, quantity, total_price, created_at, status, reason, announce_at)
-                SELECT *, 'PENDING', '', now() + %s
+                SELECT *, 'PENDING', '', now() + make_interval(secs => %s)
                 FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::timestamptz[])
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id
                 """,
                 [
-                    ANNOUNCE_AGAIN_AFTER,
+                    ANNOUNCE_AGAIN_AFTER_SECONDS,
                     [order.id for order in rows],
                     [order.product_id for order in rows],
                     [order.quantity for order in rows],

@@ -67,9 +67,9 @@ def fetch_product(product_id: UUID) -> SoldProduct:
         raise ProductServiceUnavailable("the product service was down a moment ago")
     try:
         response = _http.get(f"{settings.PRODUCT_API_URL}/{product_id}", timeout=_TIMEOUTS_SECONDS)
-        if response.status_code >= 500:  # noqa: PLR2004 - RFC 9110: its fault, not ours
-            raise ProductServiceUnavailable(f"it answered {response.status_code}")
-    except (requests.RequestException, ProductServiceUnavailable) as error:
+        if response.status_code not in (404, 410):
+            response.raise_for_status()
+    except requests.RequestException as error:
         if _breaker.failed():
             logger.warning("the product service is away: %s", error)
         raise ProductServiceUnavailable(str(error)) from error

@@ -27,13 +27,17 @@ class ProductAdmin(admin.ModelAdmin[Product]):
         """Stock is set once; afterwards only movements change it."""
         return ["id", "qty", "version", "created_at", "ledger"] if obj else []
 
-    def get_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Product | None = None) -> list[Any]:
         """Show what there is to say: of a new product only what is asked for."""
         asked = ["name", "price", "qty"]
         return asked + [f for f in self.get_readonly_fields(request, obj) if f not in asked]
 
     def save_model(
-        self, request: HttpRequest, obj: Product, form: ModelForm[Product], change: bool  # noqa: ARG002, FBT001 - Django's signature
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        obj: Product,
+        form: ModelForm[Product],  # noqa: ARG002 - Django's signature
+        change: bool,  # noqa: FBT001 - Django's signature
     ) -> None:
         """Save through the services, which record the event and write the cache."""
         saved = (
@@ -64,10 +68,6 @@ class StockMovementAdmin(LedgerAdmin):
     list_select_related = ["product"]
     search_fields = ["=order_id"]
     ordering = ["-id"]
-
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # type: ignore[override]  # Django passes request since 5.0
-        """Allow the link from a product's page."""
-        return lookup == "product__id__exact" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]  # see above
 
 
 @admin.register(Reservation)

@@ -126,7 +126,9 @@ class Reservation(models.Model):
         db_table = "reservation"
         indexes = [models.Index(fields=["-created_at"], name="reservation_latest")]
         constraints = [
-            models.CheckConstraint(condition=Q(quantity__gt=0), name="reservation_quantity_positive"),
+            models.CheckConstraint(
+                condition=Q(quantity__gt=0), name="reservation_quantity_positive"
+            ),
             models.CheckConstraint(
                 condition=~Q(outcome="RESERVED") | Q(stock_before__gte=F("quantity")),
                 name="reservation_only_of_what_was_there",

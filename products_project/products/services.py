@@ -37,7 +37,9 @@ def create_product(*, name: str, price: int, qty: int) -> Product:
     return product
 
 
-def update_product(product_id: UUID, *, name: str | None = None, price: int | None = None) -> Product:
+def update_product(
+    product_id: UUID, *, name: str | None = None, price: int | None = None
+) -> Product:
     """Change a product's name or price, and announce the new state in the same transaction.
 
     :raises ProductNotFound: if there is none
@@ -173,7 +175,7 @@ class _Decisions:
                     [r.order_id for r in rows],
                     [r.product_id for r in rows],
                     [r.quantity for r in rows],
-                    [r.outcome.value for r in rows],
+                    [str(r.outcome) for r in rows],
                     [r.reason for r in rows],
                     [r.stock_before for r in rows],
                     [r.created_at for r in rows],

@@ -32,7 +32,7 @@ UNAVAILABLE: Final = Unavailable.UNAVAILABLE
 _breaker = Breaker(pause_seconds=1.0)
 
 
-def attempt(call: Callable[["redis.Redis"], T]) -> T | Unavailable:
+def attempt(call: Callable[[Any], T]) -> T | Unavailable:
     """Return what `call` gets from Redis, or `UNAVAILABLE`."""
     if not _breaker.admits():
         return UNAVAILABLE

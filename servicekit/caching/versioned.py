@@ -1,8 +1,8 @@
 """Values that a slow reader cannot put back over a newer one.
 
 The classical stale set: a reader misses and reads version 1 from the database; a writer commits
-version 2 and caches it; the reader caches version 1. Here every write carries the version of the row
-and loses against a newer one, in one atomic step in Redis.
+version 2 and caches it; the reader caches version 1. Here every write carries the version of the
+row and loses against a newer one, in one atomic step in Redis.
 """
 
 from collections.abc import Iterable

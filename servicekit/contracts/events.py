@@ -1,5 +1,7 @@
-"""The events of the system. Each is published on `exchange` with `routing_key`, never changed,
-only added to: a breaking change is a new routing key beside the old one.
+"""The events of the system.
+
+Each is published on its `exchange` with its `routing_key`. It is never changed, only added to: a
+breaking change is a new routing key beside the old one.
 """
 
 from typing import ClassVar, Self

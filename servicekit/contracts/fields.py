@@ -19,7 +19,7 @@ OrderReference = (
     Annotated[int, Meta(ge=-(2**63), le=MAX_INT64)]
     | Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 )
-"""An order's id as its own order system writes it: ours are UUIDs, older producers send integers."""
+"""An order's id as its own order system writes it: ours are UUIDs, older systems' integers."""
 
 
 def as_uuid(reference: int | str) -> UUID | None:

@@ -69,6 +69,9 @@ class StrictSerializer(serializers.Serializer[Any]):
         unknown = sorted(set(self.initial_data) - set(self.fields))
         if unknown:
             raise serializers.ValidationError(
-                {name: serializers.ErrorDetail("Unknown field.", code="unknown") for name in unknown}
+                {
+                    name: serializers.ErrorDetail("Unknown field.", code="unknown")
+                    for name in unknown
+                }
             )
         return attrs

@@ -1,4 +1,4 @@
-"""Health: is the process alive, and can it do its work?"""
+"""Whether the process is alive, and whether it can do its work."""
 
 import socket
 from collections.abc import Callable, Iterable, Mapping

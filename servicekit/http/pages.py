@@ -54,9 +54,7 @@ def _after(text: str | None) -> UUID | None:
     try:
         return UUID(bytes=base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
     except (binascii.Error, ValueError) as error:
-        raise ValidationError(
-            {"cursor": ["Not a cursor that came from a Link header."]}
-        ) from error
+        raise ValidationError({"cursor": ["Not a cursor that came from a Link header."]}) from error
 
 
 def cursor_after(last_id: UUID) -> str:

@@ -49,7 +49,8 @@ class Translation:
     status: int
     code: str
     retry_after_seconds: str | None = None
-    extra: Callable[[Any], dict[str, Any]] = lambda _error: {}
+    members: Callable[[Any], dict[str, Any]] = lambda _error: {}
+    """What the document says beyond RFC 9457's own members."""
 
 
 def problem(
@@ -80,7 +81,9 @@ def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested error details: `{"qty": ["…"]}` is one error in field `qty`."""
     if isinstance(detail, Mapping):
         for field, inner in detail.items():
-            inside = "" if field == "non_field_errors" else f"{path}.{field}" if path else str(field)
+            inside = (
+                "" if field == "non_field_errors" else f"{path}.{field}" if path else str(field)
+            )
             yield from _field_errors(inner, inside)
     elif isinstance(detail, list):
         for inner in detail:
@@ -110,14 +113,14 @@ def exception_handler(
         headers = {}
         if translation := translations.get(type(error)):
             document = problem(
-                translation.status, translation.code, str(error), **translation.extra(error)
+                translation.status, translation.code, str(error), **translation.members(error)
             )
             if translation.retry_after_seconds:
                 headers["Retry-After"] = translation.retry_after_seconds
         elif isinstance(error, exceptions.APIException):
             document = _of_framework(error)
-            if isinstance(error, exceptions.Throttled) and error.wait:
-                headers["Retry-After"] = str(int(error.wait))
+            if wait := getattr(error, "wait", None):  # of a throttled request
+                headers["Retry-After"] = str(int(wait))
         elif isinstance(error, (OperationalError, InterfaceError)):
             # The database is away or too slow. Not our caller's fault, and not for its eyes.
             logger.warning("answered 503: %s", error)

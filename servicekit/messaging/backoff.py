@@ -15,7 +15,7 @@ class Backoff:
         """Return how long to wait before the next attempt."""
         ceiling = min(self._limit, self._first * 2 ** min(self._attempts, 16))
         self._attempts += 1
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        return float(ceiling) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
     def reset(self) -> None:
         """Start from the first pause again, after a success."""

@@ -1,6 +1,6 @@
 """Connections to the broker, each owned by one thread: py-amqp is not thread-safe."""
 
-import socket
+import contextlib
 from typing import Any
 
 import amqp
@@ -9,9 +9,7 @@ from kombu import Connection
 # What it looks like when the broker goes away, refuses or says nonsense: wait, connect again.
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     amqp.exceptions.AMQPError,
-    ConnectionError,
-    socket.timeout,
-    OSError,
+    OSError,  # also what Python calls ConnectionError and TimeoutError
 )
 
 
@@ -19,7 +17,9 @@ class BrokerUnavailable(Exception):
     """The broker could not be reached, or stopped answering."""
 
 
-def connect(url: str, *, timeout_seconds: float, heartbeat_seconds: int = 0, **options: Any) -> Connection:
+def connect(
+    url: str, *, timeout_seconds: float, heartbeat_seconds: int = 0, **options: Any
+) -> Connection:
     """Open a connection.
 
     :raises BrokerUnavailable: if there is none within the time
@@ -30,7 +30,11 @@ def connect(url: str, *, timeout_seconds: float, heartbeat_seconds: int = 0, **o
         heartbeat=heartbeat_seconds,
         # Without these a broker that accepts the connection and then says nothing would hold us
         # for ever.
-        transport_options={"read_timeout": timeout_seconds * 4, "write_timeout": timeout_seconds * 4, **options},
+        transport_options={
+            "read_timeout": timeout_seconds * 4,
+            "write_timeout": timeout_seconds * 4,
+            **options,
+        },
     )
     try:
         connection.connect()
@@ -44,8 +48,6 @@ def close(connection: Connection | None) -> None:
     """Let go of a connection, in whatever state it is, without waiting for the other side."""
     if connection is None:
         return
-    try:
+    with contextlib.suppress(Exception):  # it is gone either way
         # Not `close()`: it says goodbye and waits for the answer of a broker that may be dead.
         connection.collect(socket_timeout=0.1)
-    except Exception:  # noqa: BLE001, S110 - it is gone either way
-        pass

@@ -6,8 +6,6 @@ again with growing pauses, while what it needs (database, broker) is away.
 """
 
 import logging
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,14 +16,16 @@ from uuid import uuid4
 from servicekit.contracts.events import Event, MalformedMessage
 from servicekit.messaging import connections
 from servicekit.messaging.backoff import Backoff
-from servicekit.messaging.connections import BrokerUnavailable
+from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, OutgoingMessage
 from servicekit.messaging.topology import Topology, dead_letter_queue_name
+from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
 REASON_HEADER = "x-parked-reason"
 _REASON_MAX_LENGTH = 500
+_BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
 # Small but not 0: with 0, py-amqp loses its place in a frame that has half arrived.
 _ARRIVED_ALREADY_SECONDS = 0.001
 
@@ -70,7 +70,7 @@ class Subscription:
         raise MalformedMessage(f"neither routing key {routing_key!r} nor type says what this is")
 
 
-class BatchConsumer(threading.Thread):
+class BatchConsumer(StoppableThread):
     """Consumes one subscription in a thread of its own, with connections of its own."""
 
     def __init__(
@@ -84,7 +84,7 @@ class BatchConsumer(threading.Thread):
         batch_limit: int = 500,
         heartbeat_seconds: int = 30,
     ) -> None:
-        super().__init__(name=subscription.queue, daemon=True)
+        super().__init__(subscription.queue)
         self._subscription = subscription
         self._broker_url = broker_url
         self._topology = topology
@@ -92,8 +92,7 @@ class BatchConsumer(threading.Thread):
         self._before_batch = before_batch
         self._batch_limit = batch_limit
         self._heartbeat_seconds = heartbeat_seconds
-        self._stopping = threading.Event()
-        self._consuming = threading.Event()
+        self._is_consuming = False
         self._arrived: deque[Any] = deque()
         self._connection: Any = None
         self._parking = ConfirmingPublisher(broker_url)
@@ -101,28 +100,24 @@ class BatchConsumer(threading.Thread):
     @property
     def is_consuming(self) -> bool:
         """Whether the queue is declared and its messages reach us."""
-        return self._consuming.is_set()
-
-    def stop(self) -> None:
-        """Ask the thread to end after the batch in its hands. What it has not acked comes again."""
-        self._stopping.set()
+        return self._is_consuming
 
     def run(self) -> None:
         """Consume until stopped, through any number of lost connections."""
         backoff = Backoff()
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 self._connect()
                 backoff.reset()
                 self._consume()
-            except (BrokerUnavailable, *connections.CONNECTION_ERRORS) as error:
+            except _BROKER_TROUBLE as error:
                 logger.warning("%s: lost the broker (%s), will be back", self.name, error)
             except Exception:
                 logger.exception("%s: starting again after an unexpected error", self.name)
             finally:
                 self._disconnect()
-            if not self._stopping.is_set():
-                self._stopping.wait(backoff.next_seconds())
+            if not self.stopping.is_set():
+                self.stopping.wait(backoff.next_seconds())
 
     def _connect(self) -> None:
         self._connection = connections.connect(
@@ -141,10 +136,10 @@ class BatchConsumer(threading.Thread):
         channel.basic_consume(
             subscription.queue, callback=self._arrived.append, on_cancel=self._on_cancel
         )
-        self._consuming.set()
+        self._is_consuming = True
 
     def _disconnect(self) -> None:
-        self._consuming.clear()
+        self._is_consuming = False
         # Not ours any more: the broker delivers them again.
         self._arrived.clear()
         connections.close(self._connection)
@@ -155,7 +150,7 @@ class BatchConsumer(threading.Thread):
         raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
 
     def _consume(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             if not self._arrived:
                 self._drain(1.0)
             while len(self._arrived) < self._batch_limit and self._drain(_ARRIVED_ALREADY_SECONDS):
@@ -168,7 +163,7 @@ class BatchConsumer(threading.Thread):
         """Take what the broker sends; return whether it sent anything."""
         try:
             self._connection.drain_events(timeout=timeout_seconds)
-        except socket.timeout:
+        except TimeoutError:
             self._connection.heartbeat_check()
             return False
         return True
@@ -205,7 +200,10 @@ class BatchConsumer(threading.Thread):
                 seconds = backoff.next_seconds()
                 logger.warning(
                     "%s: holding %d messages for %.1f s: %s",
-                    self.name, len(readable), seconds, error,
+                    self.name,
+                    len(readable),
+                    seconds,
+                    error,
                 )
                 self._wait(seconds)
             except Exception as error:
@@ -227,7 +225,7 @@ class BatchConsumer(threading.Thread):
         """Pause with a batch in hand, answering heartbeats."""
         until = time.monotonic() + seconds
         while (remaining := until - time.monotonic()) > 0:
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 raise ConnectionError("stopped with a batch in hand; it is not acknowledged")
             self._drain(min(remaining, 0.5))
 

@@ -2,7 +2,6 @@
 
 import enum
 import logging
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,12 @@ import amqp
 from kombu import Connection
 
 from servicekit.messaging import connections
-from servicekit.messaging.connections import BrokerUnavailable
+from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
 from servicekit.messaging.topology import EXCHANGES
 
 logger = logging.getLogger(__name__)
+
+_FAILURES: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
 
 
 class Outcome(enum.Enum):
@@ -76,7 +77,9 @@ class ConfirmingPublisher:
     after any failure: a channel that has missed one confirm takes the late one for the next.
     """
 
-    def __init__(self, url: str, *, connect_timeout: float = 1.0, confirm_timeout: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, connect_timeout: float = 1.0, confirm_timeout: float = 5.0
+    ) -> None:
         self._url = url
         self._connect_timeout = connect_timeout
         self._confirm_timeout = confirm_timeout
@@ -96,12 +99,12 @@ class ConfirmingPublisher:
         """
         try:
             self._ensure_channel()
-        except (BrokerUnavailable, *connections.CONNECTION_ERRORS) as error:
+        except _FAILURES as error:
             self.close()
             raise PublishingFailed(str(error), maybe_published=False) from error
         try:
             return self._publish(messages)
-        except connections.CONNECTION_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             self.close()
             raise PublishingFailed(f"no confirm: {error!r}", maybe_published=True) from error
 
@@ -160,7 +163,10 @@ class ConfirmingPublisher:
         self._await_confirms()
         # A return carries no delivery tag; it comes before the ack of its message.
         for position, message in enumerate(messages):
-            if message.message_id in self._returned and self._outcomes[position] is Outcome.CONFIRMED:
+            if (
+                message.message_id in self._returned
+                and self._outcomes[position] is Outcome.CONFIRMED
+            ):
                 self._outcomes[position] = Outcome.RETURNED
         return self._outcomes
 
@@ -173,7 +179,7 @@ class ConfirmingPublisher:
                 raise ConnectionError("the broker has blocked its publishers")
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise socket.timeout(f"{len(self._unconfirmed)} messages unconfirmed in time")
+                raise TimeoutError(f"{len(self._unconfirmed)} messages unconfirmed in time")
             self._connection.drain_events(timeout=remaining)
 
     def _on_ack(self, delivery_tag: int, multiple: bool) -> None:  # noqa: FBT001 - py-amqp calls it so
@@ -193,7 +199,9 @@ class ConfirmingPublisher:
             if position is not None:
                 self._outcomes[position] = outcome
 
-    def _on_return(self, _error: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+    def _on_return(
+        self, _error: Exception, _exchange: str, _routing_key: str, message: Any
+    ) -> None:
         self._returned.add(message.properties.get("message_id", ""))
 
     def _on_blocked(self, reason: str) -> None:

@@ -15,7 +15,13 @@ class OutgoingEventManager(models.Manager["OutgoingEvent"]):
     def record(self, events: Iterable[Event]) -> None:
         """Store events to be published once the surrounding transaction commits."""
         rows = [
-            (str(event.event_id), event.exchange, event.routing_key, event.correlation_id, event.to_json().decode())
+            (
+                str(event.event_id),
+                event.exchange,
+                event.routing_key,
+                event.correlation_id,
+                event.to_json().decode(),
+            )
             for event in events
         ]
         if not rows:

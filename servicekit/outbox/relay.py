@@ -1,7 +1,6 @@
 """The relay: from the outbox to the broker, at least once."""
 
 import logging
-import threading
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from servicekit.messaging.publisher import (
     PublishingFailed,
 )
 from servicekit.outbox.models import OutgoingEvent
+from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
@@ -69,30 +69,23 @@ def publish_recorded_events(publisher: ConfirmingPublisher, *, limit: int = 500)
                 last_outcome=outcome.value,
             )
     if kept:
-        logger.warning(
-            "%d events wait: %s %s", len(kept), kept[0][0].routing_key, kept[0][1].value
-        )
+        logger.warning("%d events wait: %s %s", len(kept), kept[0][0].routing_key, kept[0][1].value)
     return len(events)
 
 
-class Relay(threading.Thread):
+class Relay(StoppableThread):
     """Publishes recorded events as they are committed. Several relays may run side by side."""
 
     def __init__(self, *, broker_url: str, batch_limit: int = 500) -> None:
-        super().__init__(name="outbox relay", daemon=True)
+        super().__init__("outbox relay")
         self._publisher = ConfirmingPublisher(broker_url)
         self._batch_limit = batch_limit
-        self._stopping = threading.Event()
         self._listening_on: Any = None
-
-    def stop(self) -> None:
-        """Ask the thread to end after the batch in its hands."""
-        self._stopping.set()
 
     def run(self) -> None:
         """Publish until stopped, through lost connections on either side."""
         backoff = Backoff()
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             try:
                 close_old_connections()
                 self._listen()
@@ -102,11 +95,11 @@ class Relay(threading.Thread):
             except (PublishingFailed, DatabaseError, InterfaceError) as error:
                 seconds = backoff.next_seconds()
                 logger.warning("relay pauses for %.1f s: %s", seconds, error)
-                self._stopping.wait(seconds)
+                self.stopping.wait(seconds)
             except Exception:
                 logger.exception("relay starts again after an unexpected error")
                 connection.close()
-                self._stopping.wait(backoff.next_seconds())
+                self.stopping.wait(backoff.next_seconds())
         self._publisher.close()
         connection.close()
 

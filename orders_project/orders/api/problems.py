@@ -15,7 +15,7 @@ handle = exception_handler(
         ProductNotFound: Translation(404, "product_not_found"),
         OrderNotFound: Translation(404, "order_not_found"),
         InsufficientStock: Translation(
-            400, "insufficient_stock", extra=lambda error: {"available": error.available}
+            400, "insufficient_stock", members=lambda error: {"available": error.available}
         ),
         TotalPriceTooLarge: Translation(400, "total_price_too_large"),
         UnableToAccept: Translation(503, "not_accepted", RETRY_AFTER_SECONDS),
@@ -23,7 +23,7 @@ handle = exception_handler(
             503,
             "outcome_unknown",
             RETRY_AFTER_SECONDS,
-            extra=lambda error: {"orderId": str(error.order_id)},
+            members=lambda error: {"orderId": str(error.order_id)},
         ),
         OrderNotVisibleYet: Translation(503, "order_not_visible_yet", RETRY_AFTER_SECONDS),
     }

@@ -76,7 +76,7 @@ class OrderViewSet(GenericViewSet[Order]):
         if "productId" not in request.query_params:
             raise ValidationError({"productId": ["This parameter is required."]})
         try:
-            return StrictUUIDField().run_validation(request.query_params["productId"])
+            return StrictUUIDField().to_internal_value(request.query_params["productId"])
         except ValidationError as error:
             raise ValidationError({"productId": error.detail}) from error
 

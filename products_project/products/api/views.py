@@ -73,7 +73,7 @@ class ProductViewSet(GenericViewSet[Product]):
             },
         )
 
-    def retrieve(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+    def retrieve(self, request: Request, pk: str) -> Response:
         """Return one product."""
         product = selectors.get_rendered_product(UUID(pk))
 
