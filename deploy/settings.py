@@ -22,6 +22,8 @@ DEFAULTS: Mapping[str, str] = {
     "ALLOWED_HOSTS": "localhost,127.0.0.1",
     "BIND_ADDRESS": "127.0.0.1",
     "CSRF_TRUSTED_ORIGINS": "",
+    "DATABASE_POOL_SIZE": "8",
+    "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
     "DEBUG": "false",
     "LOG_LEVEL": "INFO",
     "QUEUE_TYPE": "classic",

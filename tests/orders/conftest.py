@@ -1,0 +1,177 @@
+"""What the tests of the order service share: a product service to ask, and a broker of their own."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from uuid import UUID
+
+import hypothesis
+import msgspec
+import pytest
+from django.db import connections
+from django.test import Client
+
+from orders_project.orders import intake
+from orders_project.orders.group_commit import GroupCommit
+from servicekit.breaker import Breaker
+from servicekit.contracts.commands import AcceptedOrder, PersistOrders
+from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds
+from tests.servicekit.private_broker import VirtualHost, unused_port, virtual_host
+
+hypothesis.settings.register_profile("with servers", database=None, deadline=None)
+hypothesis.settings.load_profile("with servers")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Give every run a database of its own, and patience with a busy machine."""
+    settings = connections["default"].settings_dict
+    settings["TEST"]["NAME"] = f"test_{settings['NAME']}_{os.getpid()}"
+    settings["OPTIONS"]["options"] += " -c statement_timeout=20000 -c lock_timeout=20000"
+    # As in the web processes: the thread of the group commit lets go of its connection after
+    # each batch, and the database can be dropped in the end.
+    settings["CONN_MAX_AGE"] = 0
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[VirtualHost]:
+    with virtual_host() as host:
+        yield host
+
+
+@pytest.fixture
+def client() -> Client:
+    # As a browser is treated: what is exempt from CSRF checks has to be so by itself.
+    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+
+
+class FakeProductService:
+    """Answers `GET /products/{id}` over HTTP as the product service does."""
+
+    def __init__(self) -> None:
+        self.products: dict[UUID, dict[str, object]] = {}
+        self.versions: dict[UUID, int] = {}
+        self.asked: list[UUID] = []
+        self.is_broken = False
+        self.answer_instead: bytes | None = None
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                fake._answer(self)
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/products"
+
+    def add(self, *, price: int = 190_000, qty: int = 100, version: int = 1) -> UUID:
+        product_id = new_id()
+        self.change(product_id, price=price, qty=qty, version=version)
+        return product_id
+
+    def change(self, product_id: UUID, *, price: int, qty: int, version: int) -> None:
+        self.products[product_id] = {
+            "id": str(product_id), "name": "Lamp", "price": price, "qty": qty,
+            "createdAt": "2026-11-23T10:00:00.000Z",
+        }  # fmt: skip
+        self.versions[product_id] = version
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        product_id = UUID(handler.path.rsplit("/", 1)[1])
+        self.asked.append(product_id)
+        if self.is_broken:
+            status, body = 500, b"<h1>Server Error</h1>"
+        elif self.answer_instead is not None:
+            status, body = 200, self.answer_instead
+        elif product_id in self.products:
+            status, body = 200, msgspec.json.encode(self.products[product_id])
+        else:
+            status, body = 404, b'{"code": "product_not_found"}'
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        if status == 200:
+            handler.send_header("ETag", f'"{self.versions.get(product_id, 0)}"')
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@pytest.fixture
+def product_service(settings, monkeypatch) -> Iterator[FakeProductService]:
+    fake = FakeProductService()
+    settings.PRODUCT_API_URL = fake.url
+    # Whoever had it down before us is not our business.
+    monkeypatch.setattr(
+        "orders_project.orders.product_service._breaker", Breaker(pause_seconds=0.2)
+    )
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def intake_through(settings, monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Return a function that has orders accepted through the broker at a URL."""
+    made = []
+
+    def through(url: str) -> None:
+        settings.BROKER_URL = url
+        durable = intake._DurableIntake()
+        commits = GroupCommit(durable.commit, deadline_seconds=intake._DEADLINE_SECONDS)
+        monkeypatch.setattr(intake, "_commits", commits)
+        made.append(durable)
+
+    yield through
+    for durable in made:
+        durable._publisher.close()
+
+
+@pytest.fixture
+def broker_with_queue(broker, intake_through) -> Iterator[VirtualHost]:
+    """The broker, with the queue of the workers, and no worker."""
+    broker.declare_queue(PersistOrders.queue)
+    intake_through(broker.url)
+    yield broker
+    broker.delete_queue(PersistOrders.queue)
+
+
+@pytest.fixture
+def without_broker(intake_through) -> None:
+    """Nothing listens where the broker should be."""
+    intake_through(f"amqp://guest:guest@127.0.0.1:{unused_port()}//")
+
+
+@pytest.fixture
+def without_redis(settings, monkeypatch) -> None:
+    """Nothing listens where Redis should be."""
+    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=1.0))
+    address = f"redis://127.0.0.1:{unused_port()}/0"
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}
+
+
+@pytest.fixture
+def accepted_order() -> Callable[..., AcceptedOrder]:
+    """Return a function that makes accepted orders."""
+
+    def make(**facts: object) -> AcceptedOrder:
+        return AcceptedOrder(
+            **{
+                "id": new_id(),
+                "product_id": new_id(),
+                "quantity": 2,
+                "total_price": 380_000,
+                "created_at": now_in_milliseconds(),
+                **facts,
+            }
+        )
+
+    return make

@@ -1,0 +1,179 @@
+"""Our own copy of what the product service sells, from news that overtake each other."""
+
+from itertools import permutations
+from uuid import UUID
+
+import msgspec
+import pytest
+from django_redis import get_redis_connection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orders_project.orders import catalog
+from servicekit.contracts.events import ProductUpdated, StockRejected, StockReserved
+from servicekit.identifiers import new_id
+
+
+def put(product_id: UUID, *, price: int = 5, qty: int = 10, version: int = 1) -> None:
+    catalog.put(product_id=product_id, name="Lamp", price=price, qty=qty, version=version)
+
+
+def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductUpdated:
+    return ProductUpdated(
+        id=product_id,
+        name="Lamp",
+        price=price,
+        qty=qty,
+        version=version,
+        created_at="2026-11-23T10:00:00.000Z",
+    )
+
+
+def left(product_id: UUID, *, remaining: int, version: int) -> StockReserved:
+    return StockReserved(
+        order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version
+    )
+
+
+def state(product_id: UUID) -> tuple[int, int]:
+    copy = catalog.get(product_id)
+    return copy.price, copy.qty
+
+
+@pytest.fixture
+def lamp() -> UUID:
+    return new_id()
+
+
+class TestPut:
+    def test_makes_a_copy(self, lamp):
+        put(lamp, price=190_000, qty=7, version=3)
+
+        copy = catalog.get(lamp)
+        assert (copy.id, copy.price, copy.qty, copy.version) == (lamp, 190_000, 7, 3)
+        assert copy.is_fresh
+
+    @pytest.mark.parametrize("price", [2**53 - 1, 9_999_999_999_999_999, 1_234_567_890_123_457])
+    def test_keeps_a_price_of_sixteen_digits_exact(self, lamp, price):
+        put(lamp, price=price)
+        catalog.refresh_stock([left(lamp, remaining=1, version=2)])
+
+        assert catalog.get(lamp).price == price
+
+    def test_keeps_a_stock_of_thirty_one_bits_exact(self, lamp):
+        put(lamp, qty=2**31 - 1)
+
+        assert catalog.get(lamp).qty == 2**31 - 1
+
+    def test_does_not_put_the_past_over_the_present(self, lamp):
+        put(lamp, price=2, version=2)
+        put(lamp, price=1, version=1)
+
+        assert catalog.get(lamp).price == 2
+
+    def test_can_be_read_with_redis_cli(self, lamp):
+        catalog.put(product_id=lamp, name='A "Lámpara"', price=5, qty=1, version=1)
+
+        copy = msgspec.json.decode(get_redis_connection("default").get(f"catalog:{lamp}"))
+        assert (copy["id"], copy["name"], copy["price"]) == (str(lamp), 'A "Lámpara"', 5)
+
+    def test_does_not_last_for_ever(self, lamp):
+        put(lamp)
+
+        redis = get_redis_connection("default")
+        assert 0 < redis.ttl(f"catalog:{lamp}") <= catalog.TTL_SECONDS
+        assert 0 < redis.ttl(f"catalog:{lamp}:parts") <= catalog.TTL_SECONDS
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_does_nothing_without_redis(self, lamp):
+        put(lamp)
+
+        assert catalog.get(lamp) is None
+
+
+class TestRefreshStock:
+    def test_changes_the_stock_and_not_the_price(self, lamp):
+        put(lamp, price=5, qty=10, version=1)
+        catalog.refresh_stock([left(lamp, remaining=9, version=2)])
+
+        assert state(lamp) == (5, 9)
+
+    def test_takes_the_newest_of_a_batch_in_whatever_order(self, lamp):
+        put(lamp)
+        news = [left(lamp, remaining=10 - version, version=version) for version in (3, 4, 2)]
+        catalog.refresh_stock(news)
+
+        assert state(lamp) == (5, 6)
+
+    def test_does_not_make_the_price_look_younger(self, lamp):
+        put(lamp)
+        as_of = catalog.get(lamp).as_of
+        redis = get_redis_connection("default")
+        redis.hset(f"catalog:{lamp}:parts", "as_of", as_of - catalog.FRESH_SECONDS - 5)
+        catalog.refresh_stock([left(lamp, remaining=9, version=2)])
+
+        assert not catalog.get(lamp).is_fresh
+
+    def test_makes_no_copy_of_a_product_whose_price_we_do_not_know(self, lamp):
+        catalog.refresh_stock([left(lamp, remaining=9, version=2)])
+
+        assert catalog.get(lamp) is None
+
+    def test_learns_from_a_rejection_too(self, lamp):
+        put(lamp)
+        catalog.refresh_stock(
+            [
+                StockRejected(
+                    order_id=1, product_id=lamp, quantity=11, remaining=3, version=5, reason="x"
+                )
+            ]
+        )
+
+        assert state(lamp) == (5, 3)
+
+    def test_keeps_products_apart(self, lamp):
+        chair = new_id()
+        put(lamp)
+        put(chair)
+        catalog.refresh_stock([left(chair, remaining=1, version=2)])
+
+        assert (state(lamp), state(chair)) == ((5, 10), (5, 1))
+
+
+def tell(product_id: UUID, news: tuple[str, int]) -> None:
+    """Tell one piece of news; what it says follows from its version."""
+    kind, version = news
+    if kind == "product":
+        catalog.refresh_products(
+            [updated(product_id, price=100 + version, qty=50 - version, version=version)]
+        )
+    else:
+        catalog.refresh_stock([left(product_id, remaining=50 - version, version=version)])
+
+
+class TestNewsInAnyOrder:
+    @pytest.mark.parametrize(
+        "order",
+        permutations([("stock", 2), ("product", 3), ("stock", 4), ("product", 5), ("stock", 6)]),
+    )
+    def test_ends_in_the_same_copy(self, lamp, order):
+        tell(lamp, ("product", 1))
+        for news in order:
+            tell(lamp, news)
+
+        assert state(lamp) == (105, 44)
+
+    @given(
+        kinds=st.lists(st.sampled_from(["product", "stock"]), min_size=1, max_size=12),
+        data=st.data(),
+    )
+    @settings(max_examples=60)
+    def test_ends_in_the_same_copy_however_often_each_comes(self, kinds, data):
+        product_id = new_id()
+        history = [("product", 1), *((kind, n) for n, kind in enumerate(kinds, start=2))]
+        tell(product_id, history[0])
+        for news in data.draw(st.permutations(history + history[::2])):
+            tell(product_id, news)
+
+        last_price = max(version for kind, version in history if kind == "product")
+        assert state(product_id) == (100 + last_price, 50 - len(history))

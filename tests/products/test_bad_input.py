@@ -1,0 +1,203 @@
+"""What the product service makes of bad input: a problem, a stable code, and no trace."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from products_project.products.models import Product
+from servicekit.identifiers import new_id
+from servicekit.outbox.models import OutgoingEvent
+from tests.servicekit.bad_input import BAD_PAGES, MALFORMED, NOT_AN_INTEGER, NOT_AN_OBJECT
+
+pytestmark = pytest.mark.django_db
+
+MACHINE = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+
+
+def cases(table: dict[str, Any]) -> Any:
+    return pytest.mark.parametrize("sent", table.values(), ids=table.keys())
+
+
+def post(client: Client, body: bytes, content_type: str = "application/json") -> Any:
+    return client.generic("POST", "/products", body, content_type=content_type, headers=MACHINE)
+
+
+def assert_problem(answer: Any, status: int, *codes: str) -> None:
+    assert answer.status_code == status, answer.content[:300]
+    assert answer["Content-Type"] == "application/problem+json"
+    document = answer.json()
+    assert document["code"] in codes
+    assert document["status"] == status
+    assert {"type", "title", "detail"} <= set(document)
+    assert not Product.objects.exists()
+    assert not OutgoingEvent.objects.exists()
+
+
+class TestPostProducts:
+    @cases(NOT_AN_OBJECT)
+    def test_refuses_what_is_not_an_object(self, client, sent):
+        assert_problem(post(client, sent), 400, "invalid", "malformed_body")
+
+    @cases(MALFORMED)
+    def test_refuses_what_is_malformed(self, client, sent):
+        assert_problem(post(client, sent), 400, "malformed_body")
+
+    @pytest.mark.parametrize("field", ["price", "qty"])
+    @cases(NOT_AN_INTEGER)
+    def test_refuses_what_is_no_integer_where_one_belongs(self, client, field, sent):
+        values = {"name": b'"Lamp"', "price": b"1", "qty": b"1", field: sent}
+        body = b",".join(
+            b'"%s":%s' % (name.encode(), value)
+            for name, value in values.items()
+            if value is not None
+        )
+
+        assert_problem(post(client, b"{%s}" % body), 400, "invalid", "malformed_body")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("price", 0), ("price", -1), ("price", 2**53), ("qty", -1), ("qty", 2**31)]
+    )
+    def test_refuses_numbers_out_of_range_and_names_the_field(self, client, field, value):
+        body = {"name": "Lamp", "price": 1, "qty": 1, field: value}
+        answer = client.post("/products", body, content_type="application/json", headers=MACHINE)
+
+        assert_problem(answer, 400, "invalid")
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+    @pytest.mark.parametrize(
+        "name",
+        [b'""', b'"  "', b"null", b"5", b"true", b"[]", b"{}", b'"a\\u0000b"', b'"%s"' % (b"x" * 256)],
+        ids=["empty", "blank", "null", "number", "true", "list", "object", "NUL", "too long"],
+    )
+    def test_refuses_what_is_no_name(self, client, name):
+        answer = post(client, b'{"name":%s,"price":1,"qty":1}' % name)
+
+        assert_problem(answer, 400, "invalid")
+        assert [error["field"] for error in answer.json()["errors"]] == ["name"]
+
+    def test_refuses_a_field_that_nobody_asked_for_and_names_it(self, client):
+        answer = post(client, b'{"name":"Lamp","price":1,"qty":1,"quantity":1}')
+
+        assert_problem(answer, 400, "invalid")
+        assert answer.json()["errors"] == [
+            {"field": "quantity", "code": "unknown", "message": "Unknown field."}
+        ]
+
+    def test_names_every_field_that_is_wrong(self, client):
+        answer = post(client, b'{"name":"","price":"1"}')
+
+        assert_problem(answer, 400, "invalid")
+        assert {error["field"] for error in answer.json()["errors"]} == {"name", "price", "qty"}
+
+    @pytest.mark.parametrize("excess", [1, 1_000_000])
+    def test_refuses_a_body_over_64_kib(self, client, excess):
+        body = b'{"name":"Lamp","price":1,"qty":1}'.ljust(64 * 1024 + excess)
+
+        assert_problem(post(client, body), 413, "body_too_large")
+
+    def test_takes_a_body_of_exactly_64_kib(self, client):
+        body = b'{"name":"Lamp","price":1,"qty":1}'.ljust(64 * 1024)
+
+        assert post(client, body).status_code == 201
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/xml",
+            "application/octet-stream",
+            "application/x-python-pickle",
+            "nonsense",
+        ],
+    )
+    def test_refuses_what_is_not_json(self, client, content_type):
+        answer = post(client, b'{"name":"Lamp","price":1,"qty":1}', content_type)
+
+        assert_problem(answer, 415, "unsupported_media_type")
+
+
+class TestGetProducts:
+    @cases(BAD_PAGES)
+    def test_refuses_a_page_of_nonsense(self, client, sent):
+        assert_problem(client.get(f"/products?{sent}", headers=MACHINE), 400, "invalid")
+
+    def test_refuses_to_search_for_nul(self, client):
+        assert_problem(client.get("/products?search=%00", headers=MACHINE), 400, "invalid")
+
+    def test_finds_nothing_for_what_is_not_even_utf_8(self, client):
+        assert client.get("/products?search=%ED%A0%80%FF", headers=MACHINE).json() == []
+
+
+class TestAnyRoute:
+    @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "PATCH", "DELETE"])
+    def test_that_leads_nowhere_is_404_by_any_method(self, client, method):
+        answer = client.generic(method, "/nowhere", b"{}", "application/json", headers=MACHINE)
+
+        assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/nowhere",
+            "/products/",
+            "/products/1",
+            "/products/not-a-uuid",
+            "/products/0198c0de",
+            "/products/0198c0de00007000800000000000000a",
+            "/products/0198-c0de0000-7000-8000-00000000000a",
+            "/products/%7B0198c0de-0000-7000-8000-00000000000a%7D",
+            "/products/0198c0de-0000-7000-8000-00000000000a%0A",
+            "/products/%00",
+            "/products/%FF",
+            "/products/..%2f..%2fetc%2fpasswd",
+        ],
+    )
+    def test_that_leads_nowhere_is_404(self, client, path):
+        assert_problem(client.get(path, headers=MACHINE), 404, "not_found")
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("PUT", "/products", {"GET", "POST", "HEAD", "OPTIONS"}),
+            ("DELETE", "/products", {"GET", "POST", "HEAD", "OPTIONS"}),
+            ("PUT", "/products/{id}", {"GET", "PATCH", "HEAD", "OPTIONS"}),
+            ("POST", "/products/{id}", {"GET", "PATCH", "HEAD", "OPTIONS"}),
+            ("TRACE", "/products", {"GET", "POST", "HEAD", "OPTIONS"}),
+            ("BREW", "/products", {"GET", "POST", "HEAD", "OPTIONS"}),
+        ],
+    )
+    def test_says_which_methods_it_has(self, client, method, path, allowed):
+        answer = client.generic(
+            method, path.format(id=new_id()), b"{}", "application/json", headers=MACHINE
+        )
+
+        assert_problem(answer, 405, "method_not_allowed")
+        assert set(answer["Allow"].split(", ")) >= allowed
+
+    def test_says_that_it_has_no_other_format(self, client):
+        answer = client.get("/products", headers={"Accept": "application/xml"})
+
+        assert_problem(answer, 406, "not_acceptable")
+
+    def test_refuses_a_host_that_is_not_ours(self, client):
+        answer = client.get("/products", headers={"Host": "evil.example", **MACHINE})
+
+        assert_problem(answer, 400, "bad_request")
+
+    def test_answers_an_error_of_ours_without_its_traceback(self, client, monkeypatch):
+        def bug(**_page: object) -> None:
+            raise RuntimeError("secret")
+
+        monkeypatch.setattr("products_project.products.selectors.products_page", bug)
+        answer = client.get("/products", headers=MACHINE)
+
+        assert_problem(answer, 500, "internal_error")
+        assert b"secret" not in answer.content

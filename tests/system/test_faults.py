@@ -1,0 +1,151 @@
+"""What the promises are worth when things break."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+import requests
+from shop import Shop, eventually
+
+from deploy.failure import DeployFailure
+from deploy.native.stack import Stack
+
+PROCESSES = [
+    "postgres",
+    "redis",
+    "rabbitmq",
+    "product-service",
+    "order-service",
+    "products-worker",
+    "orders-worker",
+]
+
+
+def order_persistently(shop: Shop, product_id: str) -> str:
+    """Order one unit as a patient client does, and return the id that a 201 named."""
+
+    def attempt() -> str | None:
+        try:
+            answer = shop.order(product_id)
+        except requests.RequestException:
+            return None
+        return answer.json()["id"] if answer.status_code == 201 else None
+
+    return eventually(attempt, timeout_seconds=60)
+
+
+@contextmanager
+def without(stack: Stack, name: str) -> Iterator[None]:
+    """Take one process away for a while."""
+    stack.stop_process(name)
+    try:
+        yield
+    finally:
+        stack.start_process(name)
+        stack.wait_ready()
+
+
+class TestKillingAProcess:
+    @pytest.mark.parametrize("victim", PROCESSES)
+    def test_again_and_again_changes_nothing_but_the_waiting_time(
+        self, stack: Stack, shop: Shop, victim: str
+    ) -> None:
+        lamp = shop.create_product(qty=500)
+        enough = threading.Event()
+
+        def kill_on() -> None:
+            while not enough.wait(1.0):
+                with suppress(DeployFailure, ProcessLookupError):  # between two lives just now
+                    stack.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_on)
+        killer.start()
+        try:
+            until = time.monotonic() + 6
+            while time.monotonic() < until:
+                order_persistently(shop, lamp["id"])
+        finally:
+            enough.set()
+            killer.join()
+        stack.wait_ready()
+
+        assert shop.final_statuses()["CONFIRMED"] == len(shop.acknowledged)
+        assert shop.ledger().differences == []
+        listed = {each["id"] for each in shop.listed(lamp["id"])}
+        assert set(shop.acknowledged) <= listed
+
+
+class TestOrdersAreAcceptedWithout:
+    @pytest.mark.parametrize("absent", ["postgres", "redis", "rabbitmq", "product-service"])
+    def test_one_part_of_the_system(self, stack: Stack, shop: Shop, absent: str) -> None:
+        lamp = shop.create_product(qty=100)
+        # The order service has heard of the product: it has been ordered before.
+        shop.final_status(shop.order(lamp["id"]).json()["id"])
+
+        with without(stack, absent):
+            for _ in range(3):
+                started = time.monotonic()
+                answer = shop.order(lamp["id"])
+                assert time.monotonic() - started < 2.0
+                assert answer.status_code == 201, answer.text
+                found = shop.http.get(f"{shop.orders}/{answer.json()['id']}", timeout=5)
+                assert found.status_code == 200, found.text
+
+        assert shop.final_statuses()["CONFIRMED"] == 4
+        assert shop.ledger().differences == []
+
+    def test_its_workers(self, stack: Stack, shop: Shop) -> None:
+        lamp = shop.create_product(qty=100)
+        with without(stack, "orders-worker"), without(stack, "products-worker"):
+            answer = shop.order(lamp["id"])
+            assert answer.status_code == 201
+            assert shop.status(answer.json()["id"]) == "PENDING"
+
+        assert shop.final_status(answer.json()["id"]) == "CONFIRMED"
+        assert shop.ledger().differences == []
+
+
+class TestDyingAtTheWorstLine:
+    @pytest.mark.parametrize(
+        ("process", "failpoint"),
+        [
+            ("orders-worker", "orders.place.before_commit"),
+            ("orders-worker", "orders.place.after_commit"),
+            ("orders-worker", "outbox.after_confirm"),
+            ("orders-worker", "orders.settle.before_commit"),
+            ("orders-worker", "orders.settle.after_commit"),
+            ("products-worker", "products.reserve.before_commit"),
+            ("products-worker", "products.reserve.after_commit"),
+            ("products-worker", "outbox.after_confirm"),
+        ],
+    )
+    def test_loses_and_doubles_nothing(
+        self, stack: Stack, shop: Shop, process: str, failpoint: str
+    ) -> None:
+        lamp = shop.create_product(qty=10)
+        order = shop.order(lamp["id"], 1).json()
+        shop.final_status(order["id"])
+
+        stack.set_environment(process, FAILPOINTS=f"{failpoint}:kill")
+        try:
+            order = shop.order(lamp["id"], 4).json()
+            # It dies of this order, comes back, and dies of it again.
+            lives: set[int] = set()
+            eventually(lambda: len(self._live_on(stack, process, lives)) > 2)
+        finally:
+            stack.set_environment(process, FAILPOINTS=None)
+        stack.wait_ready()
+
+        assert shop.final_status(order["id"]) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 5)
+        assert shop.ledger().differences == []
+
+    @staticmethod
+    def _live_on(stack: Stack, process: str, lives: set[int]) -> set[int]:
+        """Return the process ids that were seen, the present one included."""
+        with suppress(DeployFailure):  # it is between two lives just now
+            lives.add(stack.pid(process))
+        return lives

@@ -1,0 +1,203 @@
+"""The flow as DESIGN section 3 and 6 promise it, on real servers."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from kombu import Connection, Exchange, Producer, Queue
+from shop import Shop, eventually
+
+
+@contextmanager
+def stranger(shop: Shop, routing_key: str) -> Iterator["queue.Queue[Any]"]:
+    """A consumer that knows nothing of us but the exchange's name and kind."""
+    received: queue.Queue[Any] = queue.Queue()
+    exchange = Exchange("order.exchange", type="topic", durable=True)
+    mine = Queue("", exchange, routing_key=routing_key, exclusive=True)
+    stop = threading.Event()
+
+    with Connection(shop.environment["BROKER_URL"]) as connection:
+        bound = mine(connection.channel())
+        bound.declare()
+        bound.consume(received.put, no_ack=True)
+
+        def drain() -> None:
+            while not stop.is_set():
+                try:
+                    connection.drain_events(timeout=0.2)
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        try:
+            yield received
+        finally:
+            stop.set()
+            thread.join()
+
+
+class TestTheFlow:
+    def test_takes_an_order_from_pending_to_confirmed_and_its_units_from_the_stock(
+        self, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=10, price=190000)
+        accepted = shop.order(lamp["id"], 3)
+
+        assert accepted.status_code == 201
+        assert accepted.headers["Content-Type"] == "application/json; charset=utf-8"
+        order = accepted.json()
+        assert set(order) == {"id", "productId", "quantity", "totalPrice", "status", "createdAt"}
+        assert order["status"] == "PENDING"
+        assert order["totalPrice"] == 570000
+        assert UUID(order["id"]).version == 7
+        assert accepted.headers["Location"] == f"{shop.orders}/{order['id']}"
+
+        found_at_once = shop.http.get(f"{shop.orders}/{order['id']}", timeout=5)
+        assert found_at_once.status_code == 200
+        assert shop.final_status(order["id"]) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 7)
+        assert [each["id"] for each in shop.listed(lamp["id"])] == [order["id"]]
+
+    def test_refuses_more_than_there_is(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=2)
+
+        refusal = shop.order(lamp["id"], 3)
+
+        assert refusal.status_code == 400
+        assert refusal.headers["Content-Type"] == "application/problem+json"
+        assert refusal.json()["code"] == "insufficient_stock"
+        assert shop.listed(lamp["id"]) == []
+
+    def test_sells_at_the_price_of_the_moment(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10, price=100)
+        shop.order(lamp["id"])
+        shop.http.patch(f"{shop.products}/{lamp['id']}", json={"price": 150}, timeout=5)
+
+        eventually(lambda: shop.order(lamp["id"]).json()["totalPrice"] == 150)
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "status", "code"),
+        [
+            ("POST", "", b"{", 400, "malformed_body"),
+            ("POST", "", b"{}", 400, "invalid"),
+            ("POST", "", b'{"productId": 1, "quantity": "1"}', 400, "invalid"),
+            (
+                "POST",
+                "",
+                b'{"productId": "00000000-0000-0000-0000-000000000000", "quantity": 1}',
+                404,
+                "product_not_found",
+            ),
+            ("GET", "/00000000-0000-0000-0000-000000000000", b"", 404, "order_not_found"),
+            ("GET", "/nothing/here", b"", 404, "not_found"),
+            ("DELETE", "", b"", 405, "method_not_allowed"),
+        ],
+    )
+    def test_answers_mistakes_with_problems(
+        self, shop: Shop, method: str, path: str, body: bytes, status: int, code: str
+    ) -> None:
+        answer = shop.http.request(
+            method,
+            shop.orders + path,
+            data=body,
+            headers={"Content-Type": "application/json"},
+            timeout=5,
+        )
+
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+class TestTheEvents:
+    def test_reach_a_stranger_as_plain_json_with_five_fields(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        with stranger(shop, "order.created") as received:
+            order = shop.order(lamp["id"], 2).json()
+            message = received.get(timeout=10)
+
+        assert json.loads(message.body) == {
+            "orderId": order["id"],
+            "productId": lamp["id"],
+            "quantity": 2,
+            "totalPrice": 200,
+            "createdAt": order["createdAt"],
+        }
+        assert message.content_type == "application/json"
+        assert message.properties["delivery_mode"] == 2
+        assert message.properties["type"] == "order.created"
+        assert message.properties["correlation_id"] == order["id"]
+        UUID(message.properties["message_id"])
+
+    def test_of_somebody_else_are_reserved_like_ours(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        body = {
+            "orderId": int(time.time() * 1000),
+            "productId": lamp["id"],
+            "quantity": 4,
+            "totalPrice": 400,
+            "createdAt": "2026-01-01 10:00:00",
+        }
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            channel = connection.channel()
+            for _ in range(2):
+                # Nothing but a body: no content type, no id, no delivery mode; and twice.
+                channel.basic_publish(
+                    channel.prepare_message(json.dumps(body).encode(), properties={}),
+                    exchange="order.exchange",
+                    routing_key="order.created",
+                )
+
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+        assert shop.ledger().differences == []
+        assert shop.product(lamp["id"])["qty"] == 6
+
+    def test_that_cannot_be_read_are_parked_and_their_neighbours_applied(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        poison = [b"", b"{", b"\xff", b"null", b'{"orderId": 1, "quantity": 1}', b"[" * 100_000]
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            parked = Queue("product_order_queue.dead")(connection.channel())
+            parked.purge()
+            producer = Producer(connection)
+            for body in poison:
+                producer.publish(
+                    body,
+                    exchange="order.exchange",
+                    routing_key="order.created",
+                    content_type="application/x-python-serialize",
+                    content_encoding="binary",
+                )
+            order = shop.order(lamp["id"]).json()
+
+            assert shop.final_status(order["id"]) == "CONFIRMED"
+            eventually(lambda: parked.queue_declare(passive=True).message_count == len(poison))
+            first = parked.get(no_ack=True)
+            assert first.body == poison[0]
+            assert first.headers["x-parked-from"] == "product_order_queue"
+            assert first.headers["x-parked-reason"]
+            parked.purge()
+
+
+class TestARush:
+    def test_of_1000_orders_by_50_clients_for_600_units_sells_600(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=600)
+
+        shop.order_many(lamp["id"], 1000, clients=50)
+        outcomes = shop.final_statuses()
+
+        assert outcomes["CONFIRMED"] == 600
+        assert outcomes["REJECTED"] + len(shop.refused) == 400
+        assert {each.json()["code"] for each in shop.refused} <= {"insufficient_stock"}
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
+        assert shop.ledger().differences == []
+        # What was acknowledged is what is stored: each once, and nothing else.
+        stored = {each["id"]: each for each in shop.listed(lamp["id"])}
+        assert {key: {**each, "status": "PENDING"} for key, each in stored.items()} == (
+            shop.acknowledged
+        )
