@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from deploy.console import Progress, table
 from deploy.engine import Engine
 from deploy.failure import DeployFailure
-from deploy.native.ports import Ports
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
 
@@ -21,7 +20,7 @@ class NativeEngine(Engine):
     """Runs the one stack of this checkout."""
 
     def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
-        self._stack = Stack(RUN_DIR, Ports.of(settings), settings=settings, progress=progress)
+        self._stack = Stack(RUN_DIR, settings=settings, progress=progress)
 
     @property
     def environment(self) -> dict[str, str]:

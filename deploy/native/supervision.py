@@ -54,7 +54,10 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _UnixConnection(self._path)
+        connection = _UnixConnection(self._path)
+        # Where `close` of the base class looks for what to close.
+        self._connection = host, connection
+        return connection
 
 
 @dataclass(frozen=True)

@@ -132,21 +132,20 @@ class _DurableIntake:
         :raises NotCommitted: if neither was possible and nothing is left
         :raises OutcomeUnknown: if neither is certain
         """
-        maybe_published = False
+        # So that `GET /orders/{id}` finds them before a worker has stored them. Written first,
+        # because the worker that stores them drops the copies, and may be faster than we are.
+        are_visible = cache.remember_accepted(orders)
         try:
             self._hand_over(orders)
         except PublishingFailed as error:
             logger.warning("storing %d orders without the broker: %s", len(orders), error)
             self._broker_paused_until = time.monotonic() + _BROKER_PAUSE_SECONDS
-            maybe_published = error.maybe_published
-        else:
-            failpoint("orders.intake.after_confirm")
-            # So that `GET /orders/{id}` finds them before the worker has stored them. Without
-            # Redis, the database has to know them now; the worker will find them stored.
-            if not cache.remember_accepted(orders):
-                self._store_if_possible(orders)
+            self._store(orders, maybe_published=error.maybe_published)
             return
-        self._store(orders, maybe_published=maybe_published)
+        failpoint("orders.intake.after_confirm")
+        if not are_visible:
+            # Then the database has to know them now. The worker will find them stored.
+            self._store_if_possible(orders)
 
     def _hand_over(self, orders: Sequence[AcceptedOrder]) -> None:
         if time.monotonic() < self._broker_paused_until:
@@ -167,6 +166,8 @@ class _DurableIntake:
             close_old_connections()
             services.place_orders(orders)
         except (DatabaseError, InterfaceError) as error:
+            # Neither a refusal nor a doubt may leave an order to be seen that is not stored.
+            cache.forget_accepted(order.id for order in orders)
             logger.error("cannot store %d orders: %s", len(orders), error)  # noqa: TRY400 - no trace of an expected fault
             if maybe_published or _may_have_committed(error):
                 raise OutcomeUnknown(str(error)) from error

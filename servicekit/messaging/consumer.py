@@ -108,8 +108,7 @@ class BatchConsumer(StoppableThread):
         while not self.stopping.is_set():
             try:
                 self._connect()
-                backoff.reset()
-                self._consume()
+                self._consume(backoff)
             except _BROKER_TROUBLE as error:
                 logger.warning("%s: lost the broker (%s), will be back", self.name, error)
             except Exception:
@@ -149,7 +148,7 @@ class BatchConsumer(StoppableThread):
     def _on_cancel(self, consumer_tag: str) -> None:
         raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
 
-    def _consume(self) -> None:
+    def _consume(self, backoff: Backoff) -> None:
         while not self.stopping.is_set():
             if not self._arrived:
                 self._drain(1.0)
@@ -158,6 +157,8 @@ class BatchConsumer(StoppableThread):
             if self._arrived:
                 count = min(len(self._arrived), self._batch_limit)
                 self._process([self._arrived.popleft() for _ in range(count)])
+                # Not before: a connection alone is no sign that things work again.
+                backoff.reset()
 
     def _drain(self, timeout_seconds: float) -> bool:
         """Take what the broker sends; return whether it sent anything."""
@@ -175,6 +176,10 @@ class BatchConsumer(StoppableThread):
                 readable.append((delivery, self._read(delivery)))
             except MalformedMessage as error:
                 self._park(delivery, str(error))
+            except Exception as error:
+                # A message that breaks the reading in a way nobody has thought of.
+                logger.exception("%s: cannot read a message", self.name)
+                self._park(delivery, f"{type(error).__name__}: {error}")
         self._apply(readable)
         # One acknowledgement for all up to here, and only after every one of them is committed
         # or parked.
@@ -185,7 +190,7 @@ class BatchConsumer(StoppableThread):
         contract = self._subscription.contract_of(
             delivery.delivery_info["routing_key"], delivery.properties.get("type")
         )
-        return contract.from_json(bytes(delivery.body))
+        return contract.from_json(_body(delivery))
 
     def _apply(self, readable: list[tuple[Any, Event]]) -> None:
         if not readable:
@@ -237,12 +242,13 @@ class BatchConsumer(StoppableThread):
                 OutgoingMessage(
                     exchange="",
                     routing_key=dead_letter_queue_name(queue),
-                    body=bytes(delivery.body),
+                    body=_body(delivery),
                     message_id=_text(delivery.properties.get("message_id")) or str(uuid4()),
                     type=_text(delivery.properties.get("type")),
                     correlation_id=_text(delivery.properties.get("correlation_id")),
                     content_type=_text(delivery.properties.get("content_type"))
                     or "application/octet-stream",
+                    content_encoding=_text(delivery.properties.get("content_encoding")),
                     headers={
                         REASON_HEADER: reason[:_REASON_MAX_LENGTH],
                         "x-parked-from": queue,
@@ -254,6 +260,11 @@ class BatchConsumer(StoppableThread):
         if outcome is not Outcome.CONFIRMED:
             # Not acknowledged then: it is delivered again, and parked when its queue is back.
             raise BrokerUnavailable(f"{dead_letter_queue_name(queue)} did not take it: {outcome}")
+
+
+def _body(delivery: Any) -> bytes:
+    # py-amqp gives an empty body as an empty str, and every other as bytes.
+    return bytes(delivery.body) if delivery.body else b""
 
 
 def _text(value: object) -> str | None:

@@ -53,7 +53,7 @@ class OutgoingMessage:
     correlation_id: str | None = None
     timestamp: int = field(default_factory=lambda: int(time.time()))
     content_type: str = "application/json"
-    content_encoding: str = "utf-8"
+    content_encoding: str | None = "utf-8"
     headers: dict[str, Any] = field(default_factory=dict)
 
     def properties(self) -> dict[str, Any]:

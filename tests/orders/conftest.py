@@ -1,8 +1,8 @@
-"""What the tests of the order service share: a product service to ask, and a broker of their own."""
+"""What the tests of the order service share: a product service to ask, a broker of their own."""
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
@@ -119,20 +119,27 @@ def product_service(settings, monkeypatch) -> Iterator[FakeProductService]:
 
 
 @pytest.fixture
-def intake_through(settings, monkeypatch) -> Iterator[Callable[[str], None]]:
+def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable[[str], None]]:  # noqa: ARG001 - what is on its way is stored before the tables are emptied
     """Return a function that has orders accepted through the broker at a URL."""
     made = []
+    on_its_way = threading.Lock()
 
     def through(url: str) -> None:
         settings.BROKER_URL = url
         durable = intake._DurableIntake()
-        commits = GroupCommit(durable.commit, deadline_seconds=intake._DEADLINE_SECONDS)
+
+        def commit(orders: Sequence[AcceptedOrder]) -> None:
+            with on_its_way:
+                durable.commit(orders)
+
+        commits = GroupCommit(commit, deadline_seconds=intake._DEADLINE_SECONDS)
         monkeypatch.setattr(intake, "_commits", commits)
         made.append(durable)
 
     yield through
-    for durable in made:
-        durable._publisher.close()
+    with on_its_way:
+        for durable in made:
+            durable._publisher.close()
 
 
 @pytest.fixture

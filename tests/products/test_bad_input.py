@@ -61,7 +61,8 @@ class TestPostProducts:
         assert_problem(post(client, b"{%s}" % body), 400, "invalid", "malformed_body")
 
     @pytest.mark.parametrize(
-        ("field", "value"), [("price", 0), ("price", -1), ("price", 2**53), ("qty", -1), ("qty", 2**31)]
+        ("field", "value"),
+        [("price", 0), ("price", -1), ("price", 2**53), ("qty", -1), ("qty", 2**31)],
     )
     def test_refuses_numbers_out_of_range_and_names_the_field(self, client, field, value):
         body = {"name": "Lamp", "price": 1, "qty": 1, field: value}
@@ -72,7 +73,17 @@ class TestPostProducts:
 
     @pytest.mark.parametrize(
         "name",
-        [b'""', b'"  "', b"null", b"5", b"true", b"[]", b"{}", b'"a\\u0000b"', b'"%s"' % (b"x" * 256)],
+        [
+            b'""',
+            b'"  "',
+            b"null",
+            b"5",
+            b"true",
+            b"[]",
+            b"{}",
+            b'"a\\u0000b"',
+            b'"%s"' % (b"x" * 256),
+        ],
         ids=["empty", "blank", "null", "number", "true", "list", "object", "NUL", "too long"],
     )
     def test_refuses_what_is_no_name(self, client, name):

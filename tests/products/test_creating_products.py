@@ -18,7 +18,9 @@ from servicekit.outbox.models import OutgoingEvent
 def broken_outbox(transactional_db):  # noqa: ARG001 - its table
     """The outbox takes nothing, and says so as PostgreSQL does: in the middle of a transaction."""
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE outbox_event ADD CONSTRAINT takes_nothing CHECK (false) NOT VALID")
+        cursor.execute(
+            "ALTER TABLE outbox_event ADD CONSTRAINT takes_nothing CHECK (false) NOT VALID"
+        )
     yield
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE outbox_event DROP CONSTRAINT takes_nothing")

@@ -120,9 +120,7 @@ class TestPages:
         assert str(lamp.id).encode() in answer.content
 
     def test_never_offer_to_delete_a_product(self, admin_client, lamp):
-        answer = admin_client.post(
-            reverse(f"{PRODUCTS}_delete", args=[lamp.id]), {"post": "yes"}
-        )
+        answer = admin_client.post(reverse(f"{PRODUCTS}_delete", args=[lamp.id]), {"post": "yes"})
 
         assert answer.status_code == 403
         assert Product.objects.filter(id=lamp.id).exists()

@@ -1,0 +1,352 @@
+"""Accepting orders over HTTP, with a real broker, a real database, and each of them away."""
+
+import time
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from django.db import connection
+from django.test import Client
+
+from orders_project.orders import catalog, intake
+from orders_project.orders.group_commit import NotCommitted, OutcomeUnknown
+from orders_project.orders.models import Order
+from servicekit.contracts.commands import PersistOrders
+from servicekit.contracts.fields import MAX_INT64
+from servicekit.identifiers import new_id
+from servicekit.outbox.models import OutgoingEvent
+from tests.servicekit.private_broker import line_to, unused_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def order(client: Client, product_id: UUID, quantity: int = 2) -> Any:
+    return client.post(
+        "/orders",
+        {"productId": str(product_id), "quantity": quantity},
+        content_type="application/json",
+    )
+
+
+def handed_over(broker: Any, *, count: int = 1) -> list[PersistOrders]:
+    """What the workers would get."""
+    messages = broker.take(PersistOrders.queue, count=count)
+    return [PersistOrders.parse(msgspec.json.decode(message.body)[1]) for message in messages]
+
+
+def assert_left_no_trace(broker: Any) -> None:
+    assert not Order.objects.exists()
+    assert not OutgoingEvent.objects.exists()
+    assert broker.count(PersistOrders.queue) == 0
+
+
+class TestAnAcceptedOrder:
+    @pytest.fixture
+    def answer(self, client, product_service, broker_with_queue):  # noqa: ARG002 - all up
+        return order(client, product_service.add(price=190_000), quantity=2)
+
+    def test_is_answered_with_201_and_all_there_is_to_know(self, answer, product_service):
+        [product_id] = product_service.products
+        body = answer.json()
+
+        assert answer.status_code == 201
+        assert set(body) == {
+            "id", "productId", "quantity", "totalPrice", "status", "createdAt",
+        }  # fmt: skip
+        assert (body["productId"], body["quantity"]) == (str(product_id), 2)
+        assert (body["totalPrice"], body["status"]) == (380_000, "PENDING")
+        assert UUID(body["id"]).version == 7
+
+    def test_is_found_at_once_where_the_answer_says(self, answer, client):
+        found = client.get(answer["Location"])
+
+        assert answer["Location"] == f"http://testserver/orders/{answer.json()['id']}"
+        assert (found.status_code, found.json()) == (200, answer.json())
+        assert not Order.objects.exists()
+
+    def test_is_handed_to_the_workers_as_it_was_acknowledged(self, answer, broker_with_queue):
+        [command] = handed_over(broker_with_queue)
+        [accepted] = command.orders
+
+        assert str(accepted.id) == answer.json()["id"]
+        assert (accepted.quantity, accepted.total_price) == (2, 380_000)
+
+    @pytest.mark.usefixtures("answer")
+    def test_is_handed_over_as_a_persistent_celery_task(self, broker_with_queue):
+        [message] = broker_with_queue.take(PersistOrders.queue, count=1)
+
+        headers = message.headers
+        assert (headers["lang"], headers["task"]) == ("py", "orders.persist_orders")
+        assert headers["id"] == headers["root_id"] == message.properties["correlation_id"]
+        assert message.properties["delivery_mode"] == 2
+        assert message.properties["content_type"] == "application/json"
+        assert message.properties["content_encoding"] == "utf-8"
+        arguments, keywords, embedded = msgspec.json.decode(message.body)
+        assert (arguments, set(keywords)) == ([], {"orders"})
+        assert not any(embedded.values())
+
+
+class TestThePrice:
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_that_of_our_copy_when_we_have_a_fresh_one(self, client, product_service):
+        product_id = product_service.add(price=999)
+        catalog.put(product_id=product_id, name="Lamp", price=5, qty=10, version=9)
+
+        assert order(client, product_id).json()["totalPrice"] == 10
+        assert product_service.asked == []
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_asked_for_once_and_kept(self, client, product_service):
+        product_id = product_service.add(price=7)
+        answers = [order(client, product_id) for _ in range(3)]
+
+        assert [answer.json()["totalPrice"] for answer in answers] == [14, 14, 14]
+        assert product_service.asked == [product_id]
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_asked_for_again_when_our_copy_is_old(self, client, product_service, monkeypatch):
+        product_id = product_service.add(price=7, version=2)
+        catalog.put(product_id=product_id, name="Lamp", price=5, qty=10, version=1)
+        monkeypatch.setattr(catalog, "FRESH_SECONDS", -1)
+
+        assert order(client, product_id).json()["totalPrice"] == 14
+
+    def test_times_quantity_beyond_64_bits_is_refused(
+        self, client, product_service, broker_with_queue
+    ):
+        product_id = product_service.add(price=MAX_INT64 // 2, qty=100)
+
+        assert order(client, product_id, 2).status_code == 201
+        handed_over(broker_with_queue)
+        answer = order(client, product_id, 3)
+        assert (answer.status_code, answer.json()["code"]) == (400, "total_price_too_large")
+        assert_left_no_trace(broker_with_queue)
+
+
+class TestARefusal:
+    """Only the product service refuses, never our copy of what it said once."""
+
+    def test_tells_how_many_units_there_are(self, client, product_service, broker_with_queue):
+        answer = order(client, product_service.add(qty=3), 4)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "insufficient_stock")
+        assert answer.json()["available"] == 3
+        assert answer["Content-Type"] == "application/problem+json"
+        assert_left_no_trace(broker_with_queue)
+
+    def test_of_a_product_that_does_not_exist_is_404(
+        self, client, product_service, broker_with_queue
+    ):
+        answer = order(client, new_id())
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "product_not_found")
+        assert len(product_service.asked) == 1
+        assert_left_no_trace(broker_with_queue)
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_does_not_follow_from_a_copy_that_says_too_few(self, client, product_service):
+        product_id = product_service.add(qty=100, version=2)
+        catalog.put(product_id=product_id, name="Lamp", price=190_000, qty=0, version=1)
+
+        assert order(client, product_id).status_code == 201
+        assert product_service.asked == [product_id]
+
+    @pytest.mark.usefixtures("broker_with_queue", "without_redis")
+    def test_needs_no_redis(self, client, product_service):
+        assert order(client, product_service.add(qty=1), 2).status_code == 400
+
+
+@pytest.mark.usefixtures("broker_with_queue")
+class TestWithoutTheProductService:
+    @pytest.fixture(params=["gone", "broken", "talking nonsense"])
+    def product_id(self, request, product_service, settings) -> UUID:
+        product_id = product_service.add()
+        if request.param == "gone":
+            settings.PRODUCT_API_URL = f"http://127.0.0.1:{unused_port()}/products"
+        elif request.param == "broken":
+            product_service.is_broken = True
+        else:
+            product_service.answer_instead = b'{"id": 1, "price": "much"}'
+        return product_id
+
+    @pytest.mark.parametrize("qty", [100, 0], ids=["that says enough", "that says too few"])
+    def test_an_order_is_accepted_by_a_copy(self, client, product_id, qty):
+        catalog.put(product_id=product_id, name="Lamp", price=5, qty=qty, version=1)
+
+        answer = order(client, product_id)
+
+        assert (answer.status_code, answer.json()["totalPrice"]) == (201, 10)
+
+    def test_an_order_without_a_copy_is_not_accepted_and_told_when_to_try_again(
+        self, client, product_id, broker_with_queue
+    ):
+        answer = order(client, product_id)
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+        assert int(answer["Retry-After"]) > 0
+        assert_left_no_trace(broker_with_queue)
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_an_order_is_not_accepted_without_redis_either(self, client, product_id):
+        assert order(client, product_id).status_code == 503
+
+
+class TestWithoutTheBroker:
+    @staticmethod
+    def assert_stored(answer: Any) -> None:
+        assert answer.status_code == 201
+        stored = Order.objects.get()
+        assert str(stored.id) == answer.json()["id"]
+        assert stored.total_price == answer.json()["totalPrice"]
+        assert [event.correlation_id for event in OutgoingEvent.objects.all()] == [str(stored.id)]
+
+    def test_an_order_is_stored_when_there_is_no_queue(
+        self, client, product_service, broker, intake_through
+    ):
+        # Without `mandatory`, the broker would confirm it and drop it.
+        intake_through(broker.url)
+
+        self.assert_stored(order(client, product_service.add()))
+
+    def test_an_order_is_stored_when_the_queue_refuses(
+        self, client, product_service, broker, intake_through
+    ):
+        broker.declare_queue(
+            PersistOrders.queue, **{"x-max-length": 0, "x-overflow": "reject-publish"}
+        )
+        intake_through(broker.url)
+        try:
+            self.assert_stored(order(client, product_service.add()))
+        finally:
+            broker.delete_queue(PersistOrders.queue)
+
+    @pytest.mark.usefixtures("without_broker")
+    def test_an_order_is_stored_when_it_is_unreachable(self, client, product_service):
+        self.assert_stored(order(client, product_service.add()))
+
+    def test_an_order_is_stored_when_it_falls_silent(
+        self, client, product_service, broker, intake_through
+    ):
+        broker.declare_queue(PersistOrders.queue)
+        product_id = product_service.add()
+        try:
+            with line_to(broker) as (line, url):
+                intake_through(url)
+                assert order(client, product_id).status_code == 201
+                line.fall_silent()
+                started = time.monotonic()
+                answer = order(client, product_id)
+
+                assert time.monotonic() - started < 2
+                self.assert_stored(answer)
+        finally:
+            broker.delete_queue(PersistOrders.queue)
+
+    @pytest.mark.usefixtures("without_broker")
+    def test_orders_do_not_try_it_again_at_once(self, client, product_service, monkeypatch):
+        product_id = product_service.add()
+        order(client, product_id)
+        attempts = []
+        monkeypatch.setattr(
+            "servicekit.messaging.connections.connect", lambda *_a, **_k: attempts.append(1)
+        )
+        order(client, product_id)
+
+        assert attempts == []
+        assert Order.objects.count() == 2
+
+    def test_an_order_goes_through_it_again_when_it_is_back(
+        self, client, product_service, broker_with_queue, intake_through, monkeypatch
+    ):
+        monkeypatch.setattr(intake, "_BROKER_PAUSE_SECONDS", 0.0)
+        product_id = product_service.add()
+        with line_to(broker_with_queue) as (line, url):
+            intake_through(url)
+            order(client, product_id)
+            line.cut()
+            order(client, product_id)
+            answer = order(client, product_id)
+
+        ids = {str(one.id) for each in handed_over(broker_with_queue) for one in each.orders}
+        assert answer.json()["id"] in ids
+
+    @pytest.mark.usefixtures("without_broker", "without_redis")
+    def test_an_order_is_found_at_once_without_redis_as_well(self, client, product_service):
+        answer = order(client, product_service.add())
+
+        assert client.get(answer["Location"]).json() == answer.json()
+
+
+class TestWithoutRedis:
+    @pytest.mark.usefixtures("without_redis")
+    def test_an_order_is_handed_over_and_stored_so_that_it_can_be_found(
+        self, client, product_service, broker_with_queue
+    ):
+        answer = order(client, product_service.add())
+
+        assert answer.status_code == 201
+        assert client.get(answer["Location"]).json() == answer.json()
+        [command] = handed_over(broker_with_queue)
+        assert str(command.orders[0].id) == answer.json()["id"]
+
+
+class TestWhenNothingTakesIt:
+    @pytest.fixture(autouse=True)
+    def no_broker(self, without_broker) -> None:
+        """There is no other way than the database."""
+
+    def fail_with(self, monkeypatch, error: Exception) -> None:
+        def commit(_order: object) -> None:
+            raise error
+
+        monkeypatch.setattr(intake._commits, "submit", commit)
+
+    def test_a_certain_failure_is_503_not_accepted(self, client, product_service, monkeypatch):
+        self.fail_with(monkeypatch, NotCommitted("full"))
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+        assert int(answer["Retry-After"]) > 0
+        assert "orderId" not in answer.json()
+
+    def test_an_uncertain_one_is_503_and_names_the_order(
+        self, client, product_service, monkeypatch
+    ):
+        self.fail_with(monkeypatch, OutcomeUnknown("silent"))
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert int(answer["Retry-After"]) > 0
+        assert UUID(answer.json()["orderId"]).version == 7
+
+    @pytest.mark.parametrize(
+        ("sqlstate", "code"),
+        [
+            ("57P01", "outcome_unknown"),  # ended by an administrator, perhaps after the commit
+            ("57014", "not_accepted"),  # cancelled
+            ("53300", "not_accepted"),  # too many connections
+            ("55P03", "not_accepted"),  # a lock was not available
+        ],
+    )
+    def test_what_postgresql_says_decides_which(
+        self, client, product_service, monkeypatch, sqlstate, code
+    ):
+        def refuse(_orders: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(f"DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$")
+
+        monkeypatch.setattr("orders_project.orders.services.place_orders", refuse)
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, code)
+
+    def test_a_killed_backend_leaves_the_outcome_open(self, client, product_service, monkeypatch):
+        def die(_orders: object) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        monkeypatch.setattr("orders_project.orders.services.place_orders", die)
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")

@@ -1,0 +1,270 @@
+"""Reading orders over HTTP."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.utils import timezone
+from django_redis import get_redis_connection
+
+from orders_project.orders import cache, services
+from orders_project.orders.models import Order
+from servicekit.contracts.events import StockReserved
+from servicekit.identifiers import new_id
+from tests.servicekit.bad_input import BAD_PAGES
+
+pytestmark = pytest.mark.django_db
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.fixture
+def product_id() -> UUID:
+    return new_id()
+
+
+@pytest.fixture
+def place(accepted_order, product_id) -> Callable[..., list[str]]:
+    """Return a function that stores orders and returns their ids, newest first."""
+
+    def stored(count: int = 1) -> list[str]:
+        orders = [accepted_order(product_id=product_id) for _ in range(count)]
+        services.place_orders(orders)
+        return [str(order.id) for order in orders][::-1]
+
+    return stored
+
+
+def ids(answer: Any) -> list[str]:
+    return [order["id"] for order in answer.json()]
+
+
+class TestGetOrders:
+    def test_lists_the_orders_of_a_product_newest_first(self, client, place, product_id):
+        placed = place(5)
+
+        answer = client.get(f"/orders?productId={product_id}")
+
+        assert ids(answer) == placed
+        assert "Link" not in answer
+        assert answer["Content-Type"] == "application/json; charset=utf-8"
+
+    def test_tells_of_each_what_the_order_itself_tells(self, client, place, product_id):
+        [placed] = place()
+
+        [listed] = client.get(f"/orders?productId={product_id}").json()
+
+        assert listed == client.get(f"/orders/{placed}").json()
+
+    def test_is_a_bare_empty_list_when_there_are_none(self, client):
+        assert client.get(f"/orders?productId={new_id()}").json() == []
+
+    def test_leaves_out_the_orders_of_other_products(self, client, accepted_order):
+        other = accepted_order()
+        services.place_orders([accepted_order(), other])
+
+        assert ids(client.get(f"/orders?productId={other.product_id}")) == [str(other.id)]
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7, 500])
+    def test_leads_through_all_pages(self, client, place, product_id, limit):
+        placed = place(7)
+        seen: list[str] = []
+        address = f"/orders?productId={product_id}&limit={limit}"
+        while address:
+            answer = client.get(address)
+            seen += ids(answer)
+            link = re.fullmatch(r'<([^>]+)>; rel="next"', answer.get("Link", ""))
+            address = link.group(1) if link else ""
+
+        assert seen == placed
+
+    def test_leads_on_from_a_first_page_that_is_cached(self, client, place, product_id):
+        placed = place(51)
+        for _ in range(2):
+            first = client.get(f"/orders?productId={product_id}")
+        second = client.get(re.search("<([^>]+)>", first["Link"]).group(1))
+
+        assert ids(first) + ids(second) == placed
+
+    def test_shows_those_of_one_status_only(self, client, place, product_id):
+        pending, confirmed = place(2)
+        Order.objects.filter(id=confirmed).update(
+            status=Order.Status.CONFIRMED, settled_at=timezone.now()
+        )
+
+        by_status = {"CONFIRMED": [confirmed], "PENDING": [pending], "REJECTED": []}
+        for status, wanted in by_status.items():
+            answer = client.get(f"/orders?productId={product_id}&status={status}")
+            assert ids(answer) == wanted
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "",
+            "productId=",
+            "productId=1",
+            "productId=true",
+            "productId=0198c0de00007000800000000000000a",
+            "productId=%7B0198c0de-0000-7000-8000-00000000000a%7D",
+            "productId=0198c0de-0000-7000-8000-00000000000a%0A",
+            "productId=%00",
+            "product_id=0198c0de-0000-7000-8000-00000000000a",
+        ],
+    )
+    def test_refuses_to_list_the_orders_of_nothing(self, client, query):
+        answer = client.get(f"/orders?{query}")
+
+        assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+        assert answer.json()["code"] == "invalid"
+        assert [error["field"] for error in answer.json()["errors"]] == ["productId"]
+
+    @pytest.mark.parametrize("query", BAD_PAGES.values(), ids=BAD_PAGES.keys())
+    def test_refuses_a_page_of_nonsense(self, client, product_id, query):
+        answer = client.get(f"/orders?productId={product_id}&{query}")
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+
+    @pytest.mark.parametrize("status", ["", "pending", "DONE", "%00"])
+    def test_refuses_a_status_that_no_order_can_have(self, client, product_id, status):
+        answer = client.get(f"/orders?productId={product_id}&status={status}")
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+
+
+class TestTheCachedFirstPage:
+    def test_spares_the_database_the_question(
+        self, client, place, product_id, django_assert_num_queries
+    ):
+        placed = place(3)
+        client.get(f"/orders?productId={product_id}")
+        with django_assert_num_queries(0):
+            assert ids(client.get(f"/orders?productId={product_id}")) == placed
+
+    def test_is_the_answer_to_the_byte(self, client, place, product_id):
+        place(3)
+        answer = client.get(f"/orders?productId={product_id}")
+
+        assert get_redis_connection("default").get(f"orders:{product_id}") == answer.content
+
+    def test_is_dropped_by_a_new_order(self, client, place, product_id):
+        [first] = place()
+        client.get(f"/orders?productId={product_id}")
+        [second] = place()
+
+        assert ids(client.get(f"/orders?productId={product_id}")) == [second, first]
+
+    def test_is_dropped_when_an_order_is_settled(self, client, place, product_id):
+        [placed] = place()
+        client.get(f"/orders?productId={product_id}")
+        services.settle_orders(
+            [
+                StockReserved(
+                    order_id=placed, product_id=product_id, quantity=2, remaining=1, version=2
+                )
+            ]
+        )
+
+        assert client.get(f"/orders?productId={product_id}").json()[0]["status"] == "CONFIRMED"
+
+    def test_is_not_put_back_by_a_reader_that_stalls(self, client, place, product_id, monkeypatch):
+        place()
+        page_of = services.cache.OrderDetail.of
+        stalled = iter([True])
+
+        def stall(order: Order) -> object:
+            detail = page_of(order)
+            if next(stalled, False):
+                # The reader has read its page; before it stores it, there is a new order.
+                place()
+            return detail
+
+        monkeypatch.setattr("orders_project.orders.api.views.OrderDetail.of", stall)
+        assert len(ids(client.get(f"/orders?productId={product_id}"))) == 1
+        monkeypatch.undo()
+
+        assert len(ids(client.get(f"/orders?productId={product_id}"))) == 2
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_is_not_needed(self, client, place, product_id):
+        placed = place(2)
+
+        assert ids(client.get(f"/orders?productId={product_id}")) == placed
+
+
+class TestGetOrder:
+    def test_tells_a_stored_order(self, client, place, product_id):
+        [placed] = place()
+        answer = client.get(f"/orders/{placed}")
+
+        assert answer.status_code == 200
+        assert answer.json().items() >= {
+            "id": placed, "productId": str(product_id), "quantity": 2, "totalPrice": 380_000,
+        }.items()  # fmt: skip
+
+    def test_tells_one_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
+        accepted = accepted_order()
+        cache.remember_accepted([accepted])
+
+        answer = client.get(f"/orders/{accepted.id}")
+        assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
+
+    def test_prefers_what_is_stored(self, client, accepted_order):
+        accepted = accepted_order()
+        services.place_orders([accepted])
+        Order.objects.update(status=Order.Status.REJECTED, settled_at=timezone.now())
+        cache.remember_accepted([accepted])
+
+        assert client.get(f"/orders/{accepted.id}").json()["status"] == "REJECTED"
+
+    def test_tells_that_there_is_none(self, client):
+        answer = client.get(f"/orders/{new_id()}")
+
+        assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+        assert answer.json()["code"] == "order_not_found"
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_does_not_deny_an_order_that_may_be_where_it_cannot_look(self, client):
+        answer = client.get(f"/orders/{new_id()}")
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "order_not_visible_yet")
+        assert int(answer["Retry-After"]) > 0
+
+    @pytest.mark.parametrize("path", ["/orders/1", "/orders/", "/orders/x", "/orders/%00"])
+    def test_leads_nowhere_without_an_id(self, client, path):
+        answer = client.get(path)
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+class TestPages:
+    @pytest.mark.parametrize("path", ["/", "/orders?productId={product}", "/orders/{order}"])
+    def test_give_html_to_a_browser(self, client, place, product_id, path):
+        [placed] = place()
+        address = path.format(product=product_id, order=placed)
+        answer = client.get(address, headers={"Accept": BROWSER})
+
+        assert answer.status_code == 200
+        assert answer["Content-Type"].startswith("text/html")
+
+    @pytest.mark.parametrize("query", ["", "?q=0198c0de", "?status__exact=PENDING"])
+    def test_of_the_admin_render(self, admin_client, place, query):
+        place(2)
+
+        assert admin_client.get(f"/admin/orders/order/{query}").status_code == 200
+
+    def test_of_the_admin_are_for_reading_only(self, admin_client, place):
+        [placed] = place()
+
+        assert admin_client.get("/admin/orders/order/add/").status_code == 403
+        shown = admin_client.get(f"/admin/orders/order/{placed}/change/")
+        assert (shown.status_code, b'name="_save"' in shown.content) == (200, False)
+
+    def test_of_health_are_ready_while_the_database_or_the_broker_is(self, client, settings):
+        settings.BROKER_URL = "amqp://127.0.0.1:1//"
+        answer = client.get("/health/ready")
+
+        assert (answer.status_code, answer.json()["checks"]) == (
+            200, {"database": "up", "broker": "down"},
+        )  # fmt: skip

@@ -1,0 +1,239 @@
+"""What the services say to each other, held to what was once agreed.
+
+Every kind of message has a golden JSON Schema in `schemas/`. A difference is a decision: a field
+that is added and optional is fine, anything else breaks readers that are already out there, and
+needs a new routing key. When it is meant, write the schema anew:
+
+    WRITE_SCHEMAS=1 pytest tests/servicekit/test_contracts.py
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servicekit.contracts.commands import PersistOrders
+from servicekit.contracts.events import Event, MalformedMessage, OrderCreated, StockReserved
+from servicekit.contracts.fields import MAX_INT64, as_uuid
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+PRODUCT_ID = "0198c0de-0000-7000-8000-00000000000a"
+ORDER_ID = "0198c0de-0000-7000-8000-00000000000b"
+
+
+def kinds(event: type[Event] = Event) -> Iterator[type[Event]]:
+    """Every kind of event that there is."""
+    for kind in event.__subclasses__():
+        if "routing_key" in vars(kind):
+            yield kind
+        yield from kinds(kind)
+
+
+EVENTS = sorted(kinds(), key=lambda kind: kind.routing_key)
+MESSAGES = {
+    **{event.routing_key: event for event in EVENTS},
+    PersistOrders.task_name: PersistOrders,
+}
+
+
+class TestASchema:
+    @pytest.mark.parametrize("name", MESSAGES)
+    def test_is_what_was_agreed(self, name):
+        file = SCHEMAS / f"{name}.json"
+        schema = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(MESSAGES[name])))
+        if os.environ.get("WRITE_SCHEMAS"):
+            file.write_bytes(schema + b"\n")
+
+        assert file.exists(), f"{name} is new: see the top of this file"
+        assert msgspec.json.decode(file.read_bytes()) == msgspec.json.decode(schema), (
+            f"the contract of {name} has changed: see the top of this file"
+        )
+
+    def test_exists_for_nothing_that_is_no_longer_said(self):
+        assert {file.stem for file in SCHEMAS.glob("*.json")} == set(MESSAGES)
+
+    def test_of_a_changed_contract_is_another(self):
+        # The negative control: the comparison above can fail.
+        class Changed(msgspec.Struct):
+            quantity: str
+
+        changed = msgspec.json.schema(Changed)["$defs"]["Changed"]["properties"]["quantity"]
+        agreed = msgspec.json.decode((SCHEMAS / "order.created.json").read_bytes())
+        assert changed != agreed["$defs"]["OrderCreated"]["properties"]["quantity"]
+
+
+def a_body(**changes: Any) -> bytes:
+    facts = {"orderId": ORDER_ID, "productId": PRODUCT_ID, "quantity": 2, **changes}
+    return msgspec.json.encode({name: value for name, value in facts.items() if value is not ...})
+
+
+class TestReadingAnEvent:
+    def test_takes_the_bare_body_of_an_older_producer(self):
+        event = OrderCreated.from_json(
+            b'{"orderId": 4711, "productId": "%s", "quantity": 2}' % PRODUCT_ID.encode()
+        )
+
+        assert (event.order_id, event.product_id, event.quantity) == (4711, UUID(PRODUCT_ID), 2)
+
+    def test_takes_the_whole_body_of_an_older_producer(self):
+        event = OrderCreated.from_json(
+            a_body(orderId=1, totalPrice=380_000, createdAt="2024-01-01 10:00", note={"a": [1]})
+        )
+
+        assert (event.total_price, event.created_at) == (380_000, "2024-01-01 10:00")
+
+    @pytest.mark.parametrize("order_id", [0, -1, 2**63 - 1, "4711", "A.b:c_d-1", "x" * 64])
+    def test_takes_what_other_systems_call_an_order(self, order_id):
+        assert OrderCreated.from_json(a_body(orderId=order_id)).order_id == order_id
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"   ",
+            b"hello",
+            b"null",
+            b"5",
+            b'"text"',
+            b"[]",
+            b"{}",
+            b"\xff\xfe{}",
+            b"\x80\x04\x95\x00pickle",
+            a_body()[:-5],
+            a_body() + b"{}",
+            a_body().replace(b'"quantity":2', b'"quantity":NaN'),
+            a_body().replace(b'"quantity":2', b'"quantity":02'),
+            a_body(orderId="\U0001f600"),
+            b'{"orderId":' * 100_000,
+            b"[" * 100_000 + b"]" * 100_000,
+            b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"," + a_body()[1:],
+            b"x" * 10_000_000,
+        ],
+        ids=[
+            "empty", "blank", "words", "null", "a number", "a string", "a list", "an object",
+            "bad UTF-8", "a pickle", "cut off", "two of them", "NaN", "a leading zero",
+            "an emoji for an id", "nested deep", "lists nested deep", "an unknown field nested",
+            "10 MB",
+        ],
+    )  # fmt: skip
+    def test_refuses_what_is_no_such_message(self, body):
+        with pytest.raises(MalformedMessage, match=r"order\.created"):
+            OrderCreated.from_json(body)
+
+    @pytest.mark.parametrize("field", ["orderId", "productId", "quantity"])
+    def test_refuses_a_body_without_what_it_needs(self, field):
+        with pytest.raises(MalformedMessage):
+            OrderCreated.from_json(a_body(**{field: ...}))
+
+    @pytest.mark.parametrize(
+        "quantity", [0, -5, 2**31, 2**63, 10**400, "5", 5.0, 1.5, True, None, [], {}]
+    )
+    def test_refuses_a_quantity_that_is_none(self, quantity):
+        body = a_body(quantity="?").replace(b'"?"', json.dumps(quantity).encode())
+
+        with pytest.raises(MalformedMessage):
+            OrderCreated.from_json(body)
+
+    @pytest.mark.parametrize(
+        "order_id", ["", "x" * 65, "a b", "a\n", "é", "a\x00", 2**63, 1.5, True, None, []]
+    )
+    def test_refuses_what_cannot_be_kept_as_an_order_id(self, order_id):
+        with pytest.raises(MalformedMessage):
+            OrderCreated.from_json(a_body(orderId=order_id))
+
+    @pytest.mark.parametrize("product_id", ["", "1", 1, None, PRODUCT_ID[:-1], "lamp"])
+    def test_refuses_what_is_no_product_id(self, product_id):
+        with pytest.raises(MalformedMessage):
+            OrderCreated.from_json(a_body(productId=product_id))
+
+    @given(st.binary(max_size=200))
+    def test_never_raises_anything_else(self, body):
+        try:
+            OrderCreated.from_json(body)
+        except MalformedMessage:
+            return
+        raise AssertionError(f"random bytes were read as an order: {body!r}")
+
+
+class TestAnEvent:
+    def test_is_read_as_it_was_written(self):
+        event = StockReserved(
+            order_id=ORDER_ID, product_id=UUID(PRODUCT_ID), quantity=2, remaining=8, version=3
+        )
+
+        assert StockReserved.from_json(event.to_json()) == event
+
+    def test_has_the_same_id_whenever_the_same_fact_is_announced(self):
+        first, second = (OrderCreated.from_json(a_body(quantity=n)) for n in (2, 2))
+
+        assert first.event_id == second.event_id
+
+    def test_has_another_id_than_another_fact(self):
+        events = [
+            OrderCreated.from_json(a_body()),
+            OrderCreated.from_json(a_body(orderId=4711)),
+            StockReserved.from_json(a_body(remaining=1, version=1)),
+        ]
+
+        assert len({event.event_id for event in events}) == 3
+
+    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.routing_key)
+    def test_writes_its_fields_in_camel_case(self, event):
+        for field in msgspec.structs.fields(event):
+            assert re.fullmatch("[a-z]+([A-Z][a-z]*)*", field.encode_name)
+
+    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.routing_key)
+    def test_has_bounds_wherever_it_has_a_number(self, event):
+        # Without them it would be read, and then refused by the database, in a batch.
+        assert int not in {field.type for field in msgspec.structs.fields(event)}
+
+
+class TestPersistOrders:
+    ORDER = {
+        "id": ORDER_ID, "productId": PRODUCT_ID, "quantity": 2, "totalPrice": MAX_INT64,
+        "createdAt": "2026-11-23T10:00:00.123Z",
+    }  # fmt: skip
+
+    def test_is_read_from_the_arguments_of_a_task(self):
+        [order] = PersistOrders.parse({"orders": [self.ORDER]}).orders
+
+        assert (str(order.id), order.total_price) == (ORDER_ID, MAX_INT64)
+        assert order.created_at.isoformat() == "2026-11-23T10:00:00.123000+00:00"
+
+    @pytest.mark.parametrize(
+        "payload",
+        [
+            {},
+            {"orders": None},
+            {"orders": {}},
+            {"orders": [{}]},
+            {"orders": [{**ORDER, "quantity": 0}]},
+            {"orders": [{**ORDER, "quantity": "2"}]},
+            {"orders": [{**ORDER, "totalPrice": -1}]},
+            {"orders": [{**ORDER, "totalPrice": 2**63}]},
+            {"orders": [{**ORDER, "id": 4711}]},
+            {"orders": [{**ORDER, "createdAt": "yesterday"}]},
+            {"orders": [ORDER, None]},
+        ],
+    )
+    def test_refuses_anything_else(self, payload):
+        with pytest.raises(MalformedMessage, match=r"orders\.persist_orders"):
+            PersistOrders.parse(payload)
+
+
+class TestAsUuid:
+    @pytest.mark.parametrize("foreign", [4711, "4711", "order-1", "x" * 32])
+    def test_tells_the_orders_of_other_systems(self, foreign):
+        assert as_uuid(foreign) is None
+
+    def test_tells_ours(self):
+        assert as_uuid(ORDER_ID) == UUID(ORDER_ID)

@@ -1,0 +1,216 @@
+"""Failpoints, times, pages, problems, log lines, task messages."""
+
+import logging
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
+
+import msgspec
+import pytest
+from celery import Celery
+from django.test import RequestFactory
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rest_framework import exceptions
+
+from servicekit import failpoints
+from servicekit.failpoints import FailpointError, failpoint
+from servicekit.http.pages import PageRequest, cursor_after, link_header
+from servicekit.http.problems import Translation, exception_handler, problem
+from servicekit.identifiers import new_id
+from servicekit.logs import OneLineFormatter
+from servicekit.messaging.backoff import Backoff
+from servicekit.messaging.celery_protocol import task_message
+from servicekit.timestamps import now_in_milliseconds, rfc3339
+
+
+class TestFailpoint:
+    def test_does_nothing_when_nobody_asks_for_it(self, monkeypatch):
+        monkeypatch.setattr(failpoints, "_ACTIONS", {})
+
+        assert failpoint("orders.place.after_commit") is None
+
+    def test_leaves_other_places_alone(self, monkeypatch):
+        monkeypatch.setattr(failpoints, "_ACTIONS", failpoints._parse("here:raise"))
+
+        assert failpoint("there") is None
+
+    def test_raises(self, monkeypatch):
+        monkeypatch.setattr(failpoints, "_ACTIONS", failpoints._parse("a:sleep=0, here:raise"))
+
+        with pytest.raises(FailpointError, match="here"):
+            failpoint("here")
+
+    def test_stalls(self, monkeypatch):
+        monkeypatch.setattr(failpoints, "_ACTIONS", failpoints._parse("here:sleep=0.05"))
+        started = time.monotonic()
+        failpoint("here")
+
+        assert time.monotonic() - started >= 0.05
+
+    def test_kills(self):
+        code = "from servicekit.failpoints import failpoint; failpoint('here'); print('survived')"
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"FAILPOINTS": "here:kill"}, capture_output=True, timeout=30, check=False,
+        )  # fmt: skip
+
+        assert (run.returncode, run.stdout) == (-9, b"")
+
+    def test_refuses_an_action_it_does_not_know(self, monkeypatch):
+        monkeypatch.setattr(failpoints, "_ACTIONS", failpoints._parse("here:explode"))
+
+        with pytest.raises(ValueError, match="explode"):
+            failpoint("here")
+
+
+class TestRfc3339:
+    @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1)))  # noqa: DTZ001 - Hypothesis wants it naive
+    def test_says_a_time_to_the_millisecond_and_in_utc(self, moment):
+        written = rfc3339(moment)
+
+        assert written.endswith("Z")
+        assert len(written) == len("2026-11-23T10:00:00.000Z")
+        assert abs(datetime.fromisoformat(written) - moment) < timedelta(milliseconds=1)
+
+    def test_says_a_time_elsewhere_in_utc(self):
+        moment = datetime(2026, 11, 23, 12, 0, tzinfo=timezone(timedelta(hours=2)))
+
+        assert rfc3339(moment) == "2026-11-23T10:00:00.000Z"
+
+    def test_says_what_is_stored_to_the_last_digit(self):
+        now = now_in_milliseconds()
+
+        assert datetime.fromisoformat(rfc3339(now)) == now
+
+
+class TestNewId:
+    def test_makes_plain_uuids_of_version_7_that_are_ordered_by_time(self):
+        ids = [new_id() for _ in range(1000)]
+
+        assert {(type(each), each.version) for each in ids} == {(UUID, 7)}
+        assert len(set(ids)) == 1000
+        assert ids == sorted(ids)
+
+
+class TestPageRequest:
+    def test_is_of_the_first_page_when_nothing_is_asked_for(self):
+        assert PageRequest.of({}).is_first
+        assert not PageRequest.of({"limit": "1"}).is_first
+
+    @given(st.uuids())
+    def test_reads_the_cursors_that_we_write(self, last_id):
+        assert PageRequest.of({"cursor": cursor_after(last_id)}).after == last_id
+
+    @given(st.text(max_size=40))
+    @example("!!!AZqvTQzHY-!!!Q2ivE0m4_w12!!!")
+    @example("AZqvTQzHY-Q2ivE0m4_w12")
+    def test_never_reads_anything_else(self, text):
+        try:
+            page = PageRequest.of({"cursor": text})
+        except exceptions.ValidationError:
+            return
+        assert cursor_after(page.after) == text.rstrip("=")
+
+    def test_leads_to_the_next_page_with_everything_else_that_was_asked_for(self):
+        request = RequestFactory().get("/products?search=a%26b&limit=2&cursor=old")
+
+        assert link_header(request, "new") == {
+            "Link": '<http://testserver/products?search=a%26b&limit=2&cursor=new>; rel="next"'
+        }
+        assert link_header(request, "") == {}
+
+
+class OutOfLamps(Exception):
+    """An error of a service's own."""
+
+
+class TestExceptionHandler:
+    handle = staticmethod(
+        exception_handler(
+            {OutOfLamps: Translation(409, "out_of_lamps", "7", members=lambda _error: {"left": 0})}
+        )
+    )
+
+    def test_translates_an_error_of_the_service(self):
+        answer = self.handle(OutOfLamps("None left."), {})
+
+        assert (answer.status_code, answer.content_type) == (409, "application/problem+json")
+        assert answer["Retry-After"] == "7"
+        assert answer.data == {
+            "type": "about:blank", "title": "Conflict", "status": 409, "code": "out_of_lamps",
+            "detail": "None left.", "left": 0,
+        }  # fmt: skip
+
+    def test_names_each_field_that_is_wrong_however_deep(self):
+        answer = self.handle(exceptions.ValidationError({"a": {"b": ["no"]}, "c": ["x", "y"]}), {})
+
+        fields = [(error["field"], error["message"]) for error in answer.data["errors"]]
+        assert fields == [("a.b", "no"), ("c", "x"), ("c", "y")]
+
+    def test_leaves_a_bug_to_django(self):
+        assert self.handle(ZeroDivisionError(), {}) is None
+
+    def test_says_when_to_come_back_to_who_is_throttled(self):
+        answer = self.handle(exceptions.Throttled(wait=3), {})
+
+        assert (answer.status_code, answer["Retry-After"]) == (429, "3")
+
+    def test_leaves_out_errors_when_there_are_none(self):
+        assert "errors" not in problem(400, "invalid", "x")
+
+
+class TestOneLineFormatter:
+    @staticmethod
+    def line(message: str) -> str:
+        record = logging.LogRecord("shop", logging.WARNING, "", 0, message, None, None)
+        return OneLineFormatter().format(record)
+
+    def test_says_level_logger_and_message(self):
+        assert self.line("Grüße").endswith("WARNING shop: Grüße")
+
+    @pytest.mark.parametrize(
+        "forged", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\x85b"]
+    )
+    def test_keeps_a_message_on_its_line(self, forged):
+        line = self.line(forged)
+
+        assert line.isprintable()
+        assert len(line.splitlines()) == 1
+
+
+class TestBackoff:
+    def test_grows_to_its_limit_and_starts_again_after_a_success(self):
+        backoff = Backoff(first_seconds=1, limit_seconds=8)
+        pauses = [backoff.next_seconds() for _ in range(6)]
+        backoff.reset()
+
+        for pause, ceiling in zip(pauses, (1, 2, 4, 8, 8, 8), strict=True):
+            assert ceiling / 2 <= pause <= ceiling
+        assert backoff.next_seconds() <= 1
+
+    def test_never_overflows(self):
+        backoff = Backoff()
+
+        assert max(backoff.next_seconds() for _ in range(5000)) <= 5
+
+
+class TestTaskMessage:
+    def test_is_what_celery_itself_would_send(self):
+        identity = new_id()
+        ours = task_message(
+            task="orders.persist_orders", queue="q", task_id=identity, kwargs={"orders": [1]}
+        )
+        theirs = Celery(set_as_current=False).amqp.as_task_v2(
+            str(identity), "orders.persist_orders", (), {"orders": [1]}
+        )
+
+        assert msgspec.json.decode(ours.body) == msgspec.json.decode(
+            msgspec.json.encode(theirs.body)
+        )
+        for name in ("lang", "task", "id", "root_id", "parent_id", "group"):
+            assert ours.headers[name] == {"lang": "py", **theirs.headers}[name]
+        assert ours.correlation_id == theirs.properties["correlation_id"]
+        assert (ours.exchange, ours.routing_key) == ("", "q")
