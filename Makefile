@@ -1,59 +1,55 @@
-# The commands of this repository. None needs another to have been run before it.
-
+# Every target works by itself: what it needs and is not there yet, it makes first.
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.complete
-
 .DEFAULT_GOAL := help
-.PHONY: up down ps logs env demo test check ledger load clean help
-.SUFFIXES:
 
-## Run
+.PHONY: help up down ps logs env demo ledger load test check format lock clean
 
-up: $(READY)  ## Bring the whole system up on ports 3001 and 3002, in the background
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 16
+
+up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wait until it is ready
 	@$(BIN)/python -m deploy up
 
-down: $(READY)  ## Stop everything; the data stays
+down: $(VENV)/.complete ## Stop it; the data stays
 	@$(BIN)/python -m deploy down
 
-ps: $(READY)  ## Show every process: state, process id, uptime, address
+ps: $(VENV)/.complete ## Show what runs
 	@$(BIN)/python -m deploy ps
 
-logs: $(READY)  ## Follow what the processes say (FOLLOW=0: only the end)
-	@$(BIN)/python -m deploy logs
+logs: $(VENV)/.complete ## Show what the processes say (NAMES="order-service …", FOLLOW=0)
+	@$(BIN)/python -m deploy logs $(NAMES)
 
-env: $(READY)  ## Print the addresses in use: eval "$$(make -s env)"
+env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
 	@$(BIN)/python -m deploy env
 
-clean: $(READY)  ## Stop everything and throw its data away
-	@$(BIN)/python -m deploy clean
+demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
 
-## Use
+ledger: $(VENV)/.complete ## Check the books of both services against each other
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.ledger $(ARGS)
 
-demo: $(READY)  ## Place some orders and show what becomes of them
-	@$(BIN)/python -m deploy run -- python -m deploy.demo
+load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, then the ledger
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.load
 
-ledger: $(READY)  ## Check both databases against each other: nothing lost, nothing doubled
-	@$(BIN)/python -m deploy run -- python -m deploy.ledger $(ARGS)
-
-load: $(READY)  ## 1,000 orders a second for a minute, with k6 (ARGS: k6's own options)
-	@$(BIN)/python -m deploy run -- python -m deploy.load $(ARGS)
-
-## Work
-
-test: $(READY)  ## Run all tests on servers of their own (ARGS: pytest's own options)
+test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)
 
-check: $(READY)  ## Format, lint, types, layers, migrations, compose file
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh deploy/check.sh
+check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
+	@deploy/check.sh
 
-help:  ## Show this
-	@awk 'BEGIN { FS = ":.*?## " } \
-	  /^## / { printf "\n%s\n", substr($$0, 4) } \
-	  /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST)) \
-	  | sed 's/[$$][$$]/$$/g'
+format: $(VENV)/.complete ## Format the code and mend what the linter can
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
 
-# All chatter goes to standard error: `make env` is read by a shell.
-$(READY): requirements/dev.txt
-	@sh deploy/venv.sh "$(PYTHON)" $(VENV) requirements/dev.txt >&2
+lock: $(VENV)/.complete ## Pin requirements/*.in anew, with hashes (needs uv)
+	@requirements/lock.sh
+
+clean: $(VENV)/.complete ## Stop it, throw its data away, and the virtual environment with it
+	@$(BIN)/python -m deploy clean
+	@rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# Whatever it prints goes to stderr, so that the first `make env` can be evaluated too.
+$(VENV)/.complete: requirements/dev.txt
+	@PYTHON="$(PYTHON)" deploy/venv.sh $(VENV) >&2

@@ -5,7 +5,6 @@ broker is away, PostgreSQL has committed it.
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from psycopg_pool import PoolTimeout
 from orders_project.orders import cache, catalog, product_service, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 from orders_project.orders.product_service import ProductServiceUnavailable
+from servicekit.breaker import Breaker
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.failpoints import failpoint
@@ -124,7 +124,7 @@ class _DurableIntake:
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             confirm_timeout=_CONFIRM_TIMEOUT_SECONDS,
         )
-        self._broker_paused_until = 0.0
+        self._breaker = Breaker(pause_seconds=_BROKER_PAUSE_SECONDS)
 
     def commit(self, orders: Sequence[AcceptedOrder]) -> None:
         """Hand the orders to the workers, or store them here when that is not possible.
@@ -138,8 +138,6 @@ class _DurableIntake:
         try:
             self._hand_over(orders)
         except PublishingFailed as error:
-            logger.warning("storing %d orders without the broker: %s", len(orders), error)
-            self._broker_paused_until = time.monotonic() + _BROKER_PAUSE_SECONDS
             self._store(orders, maybe_published=error.maybe_published)
             return
         failpoint("orders.intake.after_confirm")
@@ -148,7 +146,7 @@ class _DurableIntake:
             self._store_if_possible(orders)
 
     def _hand_over(self, orders: Sequence[AcceptedOrder]) -> None:
-        if time.monotonic() < self._broker_paused_until:
+        if not self._breaker.admits():
             raise PublishingFailed("it failed a moment ago", maybe_published=False)
         message = task_message(
             task=PersistOrders.task_name,
@@ -156,10 +154,17 @@ class _DurableIntake:
             task_id=new_id(),
             kwargs=PersistOrders(orders=list(orders)),
         )
-        [outcome] = self._publisher.publish([message])
-        if outcome is not Outcome.CONFIRMED:
-            # Not routed, or refused by its only queue: it is nowhere.
-            raise PublishingFailed(f"the message was {outcome.value}", maybe_published=False)
+        try:
+            [outcome] = self._publisher.publish([message])
+            if outcome is not Outcome.CONFIRMED:
+                # Not routed, or refused by its only queue: it is nowhere.
+                raise PublishingFailed(f"the message was {outcome.value}", maybe_published=False)
+        except PublishingFailed as error:
+            if self._breaker.failed():
+                logger.warning("storing orders without the broker: %s", error)
+            raise
+        if self._breaker.succeeded():
+            logger.warning("the broker takes orders again")
 
     def _store(self, orders: Sequence[AcceptedOrder], *, maybe_published: bool) -> None:
         try:

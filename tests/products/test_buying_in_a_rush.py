@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -130,25 +130,37 @@ class TestReserveStockInARush:
         assert unexplained_units(lamp) == 0
 
     def test_asks_for_another_attempt_when_an_order_for_two_products_is_decided_twice_at_once(
-        self, lamp
+        self, lamp, monkeypatch
     ):
         # No product lock keeps these two apart. One is decided, the other comes again.
         lantern = services.create_product(name="Lantern", price=1, qty=UNITS)
         order_id = str(new_id())
-        shelf = iter([lamp, lantern] * (BUYERS // 2))
+        both_have_looked = threading.Barrier(2, timeout=5)
+        decided = Reservation.objects.decided
 
-        def reserve(barrier: threading.Barrier) -> bool:
-            order = OrderCreated(order_id=order_id, product_id=next(shelf).id, quantity=1)
-            barrier.wait()
-            with contextlib.suppress(OperationalError):
+        def look_together(order_ids: Iterable[str]) -> dict[str, Reservation]:
+            known = decided(order_ids)
+            both_have_looked.wait()
+            return known
+
+        def reserve(product: Product) -> str:
+            order = OrderCreated(order_id=order_id, product_id=product.id, quantity=1)
+            try:
                 services.reserve_stock([order])
-                return True
-            return False
+            except OperationalError:
+                return "comes again"
+            finally:
+                connection.close()
+            return "decided"
 
-        assert rush(reserve) >= 1
-        assert Reservation.objects.count() == 1
+        monkeypatch.setattr(Reservation.objects, "decided", look_together)
+        with ThreadPoolExecutor(2) as consumers:
+            outcomes = sorted(consumers.map(reserve, [lamp, lantern]))
+
         lamp.refresh_from_db()
         lantern.refresh_from_db()
+        assert outcomes == ["comes again", "decided"]
+        assert Reservation.objects.count() == 1
         assert lamp.qty + lantern.qty == 2 * UNITS - 1
 
     def test_does_not_deadlock_on_two_products_in_opposite_order(self, lamp):
