@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DeployFailure as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # A full disk, a directory of somebody else's: what Linux says is the clear sentence.
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -54,8 +58,8 @@ def _run(options: argparse.Namespace) -> int:
         case "ps":
             engine.ps()
         case "env":
-            for name in ADDRESSES:
-                print(f"{name}={shlex.quote(engine.environment[name])}")
+            found = engine.environment
+            print("\n".join(f"{name}={shlex.quote(found[name])}" for name in ADDRESSES))
         case "logs":
             follow = sys.stdout.isatty() and os.environ.get("FOLLOW") != "0"
             engine.logs(follow=follow, names=options.names)

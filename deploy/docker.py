@@ -1,6 +1,7 @@
 """The system in containers, by Docker Compose."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -76,6 +77,7 @@ class DockerEngine(Engine):
         finished = subprocess.run(
             ["docker", "compose", *arguments],
             cwd=ROOT,
+            env=_docker_environment(),
             check=False,
             stdout=subprocess.PIPE if capture else None,
             text=True,
@@ -83,3 +85,13 @@ class DockerEngine(Engine):
         if finished.returncode != 0:
             raise DeployFailure(f"`docker compose {arguments[0]}` failed; see above.")
         return finished.stdout or ""
+
+
+def _docker_environment() -> dict[str, str]:
+    # Compose would let the shell's variables win over `.env`, where only `.env` is to count.
+    passed = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in passed or name.startswith(("DOCKER_", "BUILDKIT_"))
+    }

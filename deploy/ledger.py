@@ -171,7 +171,7 @@ class _Database:
 
     def one(self, query: str) -> tuple[Any, ...]:
         """Return the single row of a query on the snapshot."""
-        row = self.snapshot.execute(query).fetchone()  # type: ignore[call-overload]  # our own SQL, put together from constants
+        row = self.snapshot.execute(query).fetchone()
         if row is None:
             raise LookupError(query)
         return tuple(row)
@@ -180,12 +180,12 @@ class _Database:
         """Yield the rows of a query on the snapshot, a few thousand in memory at a time."""
         with self.snapshot.cursor(name=f"ledger_{time.monotonic_ns()}") as cursor:
             cursor.itersize = 10_000
-            cursor.execute(query)  # type: ignore[call-overload]  # as above
+            cursor.execute(query)
             yield from cursor
 
     def now(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query on the database as it is at this moment."""
-        return list(self.live.execute(query, parameters))  # type: ignore[call-overload]  # as above
+        return list(self.live.execute(query, parameters))
 
     def close(self) -> None:
         self.live.close()
@@ -418,7 +418,7 @@ def _check_units(report: Report, servers: _Servers) -> None:
         f"""
         SELECT product_id::text, -sum(delta) FROM stock_movement
         WHERE order_id <> '' AND {_IS_OURS} GROUP BY product_id ORDER BY product_id
-        """  # noqa: S608 - constants of this module
+        """
     )
     confirmed = servers.orders.stream(
         """
@@ -445,7 +445,7 @@ def _check_rows(report: Report, servers: _Servers) -> None:
         f"""
         SELECT ({_ORDER_UUID})::text, product_id::text, quantity, outcome, order_id
         FROM reservation WHERE {_IS_OURS} ORDER BY ({_ORDER_UUID})
-        """  # noqa: S608 - constants of this module
+        """
     )
     compared = [0, 0]
     for order_id, order, reservation in _side_by_side(orders, reservations):
@@ -466,7 +466,7 @@ def _check_rows(report: Report, servers: _Servers) -> None:
         f"""
         SELECT count(*), coalesce(sum(quantity) FILTER (WHERE outcome = 'RESERVED'), 0)
         FROM reservation WHERE NOT ({_IS_OURS})
-        """  # noqa: S608 - constants of this module
+        """
     )
     foreign.compared = f"{count:,} reservations, {units:,} units"
     foreign.count = count
@@ -537,7 +537,7 @@ def _check_refusals(report: Report, servers: _Servers) -> None:
         FROM reservation r JOIN product p ON p.id = r.product_id
         WHERE r.outcome = 'REJECTED' AND r.reason = 'product_not_found'
         ORDER BY r.order_id
-        """  # noqa: S608 - constants of this module
+        """
     )
     for batch in _in_batches(suspects):
         placed = dict(
@@ -555,7 +555,7 @@ def _check_refusals(report: Report, servers: _Servers) -> None:
 
 
 def _check_prices(report: Report, servers: _Servers) -> None:
-    check = report.add("total price = quantity × a price")
+    check = report.add("total price = quantity x a price")
     orders, total = servers.orders.one(
         'SELECT count(*), coalesce(sum(total_price), 0) FROM "order"'
     )
@@ -645,7 +645,7 @@ def _check_cached_lists(report: Report, servers: _Servers) -> None:
             SELECT * FROM "order" WHERE product_id = wanted.id ORDER BY id DESC LIMIT {PAGE_SIZE}
         ) o
         ORDER BY wanted.id, o.id DESC
-    """  # noqa: S608 - constants of this module
+    """
 
     def differing(ids: Sequence[str]) -> dict[str, str]:
         cached = _values(servers, [f"orders:{one}" for one in ids])

@@ -76,6 +76,8 @@ TEMPLATES = [
     }
 ]
 
+CSRF_FAILURE_VIEW = "servicekit.http.problems.csrf_failure"
+
 AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = []
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

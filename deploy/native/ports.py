@@ -35,8 +35,8 @@ class Ports:
         return cls(**dict(zip(names, free, strict=False)))
 
     @classmethod
-    def of(cls, settings: Mapping[str, str]) -> "Ports":
-        """Read `PRODUCT_PORT`, `POSTGRES_PORT` and so on.
+    def of(cls, settings: Mapping[str, str], *, otherwise: "Ports | None" = None) -> "Ports":
+        """Read `PRODUCT_PORT`, `POSTGRES_PORT` and so on; `otherwise` has the ports not named.
 
         :raises DeployFailure: if one of them is not a port number
         """
@@ -49,7 +49,7 @@ class Ports:
             if not (value.isdecimal() and 0 < int(value) <= _HIGHEST):
                 raise DeployFailure(f"{variable} must be a port number, not {value!r}.")
             chosen[field.name] = int(value)
-        return cls(**chosen)
+        return replace(otherwise or cls(), **chosen)
 
     @classmethod
     def from_json(cls, ports: Mapping[str, int]) -> "Ports":

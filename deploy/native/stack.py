@@ -140,6 +140,7 @@ class Stack:
         :raises DeployFailure: if something cannot be brought up
         """
         with self._alone():
+            self._settle()
             self._require_service_ports()
             self._start_servers()
             self._prepare()
@@ -151,6 +152,7 @@ class Stack:
         :raises DeployFailure: if one of them does not get ready
         """
         with self._alone():
+            self._settle()
             self._start_servers()
 
     def prepare(self) -> None:
@@ -167,6 +169,7 @@ class Stack:
         :raises DeployFailure: if one of them does not get ready
         """
         with self._alone():
+            self._settle()
             self._require_service_ports()
             self._start_services()
 
@@ -307,12 +310,18 @@ class Stack:
 
     # How it is done
 
+    def _settle(self) -> None:
+        """Make a fresh start of a stack that is down; leave one that is up as it is."""
+        if self._supervisor.is_running():
+            # Perhaps somebody else brought it up while we waited for our turn.
+            self._adopt_ports()
+        else:
+            self._clear_leftovers()
+            self._choose_ports()
+
     def _start_servers(self) -> None:
         ensure_installed(self.private_servers, self._progress)
         self._require_named_servers()
-        if not self._supervisor.is_running():
-            self._clear_leftovers()
-            self._choose_ports()
         states = self._supervisor.states()
         preparations = {
             "postgres": self._postgres.prepare,
@@ -434,14 +443,11 @@ class Stack:
             if state is not None and state.pid is not None:
                 continue
             port = self._port_of(process)
-            if not is_free(self._bind_address, port) and not self._is_a_leftover_of_ours():
+            if not is_free(self._bind_address, port):
                 raise DeployFailure(
                     f"Port {port} is in use by another program, and {process.name} needs it: "
                     f"stop that program, or set {variable} in .env."
                 )
-
-    def _is_a_leftover_of_ours(self) -> bool:
-        return bool(self._survivors()) and not self._supervisor.is_running()
 
     def _require_named_servers(self) -> None:
         """Check that the servers which the settings name are there.
@@ -466,23 +472,24 @@ class Stack:
     # Ports, secrets and places
 
     def _remember(self, ports: Ports | None) -> None:
-        """Read what this directory's stack chose before, or choose it now and write it down."""
-        known = self._read_state()
-        configured = ports or Ports.of(self.settings)
-        remembered = known.get("ports")
-        self._preferred_ports = configured
-        self.ports = configured
-        if isinstance(remembered, dict) and ports is None:
-            self.ports = Ports.from_json(remembered)
-        passwords = known.get("secrets")
-        self._secrets: dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
-        for name in _SECRETS:
-            self._secrets.setdefault(name, secrets.token_urlsafe(24))
-        place = known.get("postgres")
-        self._postgres_directory = (
-            Path(place) if isinstance(place, str) else self._place_for_postgres()
-        )
-        self._write_state()
+        """Read what this directory's stack chose before; choose, and write down, what is new."""
+        with self._state_locked():
+            known = self._read_state()
+            remembered = known.get("ports")
+            before = Ports.from_json(remembered) if isinstance(remembered, dict) else Ports()
+            passwords = known.get("secrets")
+            self._secrets: dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
+            missing = [name for name in _SECRETS if name not in self._secrets]
+            self._secrets |= {name: secrets.token_urlsafe(24) for name in missing}
+            place = known.get("postgres")
+            self._postgres_directory = (
+                Path(place) if isinstance(place, str) else self._place_for_postgres()
+            )
+            self._preferred_ports = ports or Ports.of(self.settings, otherwise=before)
+            # What runs, runs where it was started, whatever `.env` says by now.
+            self.ports = before if self._supervisor.is_running() else self._preferred_ports
+            if missing or place is None:
+                self._write_state()
 
     def _read_state(self) -> dict[str, object]:
         try:
@@ -522,6 +529,13 @@ class Stack:
         )
         return place
 
+    def _adopt_ports(self) -> None:
+        """Take over the ports that the running stack was started with."""
+        with self._state_locked():
+            ports = self._read_state().get("ports")
+        if isinstance(ports, dict):
+            self.ports = Ports.from_json(ports)
+
     def _choose_ports(self) -> None:
         """Settle on ports, moving a server of ours out of the way of somebody else's."""
         ports = self._preferred_ports
@@ -537,18 +551,30 @@ class Stack:
             if chosen != wanted and name in {*self.private_servers, "rabbitmq_management"}:
                 self._progress.note(f"Port {wanted} is in use, so {_TITLES[name]} gets {chosen}.")
         self.ports = ports
-        self._write_state()
+        with self._state_locked():
+            self._write_state()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep a second `make up` or `make down` of the same directory waiting."""
+        with self._locked("lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _state_locked(self) -> Iterator[None]:
+        """Keep others from reading what was chosen while we choose; never for long."""
+        with self._locked("state.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / "lock").open("w") as lock:
+        with (self.run_dir / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _survivors(self) -> list[int]:
-        return survivors(self.run_dir, self._postgres.data)
+        return survivors(self.run_dir, self._postgres.data, self._redis.directory)
 
     def _clear_leftovers(self) -> None:
         if self._survivors():

@@ -32,6 +32,10 @@ STOP_SECONDS = 20
 # sun_path has 108 bytes, and supervisord binds to a longer name first.
 _LONGEST_SOCKET_PATH = 90
 
+# Programs that write a title over their environment. Only of these does the working
+# directory count: an operator's shell may well stand in it.
+_TITLED = {"postgres", "redis-server", "valkey-server"}
+
 # Faults of supervisord's API.
 _ALREADY_STARTED = 60
 _NOT_RUNNING = 70
@@ -273,7 +277,8 @@ class Supervisor:
             f"stopasgroup = {'true' if program.stop_as_group else 'false'}",
             "killasgroup = true",
             "redirect_stderr = true",
-            f"stdout_logfile = {_escaped(str(self.log_of(program.name)))}",
+            # Expanded twice, unlike everything else.
+            f"stdout_logfile = {_escaped(_escaped(str(self.log_of(program.name))))}",
             "stdout_logfile_maxbytes = 20MB",
             "stdout_logfile_backups = 1",
         ]
@@ -285,8 +290,7 @@ class Supervisor:
 def survivors(run_dir: Path, *working_directories: Path) -> list[int]:
     """Find the processes that belong to a stack, whoever started them last.
 
-    By the variable that all of them inherit. PostgreSQL writes its title over its
-    environment, but always works in its data directory.
+    By the variable that all of them inherit, or else by the directory that they work in.
     """
     marker = f"{MARKER}={run_dir}".encode()
     directories = {str(directory) for directory in working_directories}
@@ -294,7 +298,10 @@ def survivors(run_dir: Path, *working_directories: Path) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             belongs = marker in (entry / "environ").read_bytes().split(b"\0")
-            belongs = belongs or str((entry / "cwd").readlink()) in directories
+            if not belongs and (entry / "comm").read_text().strip() in _TITLED:
+                # The directory may have been removed under a process that outlived it.
+                directory = str((entry / "cwd").readlink()).removesuffix(" (deleted)")
+                belongs = directory in directories
         except OSError:
             # Gone meanwhile, or somebody else's.
             continue

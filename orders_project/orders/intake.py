@@ -21,7 +21,12 @@ from servicekit.contracts.fields import MAX_INT64
 from servicekit.failpoints import failpoint
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
-from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, PublishingFailed
+from servicekit.messaging.publisher import (
+    ConfirmingPublisher,
+    Outcome,
+    OutgoingMessage,
+    PublishingFailed,
+)
 from servicekit.timestamps import now_in_milliseconds
 
 logger = logging.getLogger(__name__)
@@ -155,16 +160,19 @@ class _DurableIntake:
             kwargs=PersistOrders(orders=list(orders)),
         )
         try:
-            [outcome] = self._publisher.publish([message])
-            if outcome is not Outcome.CONFIRMED:
-                # Not routed, or refused by its only queue: it is nowhere.
-                raise PublishingFailed(f"the message was {outcome.value}", maybe_published=False)
+            self._publish(message)
         except PublishingFailed as error:
             if self._breaker.failed():
                 logger.warning("storing orders without the broker: %s", error)
             raise
         if self._breaker.succeeded():
             logger.warning("the broker takes orders again")
+
+    def _publish(self, message: OutgoingMessage) -> None:
+        [outcome] = self._publisher.publish([message])
+        if outcome is not Outcome.CONFIRMED:
+            # Not routed, or refused by its only queue: it is nowhere.
+            raise PublishingFailed(f"the message was {outcome.value}", maybe_published=False)
 
     def _store(self, orders: Sequence[AcceptedOrder], *, maybe_published: bool) -> None:
         try:

@@ -28,13 +28,15 @@ def place_orders(accepted: Sequence[AcceptedOrder]) -> int:
     An order that is stored already is left as it is, so a batch that is delivered twice, or that
     the web process stored by itself, is announced once.
     """
+    # A retry that shares its id with the first attempt may share the batch with it, too.
+    by_id = {order.id: order for order in reversed(accepted)}
     with transaction.atomic(durable=True):
-        new = Order.objects.insert_new(accepted)
-        recording.record_all(announce(order) for order in accepted if order.id in new)
+        new = Order.objects.insert_new(list(by_id.values()))
+        recording.record_all(announce(by_id[order_id]) for order_id in sorted(new))
         failpoint("orders.place.before_commit")
     failpoint("orders.place.after_commit")
-    cache.forget_lists(order.product_id for order in accepted)
-    cache.forget_accepted(order.id for order in accepted)
+    cache.forget_lists(order.product_id for order in by_id.values())
+    cache.forget_accepted(by_id)
     return len(new)
 
 
@@ -70,7 +72,9 @@ def settle_orders(outcomes: Sequence[StockReserved | StockRejected]) -> list[Unp
         Order.objects.settle(settled)
         failpoint("orders.settle.before_commit")
     failpoint("orders.settle.after_commit")
-    cache.forget_lists(order.product_id for order in settled)
+    # Also of those that were settled before: if we died here the last time, this is when the
+    # cache hears of it.
+    cache.forget_lists(order.product_id for order in orders.values())
     catalog.refresh_stock(outcomes)
     return unprocessable
 

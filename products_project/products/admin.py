@@ -6,7 +6,9 @@ from django.contrib import admin
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.csrf import csrf_protect
 
 from products_project.products import services
 from products_project.products.models import Product, Reservation, StockMovement
@@ -47,6 +49,20 @@ class ProductAdmin(admin.ModelAdmin[Product]):
         )
         # The admin goes on with its own instance: to the log entry and the success message.
         obj.pk, obj.version = saved.pk, saved.version
+
+    @method_decorator(csrf_protect)
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show or save the form, outside of the transaction that Django would open around it.
+
+        The services commit by themselves, and only then write the cache.
+        """
+        return self._changeform_view(request, object_id, form_url, extra_context)  # type: ignore[attr-defined]  # what Django's own calls inside its transaction
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
         """Nobody deletes a product: its orders and movements refer to it."""

@@ -18,6 +18,7 @@ from servicekit.contracts.events import (
     StockRejected,
     StockReserved,
 )
+from servicekit.contracts.fields import order_key
 from servicekit.failpoints import failpoint
 from servicekit.messaging.consumer import Unprocessable
 from servicekit.outbox import recording
@@ -75,7 +76,9 @@ def reserve_stock(orders: Sequence[OrderCreated]) -> list[Unprocessable]:
         batch.decide_all(orders)
         failpoint("products.reserve.before_commit")
     failpoint("products.reserve.after_commit")
-    cache.store(batch.changed_products)
+    # All of them, not only those that changed now: if we died here the last time, this is when the
+    # cache hears of it.
+    cache.store(batch.products)
     return batch.contradictions
 
 
@@ -90,17 +93,21 @@ class _Decisions:
         self._events: list[Event] = []
 
     @property
-    def changed_products(self) -> list[Product]:
-        """The products that units were taken from."""
+    def products(self) -> list[Product]:
+        """The products that were asked for and exist, as they are now."""
+        return list(self._stock.values())
+
+    def _changed_products(self) -> list[Product]:
+        """Return the products that units were taken from."""
         sold = {r.product_id for r in self._new if r.outcome == Reservation.Outcome.RESERVED}
         return [product for product_id, product in self._stock.items() if product_id in sold]
 
     def decide_all(self, orders: Sequence[OrderCreated]) -> None:
         self._stock = Product.objects.lock(order.product_id for order in orders)
         # Read after the lock: another consumer may have decided the same orders meanwhile.
-        self._decided = Reservation.objects.decided(str(order.order_id) for order in orders)
+        self._decided = Reservation.objects.decided(order_key(order.order_id) for order in orders)
         for order in orders:
-            known = self._decided.get(str(order.order_id))
+            known = self._decided.get(order_key(order.order_id))
             if known is None:
                 known = self._decide(order)
             elif (known.product_id, known.quantity) != (order.product_id, order.quantity):
@@ -116,7 +123,7 @@ class _Decisions:
         stock = product.qty if product else 0
         is_reserved = product is not None and order.quantity <= stock
         reservation = Reservation(
-            order_id=str(order.order_id),
+            order_id=order_key(order.order_id),
             product_id=order.product_id,
             quantity=order.quantity,
             outcome=Reservation.Outcome.RESERVED if is_reserved else Reservation.Outcome.REJECTED,
@@ -154,7 +161,7 @@ class _Decisions:
         if self._new:
             self._insert_reservations()
             self._insert_movements()
-            Product.objects.write_stock(self.changed_products)
+            Product.objects.write_stock(self._changed_products())
         recording.record_all(self._events)
 
     def _insert_reservations(self) -> None:

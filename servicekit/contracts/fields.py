@@ -17,14 +17,24 @@ Version = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 
 OrderReference = (
     Annotated[int, Meta(ge=-(2**63), le=MAX_INT64)]
-    | Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+    | Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}$(?!\n)")]
 )
 """An order's id as its own order system writes it: ours are UUIDs, older systems' integers."""
 
 
+_CANONICAL_UUID_LENGTH = 36
+
+
 def as_uuid(reference: int | str) -> UUID | None:
     """Return the id of an order that can be ours, or None for another system's."""
+    if not isinstance(reference, str) or len(reference) != _CANONICAL_UUID_LENGTH:
+        return None
     try:
-        return UUID(reference) if isinstance(reference, str) else None
+        return UUID(reference)
     except ValueError:
         return None
+
+
+def order_key(reference: int | str) -> str:
+    """Return the one spelling of an order's id under which it is decided once."""
+    return str(as_uuid(reference) or reference)

@@ -52,9 +52,13 @@ def _after(text: str | None) -> UUID | None:
     if text is None:
         return None
     try:
-        return UUID(bytes=base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-    except (binascii.Error, ValueError) as error:
-        raise ValidationError({"cursor": ["Not a cursor that came from a Link header."]}) from error
+        after = UUID(bytes=base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
+    except (binascii.Error, ValueError):
+        after = None
+    # The decoder skips what it does not know; we do not.
+    if after is None or cursor_after(after) != text:
+        raise ValidationError({"cursor": ["Not a cursor that came from a Link header."]})
+    return after
 
 
 def cursor_after(last_id: UUID) -> str:

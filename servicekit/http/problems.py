@@ -10,6 +10,7 @@ import msgspec
 from django.core.exceptions import BadRequest
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -135,6 +136,7 @@ def exception_handler(
     return handle
 
 
+@csrf_exempt  # or a POST to nowhere would hear of cookies first
 def route_not_found(request: HttpRequest) -> HttpResponse:
     """Answer a path that no route has."""
     return problem_response(404, "not_found", f"There is nothing at {request.path}.")
@@ -149,6 +151,11 @@ def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
 def permission_denied(_request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer what Django forbids."""
     return problem_response(403, "permission_denied", "This is not allowed.")
+
+
+def csrf_failure(_request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form without its token: an admin page that was open for too long, or a forgery."""
+    return problem_response(403, "csrf_failed", reason or "The CSRF token is missing or wrong.")
 
 
 def server_error(_request: HttpRequest) -> HttpResponse:

@@ -37,7 +37,8 @@ def connect(
         },
     )
     try:
-        connection.connect()
+        # Not `connect()`: kombu would try again by itself, after a pause of two seconds.
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
     except CONNECTION_ERRORS as error:
         close(connection)
         raise BrokerUnavailable(f"cannot connect to the broker: {error}") from error

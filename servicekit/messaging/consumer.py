@@ -171,16 +171,20 @@ class BatchConsumer(StoppableThread):
 
     def _process(self, deliveries: list[Any]) -> None:
         readable: list[tuple[Any, Event]] = []
+        unreadable: list[tuple[Any, str]] = []
         for delivery in deliveries:
             try:
                 readable.append((delivery, self._read(delivery)))
             except MalformedMessage as error:
-                self._park(delivery, str(error))
+                unreadable.append((delivery, str(error)))
             except Exception as error:
                 # A message that breaks the reading in a way nobody has thought of.
                 logger.exception("%s: cannot read a message", self.name)
-                self._park(delivery, f"{type(error).__name__}: {error}")
+                unreadable.append((delivery, f"{type(error).__name__}: {error}"))
         self._apply(readable)
+        # After the others: as long as those are held, all of them may be delivered once more.
+        for delivery, reason in unreadable:
+            self._park(delivery, reason)
         # One acknowledgement for all up to here, and only after every one of them is committed
         # or parked.
         last = deliveries[-1]

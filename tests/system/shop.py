@@ -7,6 +7,7 @@ from threading import local
 from typing import Any, TypeVar
 
 import requests
+
 from deploy.ledger import Report, check_ledger
 
 T = TypeVar("T")

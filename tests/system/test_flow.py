@@ -100,7 +100,7 @@ class TestTheFlow:
             ("DELETE", "", b"", 405, "method_not_allowed"),
         ],
     )
-    def test_answers_mistakes_with_problems(
+    def test_answers_mistakes_with_problems(  # noqa: PLR0917 - one mistake per line
         self, shop: Shop, method: str, path: str, body: bytes, status: int, code: str
     ) -> None:
         answer = shop.http.request(
