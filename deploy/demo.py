@@ -1,8 +1,6 @@
-"""`make demo`: sells a lamp, and shows every request and every answer.
+"""The guided tour: one product, its orders, and every answer that a first-time user should see.
 
-Each request is printed as the curl line that does the same. The demo is patient: whatever answers
-503, or not at all, is asked again for a minute, so it can be run while parts of the system are
-being restarted or killed.
+`python -m deploy.demo` prints each request as a line that can be pasted, and the answer below it.
 """
 
 import json
@@ -12,219 +10,386 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import requests
+from urllib3.exceptions import NewConnectionError
+
+PRODUCTS_URL = "http://localhost:3001/products"
+ORDERS_URL = "http://localhost:3002/orders"
+
+_STOCK = 10
+_QUANTITY = 3
 
 _PATIENCE_SECONDS = 60
-_STOCK = 10
-_UNITS = 3
-_NOBODY = "00000000-0000-0000-0000-000000000000"
+_PAUSE_SECONDS = 0.5
+_REQUEST_TIMEOUT_SECONDS = 5
+# How long an order of unknown outcome is looked for before it is placed again.
+_SEARCH_SECONDS = 10
 
 
 class StoryBroken(Exception):
-    """Something did not happen that should have."""
+    """The system did not do what the tour says it does."""
 
 
-class Demo:
-    """The story, step by step."""
+class _NotNow(Exception):
+    """There is no answer, or one that says to come back; `problem` is what it said."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
-        self._products = addresses["PRODUCT_API_URL"]
-        self._orders = addresses["ORDER_API_URL"]
-        self._steps = 0
+    def __init__(self, *, is_refusal: bool, problem: Mapping[str, Any]) -> None:
+        super().__init__("no answer")
+        #: Whether it is certain that the request did nothing.
+        self.is_refusal = is_refusal
+        self.problem = problem
 
-    def run(self) -> None:
-        """Tell it from the product to the refusal.
 
-        :raises StoryBroken: if the system does something else
-        """
-        lamp = self._create_lamp()
-        product_id = lamp["id"]
+class _Terminal:
+    """What the reader sees: sentences, commands, answers; in colour where that is wanted."""
 
-        self._say(f"Order {_UNITS} of them. The answer comes once the order cannot be lost.")
-        order = self._order_once(product_id)
+    def __init__(self) -> None:
+        self._has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
-        self._say("Ask for the order at once: it is there, stored or on its way.")
-        self._ask("GET", f"{self._orders}/{order['id']}", expect=200)
+    def _paint(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._has_colours else text
 
-        self._say("Its stock is decided a moment later.")
-        self._wait_for_confirmation(order["id"])
-        self._ask("GET", f"{self._orders}/{order['id']}", expect=200)
+    def say(self, sentence: str) -> None:
+        print(self._paint("1", sentence), flush=True)
 
-        self._say("The units have left the stock.")
-        left = self._ask("GET", f"{self._products}/{product_id}", expect=200)["qty"]
-        if left != _STOCK - _UNITS:
-            raise StoryBroken(f"{_STOCK - _UNITS} units should be left, and {left} are.")
+    def title(self, sentence: str) -> None:
+        print()
+        self.say(sentence)
 
-        self._say("All orders of the product, newest first.")
-        self._ask("GET", f"{self._orders}?productId={product_id}", expect=200)
-
-        self._say("More than is left is refused, and leaves no trace.")
-        too_many = {"productId": product_id, "quantity": left + 1}
-        self._ask("POST", self._orders, too_many, expect=400)
-
-        self._say("So is what does not exist.")
-        self._ask("POST", self._orders, {"productId": _NOBODY, "quantity": 1}, expect=404)
-
-    def _create_lamp(self) -> dict[str, Any]:
-        self._say("Create a product. Money is in the currency's smallest unit.")
-        body = {"name": "Lamp", "price": 190000, "qty": _STOCK}
-        return self._ask("POST", self._products, body, expect=201)
-
-    def _order_once(self, product_id: str) -> dict[str, Any]:
-        """Order, and order again only if the first attempt certainly came to nothing."""
-        body = {"productId": product_id, "quantity": _UNITS}
-        self._print_request("POST", self._orders, body)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                answer = self._send("POST", self._orders, body)
-            except requests.ConnectionError as error:
-                if self._was_refused(error):
-                    self._not_yet("nobody listens")
-                    continue
-            except requests.RequestException:
-                pass  # the answer got lost: what became of the order is looked up below
-            else:
-                if answer.status_code == requests.codes.created:
-                    self._print_answer(answer)
-                    return dict(answer.json())
-                if _code(answer) == "not_accepted":
-                    self._not_yet("not accepted")
-                    continue
-                if answer.status_code < 500:  # noqa: PLR2004 - RFC 9110: our mistake, and final
-                    self._print_answer(answer)
-                    raise StoryBroken(f"the order was answered {answer.status_code}.")
-            self._not_yet("the outcome is unknown, looking the order up")
-            found = self._look_up(product_id)
-            if found:
-                return found
-        raise StoryBroken(f"no order was accepted within {_PATIENCE_SECONDS} s.")
-
-    def _look_up(self, product_id: str) -> dict[str, Any] | None:
-        # Longer than an accepted order takes to be stored, also by a worker that starts just now.
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                listed = self._send("GET", f"{self._orders}?productId={product_id}").json()
-            except requests.RequestException:
-                listed = []
-            if isinstance(listed, list) and listed:
-                return dict(listed[0])
-            time.sleep(0.5)
-        return None
-
-    def _wait_for_confirmation(self, order_id: str) -> None:
-        def status() -> str:
-            try:
-                return str(self._send("GET", f"{self._orders}/{order_id}").json().get("status"))
-            except requests.RequestException:
-                return "unknown"
-
-        final = self._until(lambda: (found := status()) in {"CONFIRMED", "REJECTED"} and found)
-        if final != "CONFIRMED":
-            raise StoryBroken(f"the order should be CONFIRMED, and is {final or 'not final'}.")
-
-    def _ask(
-        self, method: str, url: str, body: dict[str, Any] | None = None, *, expect: int
-    ) -> dict[str, Any]:
-        """Print a request, send it until it is answered as the story goes, print the answer."""
-        self._print_request(method, url, body)
-        last = "no answer"
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                answer = self._send(method, url, body)
-            except requests.RequestException as error:
-                last = type(error).__name__
-                self._not_yet(last)
-                continue
-            if answer.status_code == expect:
-                self._print_answer(answer)
-                found = answer.json()
-                return found if isinstance(found, dict) else {}
-            last = str(answer.status_code)
-            if answer.status_code < 500:  # noqa: PLR2004 - RFC 9110: final
-                self._print_answer(answer)
-                break
-            self._not_yet(last)
-        raise StoryBroken(f"{method} {url} should be answered {expect}, not {last}.")
-
-    def _until(self, probe: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not (answer := probe()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return answer
-
-    def _not_yet(self, reason: str) -> None:
-        print(f"  … {reason}, trying again", flush=True)
-        time.sleep(0.5)
-
-    @staticmethod
-    def _send(method: str, url: str, body: dict[str, Any] | None = None) -> requests.Response:
-        return requests.request(method, url, json=body, timeout=5)
-
-    @staticmethod
-    def _was_refused(error: requests.ConnectionError) -> bool:
-        return "Connection refused" in str(error)
-
-    def _say(self, sentence: str) -> None:
-        self._steps += 1
-        print(f"\n{_bold(f'{self._steps}. {sentence}')}\n", flush=True)
-
-    @staticmethod
-    def _print_request(method: str, url: str, body: dict[str, Any] | None) -> None:
+    def show_request(self, method: str, url: str, body: Mapping[str, Any] | None) -> None:
         parts = ["curl -i"]
         if method != "GET":
-            parts.append(f"-X {method}")
-        line = " ".join([*parts, shlex.quote(url)])
+            parts[0] += f" -X {method}"
+        parts[0] += f" {shlex.quote(url)}"
         if body is not None:
-            line += " \\\n      -H 'Content-Type: application/json' \\\n      -d " + shlex.quote(
-                json.dumps(body)
+            parts.append(f"-H {shlex.quote('Content-Type: application/json')}")
+            parts.append(f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}")
+        print(self._paint("36", "$ " + " \\\n    ".join(parts)), flush=True)
+
+    def show_answer(self, answer: requests.Response) -> None:
+        is_good = answer.status_code < requests.codes.bad_request
+        print(
+            self._paint("32" if is_good else "33", f"HTTP/1.1 {answer.status_code} {answer.reason}")
+        )
+        print(json.dumps(_json(answer), indent=2, ensure_ascii=False), flush=True)
+
+
+class _Step:
+    """One step of the tour: it has a minute, and says once that it has to try again."""
+
+    def __init__(self, terminal: _Terminal) -> None:
+        self._terminal = terminal
+        self._deadline = time.monotonic() + _PATIENCE_SECONDS
+        self._has_said_so = False
+
+    def pause(self, otherwise: str, *, notice: str = "… not there yet, trying again") -> None:
+        """Wait a moment before the next attempt.
+
+        :raises StoryBroken: with the sentence `otherwise`, if the time is up
+        """
+        if time.monotonic() >= self._deadline:
+            raise StoryBroken(otherwise)
+        if not self._has_said_so:
+            self._terminal.say(notice)
+            self._has_said_so = True
+        time.sleep(_PAUSE_SECONDS)
+
+
+class Tour:
+    """The story, told against two services."""
+
+    def __init__(self, products_url: str, orders_url: str) -> None:
+        self._products_url = products_url.rstrip("/")
+        self._orders_url = orders_url.rstrip("/")
+        self._terminal = _Terminal()
+        self._session = requests.Session()
+        # A proxy of the environment knows nothing of services on this machine.
+        self._session.trust_env = False
+
+    def tell(self) -> None:
+        """Go through all steps.
+
+        :raises StoryBroken: if one of them does not end as it should
+        """
+        product = self._create_product()
+        order = self._place_order(product["id"])
+        self._read_back(order["id"])
+        self._wait_until_confirmed(order["id"])
+        left = self._watch_stock(product["id"])
+        self._list_orders(product["id"], order["id"])
+        self._order_too_many(product["id"], left + 1)
+        self._order_the_unknown()
+        self._look_further()
+
+    def _create_product(self) -> dict[str, Any]:
+        self._terminal.title(f"A product, and {_STOCK} of it in stock:")
+        body = {"name": "Desk lamp", "price": 190000, "qty": _STOCK}
+        # A repeated attempt may leave a second lamp behind; the tour goes on with this one.
+        answer = self._insist("POST", self._products_url, body, expected=201)
+        return dict(_json(answer))
+
+    def _place_order(self, product_id: str) -> dict[str, Any]:
+        self._terminal.title(
+            f"An order of {_QUANTITY}. It is accepted at once and cannot be lost any more; "
+            "whether there is stock is decided in the background:"
+        )
+        body = {"productId": product_id, "quantity": _QUANTITY}
+        self._terminal.show_request("POST", self._orders_url, body)
+        step = _Step(self._terminal)
+        while True:
+            try:
+                answer = self._send("POST", self._orders_url, body)
+            except _NotNow as error:
+                if not error.is_refusal:
+                    found = self._search(step, product_id, error.problem.get("orderId"))
+                    if found is not None:
+                        self._terminal.say("It was accepted, though its answer got lost:")
+                        print(json.dumps(found, indent=2), flush=True)
+                        return found
+                step.pause(f"The order was not accepted within {_PATIENCE_SECONDS} s.")
+                continue
+            self._terminal.show_answer(answer)
+            _expect(answer, 201)
+            return dict(_json(answer))
+
+    def _search(self, step: _Step, product_id: str, order_id: str | None) -> dict[str, Any] | None:
+        """Look for an order of unknown outcome, by its id if we know it; None if it is not there.
+
+        Ordering again without looking could order twice.
+        """
+        until = time.monotonic() + _SEARCH_SECONDS
+        while time.monotonic() < until:
+            step.pause(f"The order was not accepted within {_PATIENCE_SECONDS} s.")
+            try:
+                if order_id is not None:
+                    answer = self._send("GET", f"{self._orders_url}/{order_id}")
+                    if answer.status_code == requests.codes.ok:
+                        return dict(_json(answer))
+                else:
+                    # The list is cached for seconds, but an order that is stored drops it. The
+                    # product is new and only ours: whatever is listed is the order.
+                    answer = self._send("GET", self._list_url(product_id))
+                    if answer.status_code == requests.codes.ok and (listed := _json(answer)):
+                        return dict(listed[0])
+            except _NotNow:
+                continue
+        return None
+
+    def _read_back(self, order_id: str) -> None:
+        self._terminal.title("The order can be read at once, even before a database has it:")
+        url = f"{self._orders_url}/{order_id}"
+        # 404 only when Redis lost its memory in this very moment; the worker is about to store it.
+        self._insist("GET", url, expected=200, also_later=requests.codes.not_found)
+
+    def _wait_until_confirmed(self, order_id: str) -> None:
+        self._terminal.title("Moments later its stock is reserved, and it is CONFIRMED:")
+        order = self._wait_until_final(order_id)
+        if order["status"] != "CONFIRMED":
+            raise StoryBroken(f"Order {order_id} is {order['status']}, and not CONFIRMED.")
+
+    def _wait_until_final(self, order_id: str) -> dict[str, Any]:
+        def is_final(answer: requests.Response) -> bool:
+            return bool(_json(answer).get("status") != "PENDING")
+
+        answer = self._insist(
+            "GET",
+            f"{self._orders_url}/{order_id}",
+            expected=200,
+            also_later=requests.codes.not_found,
+            until=is_final,
+            otherwise=f"Order {order_id} was not final within {_PATIENCE_SECONDS} s.",
+        )
+        return dict(_json(answer))
+
+    def _watch_stock(self, product_id: str) -> int:
+        self._terminal.title("The product has that much less in stock:")
+        expected = _STOCK
+
+        def is_explained(answer: requests.Response) -> bool:
+            nonlocal expected
+            try:
+                listed = self._send("GET", self._list_url(product_id))
+            except _NotNow:
+                return False
+            if listed.status_code != requests.codes.ok:
+                return False
+            # Not simply what we ordered: an attempt that seemed lost may have come through late.
+            expected = _STOCK - sum(
+                order["quantity"] for order in _json(listed) if order["status"] == "CONFIRMED"
             )
-        print(f"  $ {line}\n", flush=True)
+            return bool(_json(answer)["qty"] == expected < _STOCK)
 
-    @staticmethod
-    def _print_answer(answer: requests.Response) -> None:
-        print(f"  {answer.status_code} {answer.reason}")
-        for line in json.dumps(answer.json(), indent=2).splitlines():
-            print(f"  {line}")
+        answer = self._insist(
+            "GET",
+            f"{self._products_url}/{product_id}",
+            expected=200,
+            until=is_explained,
+            otherwise=(
+                f"The stock of product {product_id} was not lower by the confirmed units "
+                f"within {_PATIENCE_SECONDS} s."
+            ),
+        )
+        if expected != _STOCK - _QUANTITY:
+            self._terminal.say("An attempt that seemed lost came through late: it was two orders.")
+        return int(_json(answer)["qty"])
+
+    def _list_orders(self, product_id: str, order_id: str) -> None:
+        self._terminal.title("All orders of the product, newest first:")
+        self._insist(
+            "GET",
+            self._list_url(product_id),
+            expected=200,
+            until=lambda answer: order_id in {order["id"] for order in _json(answer)},
+            otherwise=f"Order {order_id} is not in the list of its product.",
+        )
+
+    def _order_too_many(self, product_id: str, quantity: int) -> None:
+        self._terminal.title(f"{quantity} are more than is left, so this order is refused:")
+        body = {"productId": product_id, "quantity": quantity}
+        self._terminal.show_request("POST", self._orders_url, body)
+        step = _Step(self._terminal)
+        otherwise = f"An order of more than is left was not refused within {_PATIENCE_SECONDS} s."
+        while True:
+            try:
+                answer = self._send("POST", self._orders_url, body)
+            except _NotNow:
+                # Asking again is harmless: whatever comes of it, it gets no stock.
+                step.pause(otherwise)
+                continue
+            self._terminal.show_answer(answer)
+            if answer.status_code != requests.codes.created:
+                _expect(answer, 400, "insufficient_stock")
+                return
+            # Refused is only what the product service refuses. While it cannot be asked, an order
+            # is accepted, and the stock itself decides.
+            self._terminal.say("It was accepted on an older number, and the stock decides:")
+            order = self._wait_until_final(_json(answer)["id"])
+            if order["status"] != "REJECTED":
+                raise StoryBroken(f"Order {order['id']} took more than was left.")
+            step.pause(otherwise, notice="Once more:")
+
+    def _order_the_unknown(self) -> None:
+        self._terminal.title("And what does not exist cannot be ordered:")
+        body = {"productId": str(uuid4()), "quantity": 1}
+        self._insist("POST", self._orders_url, body, expected=404, code="product_not_found")
+
+    def _look_further(self) -> None:
+        products, orders = _root_of(self._products_url), _root_of(self._orders_url)
+        self._terminal.title(
+            f"Where to look next: {products}/admin/ and {orders}/admin/ for what is stored, "
+            f"{products}/ and {orders}/ to click through the API, "
+            "and `make ledger` to prove that all of it adds up."
+        )
+
+    def _list_url(self, product_id: str) -> str:
+        return f"{self._orders_url}?productId={product_id}"
+
+    def _insist(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        expected: int,
+        code: str | None = None,
+        also_later: int | None = None,
+        until: Callable[[requests.Response], bool] = lambda _: True,
+        otherwise: str = "",
+    ) -> requests.Response:
+        """Show a request, repeat it until it is answered as it should be, and show the answer.
+
+        :raises StoryBroken: if that does not happen within a minute, or another answer comes
+        """
+        self._terminal.show_request(method, url, body)
+        step = _Step(self._terminal)
+        silence = f"{_root_of(url)} did not answer as it should within {_PATIENCE_SECONDS} s."
+        while True:
+            try:
+                answer = self._send(method, url, body)
+            except _NotNow:
+                step.pause(silence)
+                continue
+            if answer.status_code == also_later:
+                step.pause(silence)
+                continue
+            if answer.status_code == expected and not until(answer):
+                step.pause(otherwise or silence)
+                continue
+            self._terminal.show_answer(answer)
+            _expect(answer, expected, code)
+            return answer
+
+    def _send(
+        self, method: str, url: str, body: Mapping[str, Any] | None = None
+    ) -> requests.Response:
+        """Send a request once.
+
+        :raises _NotNow: if it is not answered, or with "not now"
+        """
+        try:
+            answer = self._session.request(
+                method,
+                url,
+                json=body,
+                headers={"Accept": "application/json"},
+                timeout=_REQUEST_TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _NotNow(is_refusal=_was_never_sent(error), problem={}) from error
+        except requests.RequestException as error:
+            # For example half an answer.
+            raise _NotNow(is_refusal=False, problem={}) from error
+        if answer.status_code in {502, 503, 504}:
+            problem = _json(answer)
+            problem = problem if isinstance(problem, dict) else {}
+            # Only "not accepted" promises that nothing was left behind.
+            is_refusal = problem.get("code") == "not_accepted"
+            raise _NotNow(is_refusal=is_refusal, problem=problem)
+        return answer
 
 
-def _code(answer: requests.Response) -> str:
+def _was_never_sent(error: requests.RequestException) -> bool:
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", cause), NewConnectionError)
+
+
+def _expect(answer: requests.Response, status: int, code: str | None = None) -> None:
+    body = _json(answer)
+    if answer.status_code != status:
+        raise StoryBroken(f"The answer should have been {status}, not {answer.status_code}.")
+    if code is not None and (not isinstance(body, dict) or body.get("code") != code):
+        raise StoryBroken(f"The answer should have had the code {code}.")
+
+
+def _json(answer: requests.Response) -> Any:
     try:
-        return str(answer.json().get("code"))
-    except (ValueError, AttributeError):
-        return ""
+        return answer.json()
+    except requests.JSONDecodeError:
+        return answer.text
 
 
-def _bold(text: str) -> str:
-    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ
-    return text if plain else f"\033[1m{text}\033[0m"
+def _root_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def main() -> int:
-    """Run the demo; return 1 if the story does not come true."""
+    """Tell the story; return 0 when it came true, 1 when it did not."""
+    tour = Tour(
+        os.environ.get("PRODUCT_API_URL") or PRODUCTS_URL,
+        os.environ.get("ORDER_API_URL") or ORDERS_URL,
+    )
     try:
-        Demo(os.environ).run()
-    except KeyError as missing:
-        print(f"{missing} is not set: use `make demo`.", file=sys.stderr)
-        return 2
+        tour.tell()
     except StoryBroken as broken:
-        print(f"\nThe story ends badly: {broken}", file=sys.stderr)
+        print(f"\nThe story did not come true. {broken}", file=sys.stderr)
         return 1
-    products, orders = (
-        os.environ[name].rsplit("/", 1)[0] for name in ("PRODUCT_API_URL", "ORDER_API_URL")
-    )
-    print(
-        f"""
-That is the whole flow. Have a look around:
-
-  {products}/admin/   products, their stock and every movement of it
-  {orders}/admin/   orders and what became of them
-  make ledger                     whether the books of both balance
-"""
-    )
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

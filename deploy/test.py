@@ -19,7 +19,7 @@ from deploy.settings import ROOT
 _SUITES = (
     (("tests/servicekit", "tests/products"), "products_project.config.settings"),
     (("tests/orders",), "orders_project.config.settings"),
-    (("tests/deploy", "tests/system"), None),
+    (("tests/system",), None),
 )
 
 

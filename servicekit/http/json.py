@@ -18,10 +18,32 @@ class Rendered(bytes):
     __slots__ = ()
 
 
+class JSONRenderer(BaseRenderer):
+    """Renders what msgspec knows, structs included; leaves alone what is rendered already."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = "utf-8"
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,  # noqa: ARG002 - DRF's signature
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Return the JSON; indented for the browsable API, which asks for it."""
+        if data is None:
+            return b""
+        body = bytes(data) if isinstance(data, Rendered) else msgspec.json.encode(data)
+        indent = (renderer_context or {}).get("indent")
+        return msgspec.json.format(body, indent=indent) if indent else body
+
+
 class StrictJSONParser(BaseParser):
     """Parses a bounded body by RFC 8259 to the letter: no NaN, no BOM, no bottomless nesting."""
 
     media_type = "application/json"
+    renderer_class = JSONRenderer  # the browsable API fills its form with it
 
     def parse(
         self,
@@ -46,24 +68,3 @@ class StrictJSONParser(BaseParser):
             raise ParseError(f"The body is not valid JSON: {error}") from error
         except RecursionError as error:
             raise ParseError("The body is not valid JSON: it is nested too deeply.") from error
-
-
-class JSONRenderer(BaseRenderer):
-    """Renders what msgspec knows, structs included; leaves alone what is rendered already."""
-
-    media_type = "application/json"
-    format = "json"
-    charset = "utf-8"
-
-    def render(
-        self,
-        data: Any,
-        accepted_media_type: str | None = None,  # noqa: ARG002 - DRF's signature
-        renderer_context: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        """Return the JSON; indented for the browsable API, which asks for it."""
-        if data is None:
-            return b""
-        body = bytes(data) if isinstance(data, Rendered) else msgspec.json.encode(data)
-        indent = (renderer_context or {}).get("indent")
-        return msgspec.json.format(body, indent=indent) if indent else body
