@@ -22,6 +22,7 @@ def celery_settings(*, queue: str) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
         "broker_channel_error_retry": True,
+        "worker_consumer": "celery_workers.connection:PromptConsumer",
         "broker_pool_acquire_timeout": 1,
         # A typo would otherwise make a queue that nobody reads.
         "task_create_missing_queues": False,
