@@ -6,6 +6,7 @@ and makes the worker's sign of life stop.
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,28 @@ class Periodic(StoppableThread):
 
 
 class SignOfLife(StoppableThread):
-    """Touches a file while every thread runs and every consumer consumes.
+    """Touches a file while Celery takes tasks, every thread runs and every consumer consumes.
 
     A health check then needs no more than the age of a file (`WORKER_ALIVE_FILE`).
     """
 
-    def __init__(self, threads: Sequence[StoppableThread], *, every_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        threads: Sequence[StoppableThread],
+        takes_tasks: threading.Event,
+        *,
+        every_seconds: float = 1.0,
+    ) -> None:
         super().__init__("sign of life")
         self._threads = threads
+        self._takes_tasks = takes_tasks
         self._every_seconds = every_seconds
 
     def run(self) -> None:
         """Touch the file until stopped."""
         path = os.environ.get("WORKER_ALIVE_FILE")
         while path and not self.stopping.wait(self._every_seconds):
-            if all(self._is_well(thread) for thread in self._threads):
+            if self._takes_tasks.is_set() and all(map(self._is_well, self._threads)):
                 Path(path).touch()
 
     @staticmethod
@@ -72,6 +80,7 @@ def run_in_background(
     app: Celery, subscriptions: Sequence[Subscription], periodic: Sequence[Periodic] = ()
 ) -> None:
     """Make every worker of `app` consume the subscriptions, relay events and call `periodic`."""
+    takes_tasks = threading.Event()
 
     class Background(bootsteps.StartStopStep):
         """Starts the threads with the worker and ends them with it."""
@@ -93,7 +102,7 @@ def run_in_background(
                 Relay(broker_url=settings.BROKER_URL),
                 *periodic,
             ]
-            self._threads: list[StoppableThread] = [*working, SignOfLife(working)]
+            self._threads: list[StoppableThread] = [*working, SignOfLife(working, takes_tasks)]
 
         def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             """Start all."""
@@ -118,5 +127,19 @@ def run_in_background(
                 for queue in app.conf.task_queues:
                     topology.dead_letter_queue(queue.name)(channel).declare()
 
+    class TakingTasks(bootsteps.StartStopStep):
+        """Knows whether Celery itself is connected; it comes back later than our own threads."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            """Note that tasks reach us."""
+            takes_tasks.set()
+
+        def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+            """Note that they do not, until the next start."""
+            takes_tasks.clear()
+
     app.steps["worker"].add(Background)
     app.steps["consumer"].add(DeadLetterQueues)
+    app.steps["consumer"].add(TakingTasks)

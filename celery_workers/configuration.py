@@ -33,7 +33,11 @@ def celery_settings(*, queue: str) -> dict[str, Any]:
         "task_acks_on_failure": False,
         "task_acks_on_timeout": False,
         "task_reject_on_worker_lost": True,
-        "worker_prefetch_multiplier": 4,
+        # Solo: one task at a time. This many wait beside it, so that the next is there at once.
+        "worker_prefetch_multiplier": 16,
+        # Celery would close the database connection around every task, and a new one costs more
+        # than the task. One that breaks is closed by the task itself.
+        "CELERY_DB_REUSE_MAX": 10**9,
         # Nobody reads results: what a task has done is in the database.
         "task_ignore_result": True,
         "result_backend": None,

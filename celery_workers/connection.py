@@ -6,7 +6,7 @@ from typing import Any
 from celery.worker.consumer import Consumer
 
 
-class PromptConsumer(Consumer):  # type: ignore[misc]  # Celery publishes no types for it
+class PromptConsumer(Consumer):
     """Comes back soon after the broker does.
 
     Celery's own pauses grow by two seconds to thirty: after an outage of a minute, accepted orders

@@ -57,10 +57,11 @@ def _gunicorn(project: str) -> tuple[str, ...]:
     )
 
 
-def _celery(worker: str, *, queue: str, threads: int) -> tuple[str, ...]:
+def _celery(worker: str, *, queue: str) -> tuple[str, ...]:
     return (
         *("celery", "--app", f"celery_workers.{worker}.app", "worker"),
-        *("--pool", "threads", "--concurrency", str(threads), "--queues", queue),
+        # One task at a time, in the thread that owns the connection (docs/decisions/0003).
+        *("--pool", "solo", "--queues", queue),
         *_QUIET,
     )
 
@@ -97,12 +98,12 @@ SERVICES = (
     ),
     Process(
         name="products-worker",
-        command=_celery("products", queue="products.tasks", threads=1),
+        command=_celery("products", queue="products.tasks"),
         environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
     ),
     Process(
         name="orders-worker",
-        command=_celery("orders", queue="orders.persist", threads=2),
+        command=_celery("orders", queue="orders.persist"),
         environment=(*_DJANGO, *_ORDERS, *_WORKER),
     ),
 )
