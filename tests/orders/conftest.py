@@ -1,15 +1,12 @@
 """What the tests of the order service share: a product service to ask, a broker of their own."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
-import hypothesis
 import msgspec
 import pytest
-from django.db import connections
 from django.test import Client
 
 from orders_project.orders import intake
@@ -19,20 +16,6 @@ from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 from tests.servicekit.private_broker import VirtualHost, unused_port, virtual_host
-
-hypothesis.settings.register_profile("with servers", database=None, deadline=None)
-hypothesis.settings.load_profile("with servers")
-
-
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings() -> None:
-    """Give every run a database of its own, and patience with a busy machine."""
-    settings = connections["default"].settings_dict
-    settings["TEST"]["NAME"] = f"test_{settings['NAME']}_{os.getpid()}"
-    settings["OPTIONS"]["options"] += " -c statement_timeout=20000 -c lock_timeout=20000"
-    # As in the web processes: the thread of the group commit lets go of its connection after
-    # each batch, and the database can be dropped in the end.
-    settings["CONN_MAX_AGE"] = 0
 
 
 @pytest.fixture(scope="session")
@@ -155,14 +138,6 @@ def broker_with_queue(broker, intake_through) -> Iterator[VirtualHost]:
 def without_broker(intake_through) -> None:
     """Nothing listens where the broker should be."""
     intake_through(f"amqp://guest:guest@127.0.0.1:{unused_port()}//")
-
-
-@pytest.fixture
-def without_redis(settings, monkeypatch) -> None:
-    """Nothing listens where Redis should be."""
-    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=1.0))
-    address = f"redis://127.0.0.1:{unused_port()}/0"
-    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}
 
 
 @pytest.fixture

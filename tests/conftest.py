@@ -1,0 +1,34 @@
+"""What the tests of both services and of servicekit share."""
+
+import os
+
+import hypothesis
+import pytest
+
+from servicekit.breaker import Breaker
+
+hypothesis.settings.register_profile("with servers", database=None, deadline=None)
+hypothesis.settings.load_profile("with servers")
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """Give every run a database of its own, and patience with a busy machine."""
+    from django.db import connections  # noqa: PLC0415 - the tests of the whole system have no Django
+
+    settings = connections["default"].settings_dict
+    settings["TEST"]["NAME"] = f"test_{settings['NAME']}_{os.getpid()}"
+    settings["OPTIONS"]["options"] += " -c statement_timeout=20000 -c lock_timeout=20000"
+    # As in the web processes: the thread of the group commit lets go of its connection after
+    # each batch, and the database can be dropped in the end.
+    settings["CONN_MAX_AGE"] = 0
+
+
+@pytest.fixture
+def without_redis(settings, monkeypatch) -> None:
+    """Nothing listens where Redis should be."""
+    from tests.servicekit.private_broker import unused_port  # noqa: PLC0415 - as above
+
+    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=1.0))
+    address = f"redis://127.0.0.1:{unused_port()}/0"
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}
