@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from celery_workers.configuration import topology
+from servicekit.caching.redis import forget_outdated
 from servicekit.messaging.consumer import BatchConsumer, Subscription
 from servicekit.outbox.relay import Relay
 from servicekit.threads import StoppableThread
@@ -97,7 +98,9 @@ def run_in_background(
                 )
                 for subscription in subscriptions
             ]
+            repairs = Periodic(forget_outdated, every_seconds=1)
             working: list[StoppableThread] = [
+                repairs,
                 *consumers,
                 Relay(broker_url=settings.BROKER_URL),
                 *periodic,

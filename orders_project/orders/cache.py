@@ -12,7 +12,7 @@ import msgspec
 
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, Unavailable, attempt
+from servicekit.caching.redis import UNAVAILABLE, Unavailable, attempt, outdated
 from servicekit.contracts.commands import AcceptedOrder
 
 # What a write that Redis missed can cost: a list this old.
@@ -49,8 +49,8 @@ def remember_accepted(orders: Sequence[AcceptedOrder]) -> bool:
 def forget_accepted(order_ids: Iterable[UUID]) -> None:
     """Drop the copies of orders that are stored now."""
     keys = [f"order:{order_id}" for order_id in order_ids]
-    if keys:
-        attempt(lambda client: client.unlink(*keys))
+    if keys and attempt(lambda client: client.unlink(*keys)) is UNAVAILABLE:
+        outdated(keys)
 
 
 def get_accepted(order_id: UUID) -> bytes | Unavailable | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
 
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
@@ -66,5 +66,5 @@ class GenerationalCache:
                     pipeline.delete(key, f"{key}:next")
                 pipeline.execute()
 
-        if keys:
-            attempt(forget)
+        if keys and attempt(forget) is UNAVAILABLE:
+            outdated(keys)

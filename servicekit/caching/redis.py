@@ -5,7 +5,7 @@ caller must have another way.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -44,7 +44,39 @@ def attempt(call: Callable[[Any], T]) -> T | Unavailable:
         return UNAVAILABLE
     if _breaker.succeeded():
         logger.warning("Redis is back")
+    if _outdated:
+        _forget_outdated()
     return answer
+
+
+# Keys that hold, for all we know, what was true before a write that Redis missed.
+_outdated: set[str] = set()
+_OUTDATED_LIMIT = 100_000
+
+
+def outdated(keys: Iterable[str]) -> None:
+    """Have keys deleted as soon as Redis is back, because it has missed a write to them.
+
+    Redis may come back with what it had, and a process that was quicker to notice may have filled
+    it again. This process remembers it as long as it lives; beyond that, the TTL is the bound.
+    """
+    if len(_outdated) < _OUTDATED_LIMIT:
+        _outdated.update(keys)
+
+
+def forget_outdated() -> None:
+    """Try to delete the outdated keys now; for a process that may have no other call to make."""
+    if _outdated:
+        attempt(lambda client: client.ping())
+
+
+def _forget_outdated() -> None:
+    keys = list(_outdated)
+    _outdated.difference_update(keys)
+    try:
+        get_redis_connection("default").unlink(*keys)
+    except (redis.RedisError, OSError):
+        outdated(keys)
 
 
 class Script:

@@ -8,7 +8,7 @@ row and loses against a newer one, in one atomic step in Redis.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
 
 _SET_IF_NEWER = Script(
     b"""
@@ -57,4 +57,5 @@ class VersionedCache:
             args += [versioned.version, versioned.value]
         if keys:
             args.append(self._ttl_seconds)
-            attempt(lambda client: _SET_IF_NEWER(client, keys=keys, args=args))
+            if attempt(lambda client: _SET_IF_NEWER(client, keys=keys, args=args)) is UNAVAILABLE:
+                outdated(keys[::2])

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+import redis
 from django_redis import get_redis_connection
 
 from servicekit.breaker import Breaker
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, attempt
+from servicekit.caching.redis import UNAVAILABLE, attempt, forget_outdated
 from servicekit.caching.versioned import Versioned, VersionedCache
 
 
@@ -177,3 +178,27 @@ class TestGenerationalCache:
             self.OLD,
             self.NEW,
         ]
+
+
+class TestAWriteThatRedisMissed:
+    @pytest.mark.usefixtures("without_redis")
+    def test_is_made_good_when_redis_is_back(self, settings):
+        # Redis holds what was true before; we learn of a change while it is away.
+        cache = VersionedCache("test-missed", ttl_seconds=60)
+        identity = uuid4()
+        there = redis.Redis.from_url(os.environ["CACHE_URL"], protocol=2)
+        there.set(f"test-missed:{identity}", b"old", ex=60)
+        there.set(f"test-missed:{identity}:version", b"1", ex=60)
+
+        cache.set_if_newer([(identity, Versioned(2, b"new"))])
+        settings.CACHES = {
+            "default": {**settings.CACHES["default"], "LOCATION": os.environ["CACHE_URL"]}
+        }
+        deadline = time.monotonic() + 5
+        while there.get(f"test-missed:{identity}") and time.monotonic() < deadline:
+            time.sleep(0.05)
+            forget_outdated()
+
+        assert there.get(f"test-missed:{identity}") is None
+        there.delete(f"test-missed:{identity}:version")
+        there.close()
