@@ -17,6 +17,8 @@ from servicekit.contracts.commands import AcceptedOrder
 
 # What a write that Redis missed can cost: a list this old.
 LIST_TTL_SECONDS = 30
+# A copy is written before its order is safe. If we die in between, it must not stay for long.
+OFFERED_TTL_SECONDS = 20
 # Copies are deleted when their order is stored. This is for the worst backlog.
 ACCEPTED_TTL_SECONDS = 24 * 3600
 
@@ -33,17 +35,32 @@ def forget_lists(product_ids: Iterable[UUID]) -> None:
     _lists.drop(set(product_ids))
 
 
-def remember_accepted(orders: Sequence[AcceptedOrder]) -> bool:
-    """Keep copies of orders that are not stored yet; return whether they are there for sure."""
+def offer_copies(orders: Sequence[AcceptedOrder]) -> bool:
+    """Make orders visible that are about to be accepted; return whether they are for sure."""
 
-    def remember(client: Any) -> None:
+    def offer(client: Any) -> None:
         with client.pipeline(transaction=False) as pipeline:
             for order in orders:
                 copy = msgspec.json.encode(OrderDetail.of(order))
-                pipeline.set(f"order:{order.id}", copy, ex=ACCEPTED_TTL_SECONDS)
+                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS)
             pipeline.execute()
 
-    return attempt(remember) is not UNAVAILABLE
+    return attempt(offer) is not UNAVAILABLE
+
+
+def keep_copies(orders: Sequence[AcceptedOrder]) -> bool:
+    """Keep the copies of orders that are safe now, until they are stored; return whether it worked.
+
+    A copy that is gone, because its order is stored already, does not come back.
+    """
+
+    def keep(client: Any) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for order in orders:
+                pipeline.expire(f"order:{order.id}", ACCEPTED_TTL_SECONDS)
+            pipeline.execute()
+
+    return attempt(keep) is not UNAVAILABLE
 
 
 def forget_accepted(order_ids: Iterable[UUID]) -> None:

@@ -139,14 +139,14 @@ class _DurableIntake:
         """
         # So that `GET /orders/{id}` finds them before a worker has stored them. Written first,
         # because the worker that stores them drops the copies, and may be faster than we are.
-        are_visible = cache.remember_accepted(orders)
+        are_visible = cache.offer_copies(orders)
         try:
             self._hand_over(orders)
         except PublishingFailed as error:
             self._store(orders, maybe_published=error.maybe_published)
             return
         failpoint("orders.intake.after_confirm")
-        if not are_visible:
+        if not (are_visible and cache.keep_copies(orders)):
             # Then the database has to know them now. The worker will find them stored.
             self._store_if_possible(orders)
 

@@ -205,7 +205,7 @@ class TestGetOrder:
 
     def test_tells_one_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
-        cache.remember_accepted([accepted])
+        cache.offer_copies([accepted])
 
         answer = client.get(f"/orders/{accepted.id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
@@ -214,7 +214,7 @@ class TestGetOrder:
         accepted = accepted_order()
         services.place_orders([accepted])
         Order.objects.update(status=Order.Status.REJECTED, settled_at=timezone.now())
-        cache.remember_accepted([accepted])
+        cache.offer_copies([accepted])
 
         assert client.get(f"/orders/{accepted.id}").json()["status"] == "REJECTED"
 

@@ -83,7 +83,7 @@ class TestPlaceOrders:
 
     def test_forgets_the_copy_that_bridged_the_time_until_now(self, accepted_order):
         order = accepted_order()
-        cache.remember_accepted([order])
+        cache.offer_copies([order])
         services.place_orders([order])
 
         assert cache.get_accepted(order.id) is None
