@@ -176,6 +176,9 @@ class Stack:
     def is_up(self) -> bool:
         """Tell whether every process runs and does its work."""
         states = self._supervisor.states()
+        if not states:
+            # Before asking what should run: the servers may not even be installed yet.
+            return False
         return all(
             name in states and states[name].state == "RUNNING" and program.is_ready()
             for name, program in self._programs().items()
