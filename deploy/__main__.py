@@ -6,8 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from deploy.choice import choose
 from deploy.console import Progress, TerminalProgress
-from deploy.engine import ADDRESSES, Engine, choose
+from deploy.engine import ADDRESSES, Engine
 from deploy.failure import DeployFailure
 from deploy.settings import DEFAULTS, ENV_FILE, load, write_env_file
 
