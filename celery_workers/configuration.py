@@ -18,6 +18,8 @@ def celery_settings(*, queue: str) -> dict[str, Any]:
     return {
         "broker_url": settings.BROKER_URL,
         "broker_heartbeat": 30,
+        # Looks every 2 s, which is also when an idle worker notices that it is asked to stop.
+        "broker_heartbeat_checkrate": 15,
         # By default the worker would give up and exit after 100 attempts.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
