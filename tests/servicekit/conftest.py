@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from servicekit.messaging.publisher import ConfirmingPublisher
 from tests.servicekit import private_broker
 from tests.servicekit.private_broker import Line, VirtualHost
 
@@ -18,3 +19,10 @@ def broker() -> Iterator[VirtualHost]:
 def line(broker: VirtualHost) -> Iterator[tuple[Line, str]]:
     with private_broker.line_to(broker) as line:
         yield line
+
+
+@pytest.fixture
+def publisher(broker: VirtualHost) -> Iterator[ConfirmingPublisher]:
+    made = ConfirmingPublisher(broker.url)
+    yield made
+    made.close()

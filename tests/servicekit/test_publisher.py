@@ -39,13 +39,6 @@ def full_queue(broker) -> Iterator[str]:
 
 
 @pytest.fixture
-def publisher(broker) -> Iterator[ConfirmingPublisher]:
-    made = ConfirmingPublisher(broker.url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def publisher_on_the_line(line) -> Iterator[ConfirmingPublisher]:
     _, url = line
     made = ConfirmingPublisher(url, connect_timeout=0.5, confirm_timeout=0.3)

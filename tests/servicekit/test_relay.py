@@ -45,13 +45,6 @@ def subscriber(broker) -> Iterator[str]:
     broker.delete_queue(name)
 
 
-@pytest.fixture
-def publisher(broker) -> Iterator[ConfirmingPublisher]:
-    made = ConfirmingPublisher(broker.url)
-    yield made
-    made.close()
-
-
 def received(broker, subscriber: str, *, count: int) -> list[int]:
     messages = broker.take(subscriber, count=count)
     return [msgspec.json.decode(message.body)["orderId"] for message in messages]
