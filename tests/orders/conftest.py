@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from django.test import Client
 
-from orders_project.orders import intake
+from orders_project.orders import idempotent_intake, intake
 from orders_project.orders.group_commit import GroupCommit
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
@@ -48,7 +48,10 @@ class FakeProductService:
             def log_message(self, *_arguments: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/products"
@@ -109,15 +112,21 @@ def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable
 
     def through(url: str) -> None:
         settings.BROKER_URL = url
-        durable = intake.DurableIntake()
+        plain, keyed = intake.DurableIntake(), intake.DurableIntake()
+        storing = idempotent_intake._StoringIntake(keyed)
 
-        def commit(orders: Sequence[AcceptedOrder]) -> None:
-            with on_its_way:
-                durable.commit(orders)
+        def commits(
+            commit: Callable[[Sequence[AcceptedOrder]], None],
+        ) -> GroupCommit[AcceptedOrder]:
+            def commit_alone(orders: Sequence[AcceptedOrder]) -> None:
+                with on_its_way:
+                    commit(orders)
 
-        commits = GroupCommit(commit, deadline_seconds=intake.DEADLINE_SECONDS)
-        monkeypatch.setattr(intake, "_commits", commits)
-        made.append(durable)
+            return GroupCommit(commit_alone, deadline_seconds=intake.DEADLINE_SECONDS)
+
+        monkeypatch.setattr(intake, "_commits", commits(plain.commit))
+        monkeypatch.setattr(idempotent_intake, "_commits", commits(storing.commit))
+        made.extend([plain, keyed])
 
     yield through
     with on_its_way:
