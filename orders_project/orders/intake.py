@@ -12,9 +12,10 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections
 from psycopg_pool import PoolTimeout
 
-from orders_project.orders import cache, catalog, product_service, services
+from orders_project.orders import cache, catalog, origins, product_service, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 from orders_project.orders.product_service import ProductServiceUnavailable
+from servicekit import metrics, origin
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.contracts.fields import MAX_INT64
@@ -87,6 +88,7 @@ def accept(*, product_id: UUID, quantity: int) -> AcceptedOrder:
         quantity=quantity,
         total_price=total_price,
         created_at=now_in_milliseconds(),
+        **origin.headers(),
     )
     try:
         _commits.submit(order)
@@ -94,6 +96,7 @@ def accept(*, product_id: UUID, quantity: int) -> AcceptedOrder:
         raise UnableToAccept("it could not be stored.") from error
     except OutcomeUnknown as error:
         raise AcceptanceUnknown(order.id) from error
+    logger.debug("accepted an order", extra={"order_id": str(order.id)})
     return order
 
 
@@ -177,7 +180,9 @@ class _DurableIntake:
     def _store(self, orders: Sequence[AcceptedOrder], *, maybe_published: bool) -> None:
         try:
             close_old_connections()
-            services.place_orders(orders)
+            with origins.of_orders(orders):
+                services.place_orders(orders)
+            metrics.INTAKE_FALLBACK.inc(len(orders))
         except (DatabaseError, InterfaceError) as error:
             # Neither a refusal nor a doubt may leave an order to be seen that is not stored.
             cache.forget_accepted(order.id for order in orders)

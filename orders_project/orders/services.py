@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from orders_project.orders import cache, catalog
 from orders_project.orders.models import Order
 from orders_project.orders.representation import announce
+from servicekit import metrics
 from servicekit.contracts.commands import AcceptedOrder
 from servicekit.contracts.events import (
     ProductCreated,
@@ -72,6 +73,8 @@ def settle_orders(outcomes: Sequence[StockReserved | StockRejected]) -> list[Unp
         Order.objects.settle(settled)
         failpoint("orders.settle.before_commit")
     failpoint("orders.settle.after_commit")
+    for order in settled:
+        metrics.ORDERS_SETTLED.labels(order.status).inc()
     # Also of those that were settled before: if we died here the last time, this is when the
     # cache hears of it.
     cache.forget_lists(order.product_id for order in orders.values())

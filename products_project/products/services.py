@@ -10,6 +10,7 @@ from products_project.products import cache
 from products_project.products.models import Product, Reservation, StockMovement
 from products_project.products.representation import announce
 from products_project.products.selectors import ProductNotFound
+from servicekit import metrics
 from servicekit.contracts.events import (
     Event,
     OrderCreated,
@@ -76,6 +77,8 @@ def reserve_stock(orders: Sequence[OrderCreated]) -> list[Unprocessable]:
         batch.decide_all(orders)
         failpoint("products.reserve.before_commit")
     failpoint("products.reserve.after_commit")
+    for reason in batch.refusals:
+        metrics.STOCK_REFUSALS.labels(reason).inc()
     # All of them, not only those that changed now: if we died here the last time, this is when the
     # cache hears of it.
     cache.store(batch.products)
@@ -96,6 +99,11 @@ class _Decisions:
     def products(self) -> list[Product]:
         """The products that were asked for and exist, as they are now."""
         return list(self._stock.values())
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why orders that were decided now got no stock, one reason each."""
+        return [r.reason for r in self._new if r.outcome == Reservation.Outcome.REJECTED]
 
     def _changed_products(self) -> list[Product]:
         """Return the products that units were taken from."""
