@@ -12,6 +12,8 @@ import environ
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from servicekit import logs
+
 # Before anything of Django is subclassed: `ModelAdmin[Product]` is no syntax of Django's own.
 django_stubs_ext.monkeypatch()
 
@@ -52,6 +54,9 @@ COMMON_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First: whatever answers, and whatever is logged meanwhile, has the ids of its request.
+    "servicekit.http.identity.Identity",
+    "servicekit.http.measuring.Measuring",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -152,18 +157,6 @@ def database(url_variable: str) -> dict[str, Any]:
     return settings
 
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"()": "servicekit.logs.OneLineFormatter"},
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {
-        # Says every 4xx again, which its caller has been told.
-        "django.request": {"level": "ERROR"},
-        # A pool without a server repeats itself every second; the requests that fail say it too.
-        "psycopg.pool": {"level": "ERROR"},
-    },
-}
+LOGGING = logs.configuration(
+    level=env.str("LOG_LEVEL", default="INFO"), log_format=env.str("LOG_FORMAT", default="text")
+)

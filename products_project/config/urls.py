@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 
-from servicekit.http import health, problems
+from servicekit.http import exposition, health, problems
 
 admin.site.site_header = admin.site.site_title = "Product-Service"
 admin.site.index_title = "Products and stock"
@@ -11,8 +11,15 @@ admin.site.index_title = "Products and stock"
 urlpatterns = [
     path("", include("products_project.products.api.urls")),
     path("admin/", admin.site.urls),
+    path("metrics", exposition.metrics),
     path("health/live", health.live),
-    path("health/ready", health.ready({"database": health.database_is_up})),
+    path(
+        "health/ready",
+        health.ready(
+            {"database": health.database_is_up, "redis": health.redis_is_up},
+            works_with=lambda up: "database" in up,
+        ),
+    ),
     # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.
     re_path(r"", problems.route_not_found),
 ]

@@ -14,6 +14,8 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from servicekit.http.measuring import method_of, problem_counter, route_of
+
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
@@ -105,12 +107,17 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     return problem(error.status_code, code, str(error.detail))
 
 
+def _count(context: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    if request := context.get("request"):
+        problem_counter(method_of(request), route_of(request), document["code"]).inc()
+
+
 def exception_handler(
     translations: Mapping[type[Exception], Translation],
 ) -> Callable[[Exception, dict[str, Any]], Response | None]:
     """Return a DRF exception handler that also knows a service's own errors."""
 
-    def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
+    def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         headers = {}
         if translation := translations.get(type(error)):
             document = problem(
@@ -129,6 +136,7 @@ def exception_handler(
             headers["Retry-After"] = RETRY_AFTER_SECONDS
         else:
             return None  # Django logs it and calls `server_error` below
+        _count(context, document)
         return Response(
             document, status=document["status"], headers=headers, content_type=CONTENT_TYPE
         )

@@ -1,7 +1,7 @@
 """What the tests of the order service share: a product service to ask, a broker of their own."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
@@ -37,13 +37,18 @@ class FakeProductService:
         self.products: dict[UUID, dict[str, object]] = {}
         self.versions: dict[UUID, int] = {}
         self.asked: list[UUID] = []
+        self.headers: list[Mapping[str, str]] = []
         self.is_broken = False
         self.answer_instead: bytes | None = None
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                fake._answer(self)
+                if self.path == "/health/live":
+                    self.send_response(500 if fake.is_broken else 200)
+                    self.end_headers()
+                else:
+                    fake._answer(self)
 
             def log_message(self, *_arguments: object) -> None:
                 pass
@@ -76,6 +81,7 @@ class FakeProductService:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         product_id = UUID(handler.path.rsplit("/", 1)[1])
         self.asked.append(product_id)
+        self.headers.append(handler.headers)
         if self.is_broken:
             status, body = 500, b"<h1>Server Error</h1>"
         elif self.answer_instead is not None:

@@ -17,6 +17,7 @@ from servicekit.breaker import Breaker
 from servicekit.contracts.commands import PersistOrders
 from servicekit.contracts.events import StockReserved
 from servicekit.outbox.models import OutgoingEvent
+from servicekit.timestamps import rfc3339
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -182,8 +183,11 @@ class TestTheSameOrderFromFiftyAtOnce:
         }
         messages = broker_with_queue.take_all(PersistOrders.queue)
         commands = [PersistOrders.parse(msgspec.json.decode(m.body)[1]) for m in messages]
-        [accepted] = {one for command in commands for one in command.orders}
-        assert str(accepted.id) == answers[0].json()["id"]
+        [accepted] = {
+            (str(one.id), rfc3339(one.created_at)) for command in commands for one in command.orders
+        }
+        answer = answers[0].json()
+        assert accepted == (answer["id"], answer["createdAt"])
 
 
 class TestAnAttemptThatFailed:
