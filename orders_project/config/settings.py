@@ -15,6 +15,25 @@ REST_FRAMEWORK = {
 # Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 
+# What the pages of this service say of it, and where the other one is on the same host.
+SERVICE = {
+    "name": "Order-Service",
+    "description": "Accepts orders, loses none, and tells what became of each.",
+    "port": 3002,
+    "peer": {"name": "Product-Service", "port": 3001},
+    "links": {
+        "productId": ("there", "/products/"),
+        "orderId": ("here", "/orders/"),
+    },
+}
+SPECTACULAR_SETTINGS = common.spectacular(
+    title="Order-Service",
+    description="Accepts orders, loses none, and tells what became of each.",
+    tags={"orders": "Orders, from accepted to final."},
+    live="The process runs.",
+    ready="Orders can be accepted: by way of the broker or of the database.",
+)
+
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"

@@ -10,6 +10,7 @@ admin.site.index_title = "Orders"
 
 urlpatterns = [
     path("", include("orders_project.orders.api.urls")),
+    path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
     path("health/live", health.live),
     # Orders are accepted while the database or the broker takes them: either is enough.

@@ -1,22 +1,36 @@
 """An order as the outside sees it, in answers, caches and events."""
 
+from typing import Annotated
+
 import msgspec
 
 from orders_project.orders.models import Order
 from servicekit.contracts.commands import AcceptedOrder
 from servicekit.contracts.events import OrderCreated
+from servicekit.contracts.fields import Money, Quantity, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
 
 
 class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of every answer about an order."""
 
-    id: str
-    product_id: str
-    quantity: int
-    total_price: int
-    status: str
-    created_at: str
+    id: UUIDText
+    product_id: UUIDText
+    quantity: Annotated[Quantity, msgspec.Meta(examples=[3])]
+    total_price: Annotated[
+        Money,
+        msgspec.Meta(
+            description="Quantity times price, of the moment of the order.", examples=[570_000]
+        ),
+    ]
+    status: Annotated[
+        str,
+        msgspec.Meta(
+            description="PENDING until its stock is decided.",
+            extra_json_schema={"enum": Order.Status.values},
+        ),
+    ]
+    created_at: Timestamp
 
     @classmethod
     def of(cls, order: Order | AcceptedOrder) -> "OrderDetail":

@@ -12,6 +12,25 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
 }
 
+# What the pages of this service say of it, and where the other one is on the same host.
+SERVICE = {
+    "name": "Product-Service",
+    "description": "Creates products, keeps their stock, and gives each order its units or refuses it.",
+    "port": 3001,
+    "peer": {"name": "Order-Service", "port": 3002},
+    "links": {
+        "orderId": ("there", "/orders/"),
+        "productId": ("here", "/products/"),
+    },
+}
+SPECTACULAR_SETTINGS = common.spectacular(
+    title="Product-Service",
+    description="Creates products, keeps their stock, and gives each order its units or refuses it.",
+    tags={"products": "Products, with their price and their stock."},
+    live="The process runs.",
+    ready="The database answers.",
+)
+
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"

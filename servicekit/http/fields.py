@@ -5,7 +5,7 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from rest_framework import serializers
@@ -60,6 +60,9 @@ class StrictUUIDField(serializers.UUIDField):
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Takes the fields it declares and no others: a misspelt field is an error, not a no-op."""
+
+    #: What its JSON Schema says beyond the fields, where `validate` asks for more.
+    schema_members: ClassVar[dict[str, Any]] = {}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the values.

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from orders_project.orders import cache, intake, selectors
-from orders_project.orders.api import serializers
+from orders_project.orders.api import documentation, serializers
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.generational import RenderedPage
@@ -31,6 +31,7 @@ class OrderViewSet(GenericViewSet[Order]):
     serializer_class = serializers.NewOrder
     lookup_value_regex = UUID_PATTERN
 
+    @documentation.list_orders
     def list(self, request: Request) -> Response:
         """Orders of a product, newest first: `productId`; `limit`, `cursor`, `status` if wanted."""
         product_id = self._product_id(request)
@@ -52,6 +53,7 @@ class OrderViewSet(GenericViewSet[Order]):
 
         return Response(Rendered(page.body), headers=link_header(request, page.next_cursor))
 
+    @documentation.place_order
     def create(self, request: Request) -> Response:
         """Accept an order. It is final moments later, under the id we return."""
         body = serializers.NewOrder(data=request.data)
@@ -65,6 +67,7 @@ class OrderViewSet(GenericViewSet[Order]):
             headers={"Location": self.reverse_action("detail", [order.id])},
         )
 
+    @documentation.get_order
     def retrieve(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
         """Return one order; one that was just accepted is found at once."""
         order = selectors.get_rendered_order(UUID(pk))

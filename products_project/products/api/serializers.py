@@ -19,6 +19,8 @@ class NewProduct(StrictSerializer):
 class ProductChanges(StrictSerializer):
     """What is to be changed; what is left out stays as it is. Stock changes by movements only."""
 
+    schema_members = {"minProperties": 1}
+
     name = StrictStringField(max_length=255, required=False)
     price = StrictIntegerField(min_value=1, max_value=MAX_JSON_INTEGER, required=False)
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from products_project.products import cache, selectors, services
-from products_project.products.api import serializers
+from products_project.products.api import documentation, serializers
 from products_project.products.models import Product
 from products_project.products.representation import ProductDetail
 from servicekit.http.conditional import etag_of, is_known, tagged_answer, wants_plain_json
@@ -40,6 +40,7 @@ class ProductViewSet(GenericViewSet[Product]):
                 return tagged_answer(request, cached.value, etag_of(cached.version))
         return super().dispatch(request, *args, **kwargs)
 
+    @documentation.list_products
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
         page_request = PageRequest.of(request.query_params)
@@ -57,6 +58,7 @@ class ProductViewSet(GenericViewSet[Product]):
             headers=link_header(request, next_cursor),
         )
 
+    @documentation.create_product
     def create(self, request: Request) -> Response:
         """Create a product."""
         body = serializers.NewProduct(data=request.data)
@@ -73,6 +75,7 @@ class ProductViewSet(GenericViewSet[Product]):
             },
         )
 
+    @documentation.get_product
     def retrieve(self, request: Request, pk: str) -> Response:
         """Return one product."""
         product = selectors.get_rendered_product(UUID(pk))
@@ -82,6 +85,7 @@ class ProductViewSet(GenericViewSet[Product]):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
         return Response(Rendered(product.value), headers=headers)
 
+    @documentation.change_product
     def partial_update(self, request: Request, pk: str) -> Response:
         """Change a product's name or price."""
         body = serializers.ProductChanges(data=request.data)
