@@ -18,7 +18,6 @@ PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 # What the pages of this service say of it, and where the other one is on the same host.
 SERVICE = {
     "name": "Order-Service",
-    "description": "Accepts orders, loses none, and tells what became of each.",
     "port": 3002,
     "peer": {"name": "Product-Service", "port": 3001},
     "links": {

@@ -15,7 +15,6 @@ REST_FRAMEWORK = {
 # What the pages of this service say of it, and where the other one is on the same host.
 SERVICE = {
     "name": "Product-Service",
-    "description": "Creates products, keeps their stock, and gives each order its units or refuses it.",
     "port": 3001,
     "peer": {"name": "Order-Service", "port": 3002},
     "links": {
@@ -25,7 +24,8 @@ SERVICE = {
 }
 SPECTACULAR_SETTINGS = common.spectacular(
     title="Product-Service",
-    description="Creates products, keeps their stock, and gives each order its units or refuses it.",
+    description="Creates products, keeps their stock, and gives each order its units or"
+    " refuses it.",
     tags={"products": "Products, with their price and their stock."},
     live="The process runs.",
     ready="The database answers.",

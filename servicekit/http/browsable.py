@@ -27,6 +27,16 @@ from servicekit.http.json import JSONRenderer
 from servicekit.http.operations import Operation, Parameter, operation_of
 
 _WRITES = ("POST", "PATCH", "DELETE")
+_SHOWN_HEADERS = (
+    "Location",
+    "ETag",
+    "Link",
+    "Retry-After",
+    "Preference-Applied",
+    "Idempotency-Replayed",
+    "Allow",
+)
+_NO_SUCH_METHOD = HTTPStatus.METHOD_NOT_ALLOWED
 _JSON_TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>\s*:)?|(?P<word>[\w.+-]+)')
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -110,13 +120,15 @@ class BrowsableRenderer(BrowsableAPIRenderer):
     template = "servicekit/browsable.html"
 
     def get_context(
-        self, data: Any, accepted_media_type: str, renderer_context: Mapping[str, Any]
+        self,
+        data: Any,
+        accepted_media_type: str,  # noqa: ARG002 - DRF's signature
+        renderer_context: Mapping[str, Any],
     ) -> dict[str, Any]:
         """Return what the page shows."""
         view, request = renderer_context["view"], renderer_context["request"]
         response = renderer_context["response"]
         shown = operation_of(view, request.method) or operation_of(view, "POST")
-        # What is fixed by the framework is not a title to show for a page that is not there.
         forms = [] if response.status_code == HTTPStatus.NOT_FOUND else list(_forms(view, data))
         context = {
             **page_context(request),
@@ -127,11 +139,11 @@ class BrowsableRenderer(BrowsableAPIRenderer):
             "problem": data if response.status_code >= HTTPStatus.BAD_REQUEST else None,
             "headers": {
                 name: response[name]
-                for name in ("Location", "ETag", "Link", "Retry-After", "Allow")
-                if name in response
+                for name in _SHOWN_HEADERS
+                if name in response and (name != "Allow" or response.status_code == _NO_SUCH_METHOD)
             },
             "next_page": _next_page(response),
-            "title": shown.title if shown else view.get_view_name(),
+            "title": shown.title if shown else settings.SERVICE["name"],
             "description": described(_description(view, request.method)),
             "query": _query(view, request),
             "forms": forms,
@@ -251,14 +263,16 @@ def _field_input(name: str, field_: serializers.Field[Any, Any, Any, Any], **fil
 def _forms(view: Any, data: Any) -> Iterator[Form]:
     """Yield a form for each thing that can be done here, and on the pages just below."""
     for method in _WRITES:
-        if operation := operation_of(view, method):
-            handler = view.action_map[method.lower()]
-            yield _form(view, operation, method, view.request.path, getattr(view, handler), data)
+        if operation_of(view, method):
+            handler = getattr(view, view.action_map[method.lower()])
+            yield _form(
+                view=view, method=method, address=view.request.path, handler=handler, data=data
+            )
     for action, address in _actions_below(view):
-        for method, handler in action.mapping.items():
-            operation = getattr(getattr(view, handler), "operation", None)
-            if operation and method.upper() in _WRITES:
-                yield _form(view, operation, method.upper(), address, getattr(view, handler), data)
+        for lower, name in action.mapping.items():
+            method, handler = lower.upper(), getattr(view, name)
+            if hasattr(handler, "operation") and method in _WRITES:
+                yield _form(view=view, method=method, address=address, handler=handler, data=data)
 
 
 def _pages(view: Any) -> Iterator[Link]:
@@ -279,9 +293,8 @@ def _actions_below(view: Any) -> Iterator[tuple[Any, str]]:
                 continue
 
 
-def _form(
-    view: Any, operation: Operation, method: str, address: str, handler: Any, data: Any
-) -> Form:
+def _form(*, view: Any, method: str, address: str, handler: Any, data: Any) -> Form:
+    operation: Operation = handler.operation
     present = _present(data) if method == "PATCH" else {}
     inputs, body = [], {}
     for name, each in operation.takes().fields.items() if operation.takes else ():

@@ -25,7 +25,7 @@ class ServiceRoot(APIRootView):
 
     @Operation(
         id="getRoot",
-        title="List what there is",
+        title="Get the addresses of everything",
         answers={200: Answer(dict[str, str], "The addresses of everything, by name.")},
         needs_database=False,
     )
