@@ -157,7 +157,6 @@ def spectacular(
         ],
         "SERVE_INCLUDE_SCHEMA": False,
         "COMPONENT_SPLIT_PATCH": False,
-        "SORT_OPERATIONS": False,
         "POSTPROCESSING_HOOKS": [],
         "SWAGGER_UI_DIST": "SIDECAR",
         "APPEND_PATHS": {

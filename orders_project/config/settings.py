@@ -1,6 +1,7 @@
 """The order service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "orders_project.orders"]
@@ -16,15 +17,14 @@ REST_FRAMEWORK = {
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 
 # What the pages of this service say of it, and where the other one is on the same host.
-SERVICE = {
-    "name": "Order-Service",
-    "port": 3002,
-    "peer": {"name": "Product-Service", "port": 3001},
-    "links": {
-        "productId": ("there", "/products/"),
-        "orderId": ("here", "/orders/"),
-    },
-}
+SERVICE = Service(
+    name="Order-Service",
+    port=3002,
+    peer_name="Product-Service",
+    peer_port=3001,
+    pages={"orderId": "/orders/"},
+    pages_of_peer={"productId": "/products/"},
+)
 SPECTACULAR_SETTINGS = common.spectacular(
     title="Order-Service",
     description="Accepts orders, loses none, and tells what became of each.",

@@ -1,6 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
@@ -13,15 +14,14 @@ REST_FRAMEWORK = {
 }
 
 # What the pages of this service say of it, and where the other one is on the same host.
-SERVICE = {
-    "name": "Product-Service",
-    "port": 3001,
-    "peer": {"name": "Order-Service", "port": 3002},
-    "links": {
-        "orderId": ("there", "/orders/"),
-        "productId": ("here", "/products/"),
-    },
-}
+SERVICE = Service(
+    name="Product-Service",
+    port=3001,
+    peer_name="Order-Service",
+    peer_port=3002,
+    pages={"productId": "/products/"},
+    pages_of_peer={"orderId": "/orders/"},
+)
 SPECTACULAR_SETTINGS = common.spectacular(
     title="Product-Service",
     description="Creates products, keeps their stock, and gives each order its units or"

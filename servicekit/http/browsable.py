@@ -122,10 +122,11 @@ class BrowsableRenderer(BrowsableAPIRenderer):
     def get_context(
         self,
         data: Any,
-        accepted_media_type: str,  # noqa: ARG002 - DRF's signature
-        renderer_context: Mapping[str, Any],
+        accepted_media_type: str | None,  # noqa: ARG002 - DRF's signature
+        renderer_context: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """Return what the page shows."""
+        assert renderer_context is not None  # noqa: S101 - DRF always gives it
         view, request = renderer_context["view"], renderer_context["request"]
         response = renderer_context["response"]
         shown = operation_of(view, request.method) or operation_of(view, "POST")
@@ -143,7 +144,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
                 if name in response and (name != "Allow" or response.status_code == _NO_SUCH_METHOD)
             },
             "next_page": _next_page(response),
-            "title": shown.title if shown else settings.SERVICE["name"],
+            "title": shown.title if shown else settings.SERVICE.name,
             "description": described(_description(view, request.method)),
             "query": _query(view, request),
             "forms": forms,
@@ -167,7 +168,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
         response = renderer_context["response"]
         if response.status_code == HTTPStatus.NOT_MODIFIED:
             return b""
-        context = self.get_context(data, accepted_media_type or "", renderer_context)
+        context = self.get_context(data, accepted_media_type, renderer_context)
         page = loader.get_template(self.template).render(context, renderer_context["request"])
         # The tag is that of the JSON. A browser that came back with it would be shown an old page.
         del response["ETag"]
@@ -212,11 +213,11 @@ def _links(renderer_context: Mapping[str, Any], peer: Link | None) -> dict[str, 
     links = {}
     if getattr(view, "action", None) in ("list", "create"):
         links["id"] = view.reverse_action("list") + "/"
-    for key, (owner, path) in settings.SERVICE["links"].items():
-        if owner == "here":
-            links[key] = path
-        elif peer:
-            links[key] = peer.address + path
+    links.update(settings.SERVICE.pages)
+    if peer:
+        links |= {
+            key: f"{peer.address}{path}" for key, path in settings.SERVICE.pages_of_peer.items()
+        }
     return links
 
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.template import loader
+
+from servicekit.service import Service
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,11 @@ def page_context(request: HttpRequest) -> dict[str, Any]:
 def _peer(request: HttpRequest) -> Link | None:
     # Where the other service is for a browser, nobody has told us; on the standard ports it is
     # beside us.
-    service = settings.SERVICE
-    address = urlsplit(f"//{request.META.get('HTTP_HOST', '')}")
-    if str(service["port"]) != address.netloc.rpartition(":")[2]:
+    service: Service = settings.SERVICE
+    host, _, port = request.META.get("HTTP_HOST", "").rpartition(":")
+    if port != str(service.port):
         return None
-    host = address.netloc.rpartition(":")[0]
-    peer = service["peer"]
-    return Link(peer["name"], f"{request.scheme}://{host}:{peer['port']}")
+    return Link(service.peer_name, f"{request.scheme}://{host}:{service.peer_port}")
 
 
 def problem_page(request: HttpRequest, document: dict[str, Any]) -> str:

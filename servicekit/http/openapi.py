@@ -118,7 +118,7 @@ class AutoSchema(openapi.AutoSchema):
         return super().get_tags() or ["operation"]
 
     def _resolve_path_parameters(self, variables: list[str]) -> list[Schema]:
-        parameters: list[Schema] = super()._resolve_path_parameters(variables)
+        parameters: list[Schema] = super()._resolve_path_parameters(variables)  # type: ignore[no-untyped-call]  # spectacular has no types here
         for each in parameters:
             each["schema"] = {"type": "string", "format": "uuid"}  # all our ids are, see `routes`
         return parameters
@@ -149,7 +149,7 @@ class AutoSchema(openapi.AutoSchema):
         return None
 
     def _get_request_body(self, direction: Any = "request") -> Schema | None:
-        body: Schema | None = super()._get_request_body(direction)
+        body: Schema | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # nor here
         if body is None:
             return None
         body["required"] = True

@@ -72,7 +72,7 @@ class Operation:
 
     def __call__(self, method: Method) -> Method:
         """Document the view method and return it, unchanged in what it does."""
-        method.operation = self  # type: ignore[attr-defined] - read by `operation_of`
+        method.operation = self  # type: ignore[attr-defined]  # `operation_of` finds it here
         return method
 
 
