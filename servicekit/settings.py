@@ -156,6 +156,7 @@ def spectacular(
             {"name": "operation", "description": "For those who run the service."},
         ],
         "SERVE_INCLUDE_SCHEMA": False,
+        "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
         "COMPONENT_SPLIT_PATCH": False,
         "POSTPROCESSING_HOOKS": [],
         "SWAGGER_UI_DIST": "SIDECAR",

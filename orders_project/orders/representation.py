@@ -6,9 +6,27 @@ import msgspec
 
 from orders_project.orders.models import Order
 from servicekit.contracts.commands import AcceptedOrder
-from servicekit.contracts.events import OrderCreated
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.contracts.fields import Money, Quantity, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
+
+Status = Annotated[
+    str,
+    msgspec.Meta(
+        description="PENDING until its stock is decided.",
+        extra_json_schema={"enum": Order.Status.values},
+    ),
+]
+TIMELINE_STEPS = [
+    "accepted",
+    "stored",
+    "announced",
+    "reserved",
+    "rejected",
+    "settled",
+    "cancelled",
+    "released",
+]
 
 
 class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -23,13 +41,7 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             description="Quantity times price, of the moment of the order.", examples=[570_000]
         ),
     ]
-    status: Annotated[
-        str,
-        msgspec.Meta(
-            description="PENDING until its stock is decided.",
-            extra_json_schema={"enum": Order.Status.values},
-        ),
-    ]
+    status: Status
     created_at: Timestamp
 
     @classmethod
@@ -45,6 +57,22 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
+class TimelineStepDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A step of an order's timeline: its time, and the milliseconds since the step before."""
+
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"enum": TIMELINE_STEPS})]
+    at: Timestamp
+    since_previous_ms: int | None
+
+
+class TimelineDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What has happened to an order so far."""
+
+    order_id: UUIDText
+    status: Status
+    steps: list[TimelineStepDetail]
+
+
 def announce(order: Order | AcceptedOrder) -> OrderCreated:
     """Return the event that announces an order."""
     return OrderCreated(
@@ -53,4 +81,14 @@ def announce(order: Order | AcceptedOrder) -> OrderCreated:
         quantity=order.quantity,
         total_price=order.total_price,
         created_at=rfc3339(order.created_at),
+    )
+
+
+def announce_cancellation(order: Order) -> OrderCancelled:
+    """Return the event that tells that an order is cancelled."""
+    return OrderCancelled(
+        order_id=str(order.id),
+        product_id=order.product_id,
+        quantity=order.quantity,
+        cancelled_at=rfc3339(order.cancelled_at) if order.cancelled_at else None,
     )

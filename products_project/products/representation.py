@@ -4,12 +4,12 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from products_project.products.models import Product
-from servicekit.contracts.events import ProductCreated, ProductUpdated
+from products_project.products.models import Product, StockMovement
+from servicekit.contracts.events import ProductArchived, ProductCreated, ProductUpdated
 from servicekit.contracts.fields import Money, Stock, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
 
-AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated)
+AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated, ProductArchived)
 
 
 class ProductDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -33,6 +33,33 @@ class ProductDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             price=product.price,
             qty=product.qty,
             created_at=rfc3339(product.created_at),
+        )
+
+
+class StockMovementDetail(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
+):
+    """One change of a product's stock; `orderId` where an order or its cancellation caused it."""
+
+    id: Annotated[int, msgspec.Meta(ge=1)]
+    product_id: UUIDText
+    delta: Annotated[int, msgspec.Meta(description="Units added; below 0: taken.", examples=[-3])]
+    reason: Annotated[str, msgspec.Meta(extra_json_schema={"enum": StockMovement.Reason.values})]
+    qty_after: Annotated[Stock, msgspec.Meta(description="Units in stock after it.")]
+    created_at: Timestamp
+    order_id: str = ""
+
+    @classmethod
+    def of(cls, movement: StockMovement) -> "StockMovementDetail":
+        """Represent a movement."""
+        return cls(
+            id=movement.id,
+            product_id=str(movement.product_id),
+            delta=movement.delta,
+            reason=movement.reason,
+            qty_after=movement.qty_after,
+            created_at=rfc3339(movement.created_at),
+            order_id=movement.order_id,
         )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import path
-from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer2
 from drf_spectacular.views import SpectacularAPIView
@@ -14,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from servicekit.http.html import page_context
+from servicekit.http.problems import reading_only
 
 
 @cache
@@ -33,7 +33,7 @@ class Schema(SpectacularAPIView):
         return Response(_document())
 
 
-@require_safe
+@reading_only
 def docs(request: HttpRequest) -> HttpResponse:
     """Show Swagger UI, from our own static files."""
     return render(request, "servicekit/docs.html", page_context(request))

@@ -152,7 +152,7 @@ class AutoSchema(openapi.AutoSchema):
         body: Schema | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # nor here
         if body is None:
             return None
-        body["required"] = True
+        body["required"] = self._documented.is_body_required
         if self._documented.example:
             for media_type in body["content"].values():
                 media_type["example"] = dict(self._documented.example)
@@ -244,6 +244,6 @@ class AutoSchema(openapi.AutoSchema):
 def _header(described: Header) -> Schema:
     return {
         "description": described.description,
-        "required": described.required,
+        "required": described.is_always_there,
         "schema": described.schema,
     }

@@ -18,6 +18,8 @@ class StrictSerializerExtension(OpenApiSerializerExtension):
         schema: dict[str, Any] = auto_schema._map_serializer(  # noqa: SLF001 - as spectacular's guide does
             self.target, direction, bypass_extensions=True
         )
+        for each in schema.get("properties", {}).values():
+            each.pop("x-spec-enum-id", None)  # for spectacular's own naming of enums, which is off
         return {**schema, "additionalProperties": False, **self.target.schema_members}
 
 

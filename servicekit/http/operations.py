@@ -27,12 +27,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Header:
-    """A header of an answer; `required` if each such answer has it."""
+    """A header of an answer; on each such answer or on some."""
 
     name: str
     description: str
     schema: Schema = field(default_factory=lambda: {"type": "string"})
-    required: bool = True
+    is_always_there: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Operation:
     title: str
     answers: Mapping[int, Answer]
     takes: type[StrictSerializer] | None = None
+    is_body_required: bool = True
     example: Mapping[str, Any] = field(default_factory=dict)
     parameters: Sequence[Parameter] = ()
     problems: Sequence[Problem] = ()
@@ -102,7 +103,7 @@ PAGE = (
     ),
     query(
         "cursor",
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]{21}[AQgw]$"},
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
         "Where the page begins: from the `Link` header of the page before.",
     ),
 )
@@ -114,6 +115,28 @@ IF_NONE_MATCH = header(
     "The `ETag` that the caller has; if it is still the present one, the answer is 304.",
 )
 
+IF_MATCH = header(
+    "If-Match",
+    {"type": "string", "examples": ['"1"']},
+    "The `ETag` that the caller has seen; if there is another one now, the answer is 412.",
+)
+
+_KEY = r"[!#-\[\]-~]{1,255}"
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    {
+        "type": "string",
+        "pattern": f'^(?:{_KEY}|"{_KEY}")$',
+        "examples": ['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+    },
+    "Made by the caller, new for each thing to be done: sent again with the same body, the request"
+    " is done once and answered alike.",
+)
+IDEMPOTENCY_PROBLEMS = (
+    Problem(400, "malformed_idempotency_key", "`Idempotency-Key` is not one."),
+    Problem(422, "idempotency_key_reused", "The key was sent before, with another body."),
+)
+
 LOCATION = Header("Location", "Where it is from now on.", {"type": "string", "format": "uri"})
 ETAG = Header(
     "ETag", "The version, for `If-None-Match`.", {"type": "string", "pattern": '^"[0-9]+"$'}
@@ -121,6 +144,6 @@ ETAG = Header(
 LINK = Header(
     "Link",
     'The next page, if there is one: `<address>; rel="next"` (RFC 8288).',
-    required=False,
+    is_always_there=False,
 )
 INVALID = Problem(400, "invalid", "Something is missing, unknown or out of bounds: see `errors`.")

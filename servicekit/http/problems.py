@@ -1,5 +1,6 @@
 """Errors as both services answer them: RFC 9457 problem details with a stable `code`."""
 
+import functools
 import http
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -142,6 +143,23 @@ def exception_handler(
         )
 
     return handle
+
+
+def reading_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
+    """Return the view for GET and HEAD, and a problem for any other method."""
+
+    @csrf_exempt  # as below
+    @functools.wraps(view)
+    def answer(request: HttpRequest) -> HttpResponse:
+        if request.method in ("GET", "HEAD"):
+            return view(request)
+        answer = problem_response(
+            request, 405, "method_not_allowed", f'Method "{request.method}" not allowed.'
+        )
+        answer["Allow"] = "GET, HEAD"
+        return answer
+
+    return answer
 
 
 @csrf_exempt  # or a POST to nowhere would hear of cookies first

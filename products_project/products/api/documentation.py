@@ -1,9 +1,12 @@
 """What the OpenAPI document and the browsable pages say of the product service's operations."""
 
 from products_project.products.api import serializers
-from products_project.products.representation import ProductDetail
+from products_project.products.representation import ProductDetail, StockMovementDetail
 from servicekit.http.operations import (
     ETAG,
+    IDEMPOTENCY_KEY,
+    IDEMPOTENCY_PROBLEMS,
+    IF_MATCH,
     IF_NONE_MATCH,
     LINK,
     LOCATION,
@@ -14,14 +17,22 @@ from servicekit.http.operations import (
     query,
 )
 
-_PRODUCT_NOT_FOUND = Problem(404, "product_not_found", "There is no such product.")
+_NOT_FOUND = Problem(404, "product_not_found", "There is no such product.")
+_ARCHIVED = Problem(404, "product_archived", "The product is not sold any more.")
+_VERSION_MISMATCH = Problem(
+    412, "version_mismatch", "`If-Match` names another version: somebody has changed it meanwhile."
+)
 
 list_products = Operation(
     id="listProducts",
     title="List products",
     answers={200: Answer(list[ProductDetail], "The products, newest first.", (LINK,))},
     parameters=(
-        query("search", {"type": "string", "examples": ["lamp"]}, "A part of the name."),
+        query(
+            "search",
+            {"type": "string", "pattern": r"^[^\u0000]*$", "examples": ["lamp"]},
+            "A part of the name, in any case.",
+        ),
         *PAGE,
     ),
 )
@@ -42,7 +53,7 @@ get_product = Operation(
         304: Answer(None, "It is as the caller knows it.", (ETAG,)),
     },
     parameters=(IF_NONE_MATCH,),
-    problems=(_PRODUCT_NOT_FOUND,),
+    problems=(_NOT_FOUND, _ARCHIVED),
 )
 
 change_product = Operation(
@@ -51,5 +62,43 @@ change_product = Operation(
     takes=serializers.ProductChanges,
     example={"price": 180_000},
     answers={200: Answer(ProductDetail, "It is changed.", (ETAG,))},
-    problems=(_PRODUCT_NOT_FOUND,),
+    parameters=(IF_MATCH,),
+    problems=(_NOT_FOUND, _ARCHIVED, _VERSION_MISMATCH),
+)
+
+archive_product = Operation(
+    id="archiveProduct",
+    title="Archive a product",
+    answers={204: Answer(None, "It is archived, or was already.")},
+    parameters=(IF_MATCH,),
+    problems=(_NOT_FOUND, _VERSION_MISMATCH),
+)
+
+list_stock_movements = Operation(
+    id="listStockMovements",
+    title="List stock movements",
+    answers={200: Answer(list[StockMovementDetail], "The movements, newest first.", (LINK,))},
+    parameters=PAGE,
+    problems=(_NOT_FOUND,),
+)
+
+move_stock = Operation(
+    id="moveStock",
+    title="Move stock",
+    takes=serializers.NewStockMovement,
+    example={"delta": 50, "reason": "restock"},
+    answers={201: Answer(StockMovementDetail, "The stock is changed, or was already.")},
+    parameters=(IDEMPOTENCY_KEY,),
+    problems=(
+        _NOT_FOUND,
+        _ARCHIVED,
+        Problem(
+            409,
+            "insufficient_stock",
+            "There are fewer units to take; `available` says how many.",
+            {"available": {"type": "integer", "minimum": 0}},
+        ),
+        Problem(409, "stock_too_large", "There would be more units than can be stored."),
+        *IDEMPOTENCY_PROBLEMS,
+    ),
 )
