@@ -5,7 +5,7 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -76,8 +76,9 @@ class StrictDateTimeField(serializers.DateTimeField):
         if not isinstance(value, str) or not _RFC3339.fullmatch(value):
             self.fail("not_rfc3339")
         try:
-            return datetime.fromisoformat(value.upper())
-        except ValueError:
+            # PostgreSQL knows no offsets beyond 15:59.
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail("not_rfc3339")
 
 
