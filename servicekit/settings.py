@@ -49,6 +49,9 @@ COMMON_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "servicekit.http",
     "servicekit.outbox",
     "servicekit.operations",
 ]
@@ -95,11 +98,96 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PARSER_CLASSES": ["servicekit.http.json.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "servicekit.http.json.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "servicekit.http.browsable.BrowsableRenderer",
     ],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "servicekit.http.negotiation.ContentNegotiation",
+    "DEFAULT_SCHEMA_CLASS": "servicekit.http.openapi.AutoSchema",
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
 }
+
+_HOW_TO_USE = """
+## Requests
+
+Bodies are JSON objects, read strictly: an unknown field, a number in quotes or a fraction is an \
+error, not a guess. Money is an integer in the smallest unit of the currency. Times are UTC with \
+milliseconds (RFC 3339). Ids are UUIDs made by the service. No account is needed.
+
+## Errors
+
+Every error is a problem document (RFC 9457, `application/problem+json`). Branch on its `code`, \
+which never changes; show its `detail` to a person. `errors` names each field that is wrong. A 503 \
+says in `Retry-After` when to come back. A method that a path does not have is answered with 405 \
+and `Allow`.
+
+## Pages
+
+Lists are bare arrays, newest first. Where there is more, the header `Link` holds the address of \
+the next page (`rel="next"`, RFC 8288): follow it as it is. A page neither repeats nor skips items \
+that are added meanwhile.
+"""
+
+
+def spectacular(
+    *, title: str, description: str, tags: dict[str, str], live: str, ready: str
+) -> dict[str, Any]:
+    """Return drf-spectacular's settings for a service.
+
+    `live` and `ready` say what those two answers mean here.
+    """
+
+    def health(operation: str, summary: str, statuses: dict[str, str]) -> dict[str, Any]:
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
+        return {
+            "get": {
+                "operationId": operation,
+                "summary": summary,
+                "tags": ["operation"],
+                "responses": {
+                    status: {"description": text, "content": content}
+                    for status, text in statuses.items()
+                },
+            }
+        }
+
+    return {
+        "OAS_VERSION": "3.1.1",
+        "TITLE": title,
+        "VERSION": "1.0.0",
+        "DESCRIPTION": f"{description}\n{_HOW_TO_USE}",
+        "LICENSE": {"name": "MIT", "identifier": "MIT"},
+        "TAGS": [
+            *({"name": name, "description": text} for name, text in tags.items()),
+            {"name": "operation", "description": "For those who run the service."},
+        ],
+        "SERVE_INCLUDE_SCHEMA": False,
+        "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+        "COMPONENT_SPLIT_PATCH": False,
+        "POSTPROCESSING_HOOKS": [],
+        "SWAGGER_UI_DIST": "SIDECAR",
+        "APPEND_PATHS": {
+            "/health/live": health("isLive", "Is the process alive?", {"200": live}),
+            "/health/ready": health(
+                "isReady", "Can it do its work?", {"200": ready, "503": "Not ready."}
+            ),
+        },
+        "APPEND_COMPONENTS": {
+            "schemas": {
+                "Health": {
+                    "type": "object",
+                    "properties": {
+                        "status": {"type": "string"},
+                        "checks": {
+                            "type": "object",
+                            "description": "Each thing that the service needs.",
+                        },
+                    },
+                    "required": ["status"],
+                }
+            }
+        },
+    }
+
 
 BROKER_URL = env.str("BROKER_URL", default="")
 QUEUE_TYPE = env.str("QUEUE_TYPE", default="classic")

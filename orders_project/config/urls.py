@@ -11,6 +11,7 @@ admin.site.index_title = "Orders"
 
 urlpatterns = [
     path("", include("orders_project.orders.api.urls")),
+    path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
     path("metrics", exposition.metrics),
     path("health/live", health.live),

@@ -10,6 +10,7 @@ admin.site.index_title = "Products and stock"
 
 urlpatterns = [
     path("", include("products_project.products.api.urls")),
+    path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
     path("metrics", exposition.metrics),
     path("health/live", health.live),
