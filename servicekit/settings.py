@@ -246,5 +246,6 @@ def database(url_variable: str) -> dict[str, Any]:
 
 
 LOGGING = logs.configuration(
-    level=env.str("LOG_LEVEL", default="INFO"), log_format=env.str("LOG_FORMAT", default="text")
+    level=env.str("LOG_LEVEL", default="INFO"),
+    log_format=env.str("LOG_FORMAT", default="") or "text",
 )
