@@ -28,7 +28,12 @@ INFRASTRUCTURE = ("postgres", "redis", "rabbitmq")
 LIMITS = {"cpus": "2", "memory": "512M"}
 
 #: Made up by the compose file itself, so nobody sets them.
-_FIXED = {"WORKER_ALIVE_FILE"}
+_FIXED = {
+    "PROMETHEUS_MULTIPROC_DIR",
+    "WORKER_ALIVE_FILE",
+    "WORKER_METRICS_ADDRESS",
+    "WORKER_METRICS_PORT",
+}
 
 #: Read natively, where a server that exists already may be named.
 _NATIVE = {"RABBITMQ_MANAGEMENT_URL"}

@@ -13,20 +13,33 @@ _DJANGO = (
     "DEBUG",
     "ALLOWED_HOSTS",
     "CSRF_TRUSTED_ORIGINS",
+    "LOG_FORMAT",
     "LOG_LEVEL",
     "CACHE_URL",
     "FAILPOINTS",
 )
-_WEB = ("WEB_WORKERS", "WEB_THREADS", "DATABASE_POOL_SIZE", "DATABASE_STATEMENT_TIMEOUT_MS")
+_WEB = (
+    "WEB_WORKERS",
+    "WEB_THREADS",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_STATEMENT_TIMEOUT_MS",
+    "PROMETHEUS_MULTIPROC_DIR",
+)
 _ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
-_WORKER = ("BROKER_URL", "QUEUE_TYPE", "WORKER_ALIVE_FILE")
+_WORKER = (
+    "BROKER_URL",
+    "QUEUE_TYPE",
+    "WORKER_ALIVE_FILE",
+    "WORKER_METRICS_ADDRESS",
+    "WORKER_METRICS_PORT",
+)
 _PRODUCTS = ("PRODUCTS_DATABASE_URL",)
 _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
 
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own
 # heartbeats already tell the living from the dead.
-_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ import environ
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from servicekit import logs
+
 # Before anything of Django is subclassed: `ModelAdmin[Product]` is no syntax of Django's own.
 django_stubs_ext.monkeypatch()
 
@@ -55,6 +57,9 @@ COMMON_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First: whatever answers, and whatever is logged meanwhile, has the ids of its request.
+    "servicekit.http.identity.Identity",
+    "servicekit.http.measuring.Measuring",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -100,89 +105,6 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
 }
-
-_HOW_TO_USE = """
-## Requests
-
-Bodies are JSON objects, read strictly: an unknown field, a number in quotes or a fraction is an \
-error, not a guess. Money is an integer in the smallest unit of the currency. Times are UTC with \
-milliseconds (RFC 3339). Ids are UUIDs made by the service. No account is needed.
-
-## Errors
-
-Every error is a problem document (RFC 9457, `application/problem+json`). Branch on its `code`, \
-which never changes; show its `detail` to a person. `errors` names each field that is wrong. A 503 \
-says in `Retry-After` when to come back. A method that a path does not have is answered with 405 \
-and `Allow`.
-
-## Pages
-
-Lists are bare arrays, newest first. Where there is more, the header `Link` holds the address of \
-the next page (`rel="next"`, RFC 8288): follow it as it is. A page neither repeats nor skips items \
-that are added meanwhile.
-"""
-
-
-def spectacular(
-    *, title: str, description: str, tags: dict[str, str], live: str, ready: str
-) -> dict[str, Any]:
-    """Return drf-spectacular's settings for a service.
-
-    `live` and `ready` say what those two answers mean here.
-    """
-
-    def health(operation: str, summary: str, statuses: dict[str, str]) -> dict[str, Any]:
-        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
-        return {
-            "get": {
-                "operationId": operation,
-                "summary": summary,
-                "tags": ["operation"],
-                "responses": {
-                    status: {"description": text, "content": content}
-                    for status, text in statuses.items()
-                },
-            }
-        }
-
-    return {
-        "OAS_VERSION": "3.1.1",
-        "TITLE": title,
-        "VERSION": "1.0.0",
-        "DESCRIPTION": f"{description}\n{_HOW_TO_USE}",
-        "LICENSE": {"name": "MIT", "identifier": "MIT"},
-        "TAGS": [
-            *({"name": name, "description": text} for name, text in tags.items()),
-            {"name": "operation", "description": "For those who run the service."},
-        ],
-        "SERVE_INCLUDE_SCHEMA": False,
-        "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-        "COMPONENT_SPLIT_PATCH": False,
-        "POSTPROCESSING_HOOKS": [],
-        "SWAGGER_UI_DIST": "SIDECAR",
-        "APPEND_PATHS": {
-            "/health/live": health("isLive", "Is the process alive?", {"200": live}),
-            "/health/ready": health(
-                "isReady", "Can it do its work?", {"200": ready, "503": "Not ready."}
-            ),
-        },
-        "APPEND_COMPONENTS": {
-            "schemas": {
-                "Health": {
-                    "type": "object",
-                    "properties": {
-                        "status": {"type": "string"},
-                        "checks": {
-                            "type": "object",
-                            "description": "Each thing that the service needs.",
-                        },
-                    },
-                    "required": ["status"],
-                }
-            }
-        },
-    }
-
 
 BROKER_URL = env.str("BROKER_URL", default="")
 QUEUE_TYPE = env.str("QUEUE_TYPE", default="classic")
@@ -240,18 +162,6 @@ def database(url_variable: str) -> dict[str, Any]:
     return settings
 
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"()": "servicekit.logs.OneLineFormatter"},
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {
-        # Says every 4xx again, which its caller has been told.
-        "django.request": {"level": "ERROR"},
-        # A pool without a server repeats itself every second; the requests that fail say it too.
-        "psycopg.pool": {"level": "ERROR"},
-    },
-}
+LOGGING = logs.configuration(
+    level=env.str("LOG_LEVEL", default="INFO"), log_format=env.str("LOG_FORMAT", default="text")
+)

@@ -16,6 +16,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from servicekit.http.html import problem_page, wants_html
+from servicekit.http.measuring import method_of, problem_counter, route_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,11 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     return problem(error.status_code, code, str(error.detail))
 
 
+def _count(context: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    if request := context.get("request"):
+        problem_counter(method_of(request), route_of(request), document["code"]).inc()
+
+
 def exception_handler(
     translations: Mapping[type[Exception], Translation],
 ) -> Callable[[Exception, dict[str, Any]], Response | None]:
@@ -133,7 +139,8 @@ def exception_handler(
             headers["Retry-After"] = RETRY_AFTER_SECONDS
         else:
             return None  # Django logs it and calls `server_error` below
-        renderer = getattr(context["request"], "accepted_renderer", None)
+        _count(context, document)
+        renderer = getattr(context.get("request"), "accepted_renderer", None)
         is_page = renderer is not None and renderer.media_type == "text/html"
         return Response(
             document,
