@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse
 
 from servicekit.caching.redis import UNAVAILABLE, attempt
+from servicekit.http.problems import reading_only
 
 Check = Callable[[], bool]
 
@@ -18,6 +19,7 @@ _DEADLINE_SECONDS = 1.2
 """What has not answered by then is down. Checks run side by side, so this bounds the answer."""
 
 
+@reading_only
 def live(_request: HttpRequest) -> HttpResponse:
     """Answer that this process runs. Touches nothing, so it fails only when the process does."""
     return HttpResponse(b'{"status":"live"}', content_type="application/json; charset=utf-8")
@@ -33,6 +35,7 @@ def ready(
     """
     probes = _Probes(checks)
 
+    @reading_only
     def view(_request: HttpRequest) -> HttpResponse:
         up = probes.up()
         works = works_with(up)

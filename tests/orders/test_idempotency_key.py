@@ -178,16 +178,16 @@ class TestTheSameOrderFromFiftyAtOnce:
         product_id = product_service.add()
         answers = rush(self.REQUESTS, lambda client: order(client, product_id))
 
-        assert {(answer.status_code, answer.content) for answer in answers} == {
-            (201, answers[0].content)
-        }
+        # On a busy machine Redis may be too slow to say who was first: then the answer is 503.
+        assert {answer.status_code for answer in answers} <= {201, 503}
+        [accepted] = {answer.content for answer in answers if answer.status_code == 201}
         messages = broker_with_queue.take_all(PersistOrders.queue)
         commands = [PersistOrders.parse(msgspec.json.decode(m.body)[1]) for m in messages]
-        [accepted] = {
+        [handed_over] = {
             (str(one.id), rfc3339(one.created_at)) for command in commands for one in command.orders
         }
-        answer = answers[0].json()
-        assert accepted == (answer["id"], answer["createdAt"])
+        answer = msgspec.json.decode(accepted)
+        assert handed_over == (answer["id"], answer["createdAt"])
 
 
 class TestAnAttemptThatFailed:
