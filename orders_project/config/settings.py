@@ -1,6 +1,7 @@
 """The order service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.http.openapi_settings import spectacular
 from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
@@ -28,7 +29,7 @@ SERVICE = Service(
     pages={"orderId": "/orders/"},
     pages_of_peer={"productId": "/products/"},
 )
-SPECTACULAR_SETTINGS = common.spectacular(
+SPECTACULAR_SETTINGS = spectacular(
     title="Order-Service",
     description="Accepts orders, loses none, and tells what became of each.",
     tags={"orders": "Orders, from accepted to final."},

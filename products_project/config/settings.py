@@ -1,6 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.http.openapi_settings import spectacular
 from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
@@ -22,7 +23,7 @@ SERVICE = Service(
     pages={"productId": "/products/"},
     pages_of_peer={"orderId": "/orders/"},
 )
-SPECTACULAR_SETTINGS = common.spectacular(
+SPECTACULAR_SETTINGS = spectacular(
     title="Product-Service",
     description="Creates products, keeps their stock, and gives each order its units or"
     " refuses it.",

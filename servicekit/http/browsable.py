@@ -278,7 +278,9 @@ def _forms(view: Any, data: Any) -> Iterator[Form]:
 
 def _pages(view: Any) -> Iterator[Link]:
     for action, address in _actions_below(view):
-        operation = getattr(getattr(view, action.mapping.get("get", ""), None), "operation", None)
+        # Its own `get` is a decorator.
+        name = dict.get(action.mapping, "get", "")
+        operation = getattr(getattr(view, name, None), "operation", None)
         if operation:
             yield Link(operation.title, address)
 

@@ -140,7 +140,7 @@ def exception_handler(
         else:
             return None  # Django logs it and calls `server_error` below
         _count(context, document)
-        renderer = getattr(context["request"], "accepted_renderer", None)
+        renderer = getattr(context.get("request"), "accepted_renderer", None)
         is_page = renderer is not None and renderer.media_type == "text/html"
         return Response(
             document,

@@ -15,6 +15,7 @@ _PAGES = (
     Link("schema", "/schema", "The same for programs: OpenAPI 3.1"),
     Link("admin", "/admin/", "For those who run the shop"),
     Link("health", "/health/ready", "Whether it can do its work"),
+    Link("metrics", "/metrics", "For Prometheus"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What of our contract JSON Schema cannot say, told to schemathesis before its valid requests."""
+"""What of our contract JSON Schema cannot say, told to schemathesis for its valid requests."""
 
 import itertools
 import os

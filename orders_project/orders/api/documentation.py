@@ -19,7 +19,7 @@ from servicekit.http.operations import (
 from servicekit.http.waiting import MAX_WAIT_SECONDS
 
 _UUID = {"type": "string", "format": "uuid"}
-_TIME = {"type": "string", "format": "date-time"}
+_TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-05T12:00:00Z"]}
 
 _NOT_FOUND = Problem(404, "order_not_found", "There is no such order.")
 _NOT_VISIBLE_YET = Problem(
