@@ -40,7 +40,13 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
 COMMON_APPS = [
-    "django.contrib.admin",
+    "servicekit.administration",
+    # Without a site of its own: ours is `SiteConfig`.
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "unfold.contrib.import_export",
+    "import_export",
+    "servicekit.administration.site.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -48,6 +54,7 @@ COMMON_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "servicekit.outbox",
+    "servicekit.parking",
     "servicekit.operations",
 ]
 

@@ -1,6 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.administration import looks
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
@@ -15,3 +16,15 @@ REST_FRAMEWORK = {
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"
+
+# The queues of the worker, whose length the admin shows.
+WORKER_QUEUES = ["product_order_queue", "products.tasks"]
+
+UNFOLD = looks.unfold(
+    title="Product-Service",
+    subtitle="Products and their stock",
+    symbol="inventory_2",
+    palette=looks.TEAL,
+    dashboard="products_project.products.admin.dashboard.dashboard",
+    sidebar="products_project.products.admin.sidebar.sidebar",
+)
