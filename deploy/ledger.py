@@ -31,13 +31,19 @@ from servicekit.timestamps import rfc3339
 
 QUEUES = (
     "product_order_queue",
+    "product_cancellation_queue",
     "order_stock_queue",
     "order_product_queue",
     PersistOrders.queue,
     "products.tasks",
 )
-#: What an order's stock must have become, by the status of the order.
-OUTCOME_OF_STATUS = {"CONFIRMED": "RESERVED", "REJECTED": "REJECTED"}
+#: What an order's stock can have become, by the status of the order.
+OUTCOMES_OF_STATUS = {
+    "CONFIRMED": ("RESERVED",),
+    "REJECTED": ("REJECTED",),
+    # Cancelled after its stock was decided either way, or before.
+    "CANCELLED": ("RELEASED", "REJECTED", "CANCELLED"),
+}
 #: The first page of a list of orders.
 PAGE_SIZE = 50
 
@@ -342,7 +348,7 @@ def _check_rest(
         check.differs(what)
 
 
-_ORDERS_MARK = 'SELECT count(*), max(settled_at) FROM "order"'
+_ORDERS_MARK = 'SELECT count(*), max(settled_at), max(cancelled_at), max(released_at) FROM "order"'
 
 
 def _unrest(servers: _Servers) -> list[str]:
@@ -481,41 +487,50 @@ def _compare_decision(
             f"order {order_id} is {quantity:,} of {product_id}, "
             f"its reservation {reservation[1]:,} of {reservation[0]}"
         )
-    elif OUTCOME_OF_STATUS.get(status) != reservation[2] and status != "PENDING":
+    elif status != "PENDING" and reservation[2] not in OUTCOMES_OF_STATUS[status]:
         check.differs(f"order {order_id} is {status}, its reservation {reservation[2]}")
 
 
 def _check_movements(report: Report, servers: _Servers) -> None:
-    check = report.add("one movement per reservation")
+    check = report.add("each reservation moved its units")
     reserved, moved = servers.products.one(
         """
-        SELECT (SELECT count(*) FROM reservation WHERE outcome = 'RESERVED'),
+        SELECT (SELECT count(*) FROM reservation WHERE outcome IN ('RESERVED', 'RELEASED')),
                (SELECT count(*) FROM stock_movement WHERE order_id <> '')
         """
     )
     check.compared = f"{reserved:,} reservations, {moved:,} movements"
+    # One movement takes the units, a second one gives them back.
     query = """
-        SELECT coalesce(r.order_id, m.order_id), r.quantity, coalesce(m.times, 0), m.total
-        FROM (SELECT * FROM reservation WHERE outcome = 'RESERVED') r
+        SELECT coalesce(r.order_id, m.order_id), r.outcome, r.quantity,
+               coalesce(m.times, 0), coalesce(m.total, 0)
+        FROM (
+            SELECT *, CASE outcome WHEN 'RESERVED' THEN 1 ELSE 2 END AS times,
+                   CASE outcome WHEN 'RESERVED' THEN -quantity ELSE 0 END AS total
+            FROM reservation WHERE outcome IN ('RESERVED', 'RELEASED')
+        ) r
         FULL JOIN (
             SELECT order_id, count(*) AS times, sum(delta) AS total,
                    min(product_id::text) AS first_product, max(product_id::text) AS last_product
             FROM stock_movement WHERE order_id <> '' GROUP BY order_id
         ) m ON m.order_id = r.order_id
-        WHERE r.order_id IS NULL OR m.order_id IS NULL OR m.times <> 1 OR m.total <> -r.quantity
+        WHERE r.order_id IS NULL OR m.order_id IS NULL
+           OR m.times <> r.times OR m.total <> r.total
            OR r.product_id::text NOT IN (m.first_product) OR m.first_product <> m.last_product
         ORDER BY 1
     """
-    for order_id, quantity, times, total in servers.products.stream(query):
+    for order_id, outcome, quantity, times, total in servers.products.stream(query):
         if quantity is None:
             check.differs(f"order {order_id} has {times} movements and no units reserved")
-        elif times != 1 or total != -quantity:
+        elif (times, total) in ((1, -quantity), (2, 0)):
             check.differs(
-                f"order {order_id} has {quantity:,} units reserved, "
-                f"and {times} movements of {total or 0:,} in total"
+                f"a movement of order {order_id} is of another product, or not as {outcome} says"
             )
         else:
-            check.differs(f"the movement of order {order_id} is of another product")
+            check.differs(
+                f"order {order_id} has {quantity:,} units {outcome.lower()}, "
+                f"and {times} movements of {total:,} in total"
+            )
 
 
 def _check_refusals(report: Report, servers: _Servers) -> None:
@@ -599,7 +614,7 @@ def _check_cached_products(report: Report, servers: _Servers) -> None:
     check = report.add("cached products = database")
     query = """
         SELECT id::text, name, price, qty, created_at, version FROM product
-        WHERE id = ANY(%s::uuid[])
+        WHERE id = ANY(%s::uuid[]) AND archived_at IS NULL
     """
 
     def differing(ids: Sequence[str]) -> dict[str, str]:
@@ -613,7 +628,7 @@ def _check_cached_products(report: Report, servers: _Servers) -> None:
             if body is None:
                 continue
             if product_id not in rows:
-                found[product_id] = "is cached and not stored"
+                found[product_id] = "is cached and not sold"
                 continue
             name, price, qty, created_at, row_version = rows[product_id]
             expected = {
@@ -642,9 +657,10 @@ def _check_cached_lists(report: Report, servers: _Servers) -> None:
         SELECT wanted.id::text, o.id::text, o.quantity, o.total_price, o.status, o.created_at
         FROM unnest(%s::uuid[]) AS wanted (id)
         CROSS JOIN LATERAL (
-            SELECT * FROM "order" WHERE product_id = wanted.id ORDER BY id DESC LIMIT {PAGE_SIZE}
+            SELECT * FROM "order" WHERE product_id = wanted.id
+            ORDER BY created_at DESC, id DESC LIMIT {PAGE_SIZE}
         ) o
-        ORDER BY wanted.id, o.id DESC
+        ORDER BY wanted.id, o.created_at DESC, o.id DESC
     """
 
     def differing(ids: Sequence[str]) -> dict[str, str]:

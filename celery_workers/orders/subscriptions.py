@@ -1,10 +1,23 @@
 """Which events the order service listens to, and what it does about them."""
 
 from orders_project.orders import services
-from servicekit.contracts.events import ProductCreated, ProductUpdated, StockRejected, StockReserved
+from servicekit.contracts.events import (
+    ProductArchived,
+    ProductCreated,
+    ProductUpdated,
+    StockRejected,
+    StockReleased,
+    StockReserved,
+)
 from servicekit.messaging.consumer import Subscription
 
 SUBSCRIPTIONS = [
-    Subscription("order_stock_queue", (StockReserved, StockRejected), services.settle_orders),
-    Subscription("order_product_queue", (ProductCreated, ProductUpdated), services.refresh_catalog),
+    Subscription(
+        "order_stock_queue", (StockReserved, StockRejected, StockReleased), services.settle_orders
+    ),
+    Subscription(
+        "order_product_queue",
+        (ProductCreated, ProductUpdated, ProductArchived),
+        services.refresh_catalog,
+    ),
 ]

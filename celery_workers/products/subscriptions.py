@@ -1,9 +1,10 @@
 """Which events the product service listens to, and what it does about them."""
 
-from products_project.products import services
-from servicekit.contracts.events import OrderCreated
+from products_project.products import reservations
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.messaging.consumer import Subscription
 
 SUBSCRIPTIONS = [
-    Subscription("product_order_queue", (OrderCreated,), services.reserve_stock),
+    Subscription("product_order_queue", (OrderCreated,), reservations.reserve_stock),
+    Subscription("product_cancellation_queue", (OrderCancelled,), reservations.release_stock),
 ]

@@ -16,6 +16,9 @@ REST_FRAMEWORK = {
 # Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 
+# Of the threads that answer requests (`WEB_THREADS`), this many may wait for orders to be final.
+WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_THREADS", default=32) // 2)
+
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"

@@ -2,6 +2,7 @@
 
 `orders:{productId}`: the first page of a product's orders, as it is answered.
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
+The channel `orders.final` says which orders have got a final status.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,8 @@ LIST_TTL_SECONDS = 30
 OFFERED_TTL_SECONDS = 20
 # Copies are deleted when their order is stored. This is for the worst backlog.
 ACCEPTED_TTL_SECONDS = 24 * 3600
+
+FINAL_CHANNEL = "orders.final"
 
 _lists = GenerationalCache("orders", ttl_seconds=LIST_TTL_SECONDS)
 
@@ -48,6 +51,26 @@ def offer_copies(orders: Sequence[AcceptedOrder]) -> bool:
     return attempt(offer) is not UNAVAILABLE
 
 
+def claim_copies(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:
+    """Make orders visible, unless there is a copy already; return, for each, which one is there."""
+
+    def claim(client: Any) -> list[bytes | None]:
+        with client.pipeline(transaction=False) as pipeline:
+            for order in orders:
+                copy = msgspec.json.encode(OrderDetail.of(order))
+                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS, nx=True, get=True)
+            answers: list[bytes | None] = pipeline.execute()
+            return answers
+
+    earlier = attempt(claim)
+    if earlier is UNAVAILABLE:
+        return UNAVAILABLE
+    return [
+        order if copy is None else msgspec.json.decode(copy, type=AcceptedOrder)
+        for order, copy in zip(orders, earlier, strict=True)
+    ]
+
+
 def keep_copies(orders: Sequence[AcceptedOrder]) -> bool:
     """Keep the copies of orders that are safe now, until they are stored; return whether it worked.
 
@@ -68,6 +91,16 @@ def forget_accepted(order_ids: Iterable[UUID]) -> None:
     keys = [f"order:{order_id}" for order_id in order_ids]
     if keys and attempt(lambda client: client.unlink(*keys)) is UNAVAILABLE:
         outdated(keys)
+
+
+def tell_final(order_ids: Iterable[UUID]) -> None:
+    """Wake whoever waits for the final status of these orders.
+
+    Not heard while Redis is away: who waits looks for himself now and then.
+    """
+    ids = " ".join(map(str, order_ids))
+    if ids:
+        attempt(lambda client: client.publish(FINAL_CHANNEL, ids))
 
 
 def get_accepted(order_id: UUID) -> bytes | Unavailable | None:

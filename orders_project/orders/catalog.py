@@ -15,11 +15,15 @@ import msgspec
 
 from servicekit.caching.redis import UNAVAILABLE, Script, attempt
 from servicekit.contracts.events import (
+    ProductArchived,
     ProductCreated,
     ProductUpdated,
     StockRejected,
+    StockReleased,
     StockReserved,
 )
+
+StockNews = StockReserved | StockRejected | StockReleased
 
 # Past this age a copy is compared with the source before it is used.
 FRESH_SECONDS = 60
@@ -47,6 +51,7 @@ class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 _RENDER = b"""
     local function render(key, parts, ttl_ms)
         local p = redis.call('HMGET', parts, 'details', 'qty', 'version', 'as_of')
+        if not p[1] then return end
         local json = p[1] .. ',"qty":' .. p[2] .. ',"version":' .. p[3] .. ',"asOf":' .. p[4] .. '}'
         redis.call('SET', key, json, 'PX', ttl_ms)
         redis.call('PEXPIRE', parts, ttl_ms)
@@ -85,6 +90,19 @@ _PUT_STOCK = Script(
     """
 )
 
+# The versions stay, so that no older news brings the product back.
+_FORGET_PRODUCT = Script(
+    _RENDER
+    + b"""
+    local version, ttl_ms = unpack(ARGV)
+    if not at_least(redis.call('HGET', KEYS[2], 'version'), version) then return end
+    redis.call('HDEL', KEYS[2], 'details')
+    redis.call('HSET', KEYS[2], 'version', version, 'stock_version', version)
+    redis.call('PEXPIRE', KEYS[2], ttl_ms)
+    redis.call('DEL', KEYS[1])
+    """
+)
+
 _decode = msgspec.json.Decoder(CatalogProduct).decode
 
 
@@ -106,9 +124,21 @@ def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> N
     )
 
 
-def refresh_products(changes: Iterable[ProductCreated | ProductUpdated]) -> None:
+def forget(product_id: UUID, *, version: int) -> None:
+    """Drop the copy of a product that is not sold any more, unless a newer state is known."""
+    attempt(
+        lambda client: _FORGET_PRODUCT(
+            client, keys=_keys(product_id), args=[version, TTL_SECONDS * 1000]
+        )
+    )
+
+
+def refresh_products(changes: Iterable[ProductCreated | ProductUpdated | ProductArchived]) -> None:
     """Store the states that the product service has announced."""
     for change in changes:
+        if isinstance(change, ProductArchived):
+            forget(change.id, version=change.version)
+            continue
         put(
             product_id=change.id,
             name=change.name,
@@ -118,9 +148,9 @@ def refresh_products(changes: Iterable[ProductCreated | ProductUpdated]) -> None
         )
 
 
-def refresh_stock(outcomes: Sequence[StockReserved | StockRejected]) -> None:
+def refresh_stock(outcomes: Sequence[StockNews]) -> None:
     """Store what orders left of products that we have copies of, in one round trip."""
-    newest: dict[UUID, StockReserved | StockRejected] = {}
+    newest: dict[UUID, StockNews] = {}
     for outcome in outcomes:
         known = newest.get(outcome.product_id)
         if known is None or known.version <= outcome.version:

@@ -32,7 +32,7 @@ from servicekit.timestamps import now_in_milliseconds
 logger = logging.getLogger(__name__)
 
 # Whatever is down, the answer comes within two seconds; what follows stays below that together.
-_DEADLINE_SECONDS = 1.7
+DEADLINE_SECONDS = 1.7
 _CONNECT_TIMEOUT_SECONDS = 0.3
 _CONFIRM_TIMEOUT_SECONDS = 0.6
 # After a failure the broker is left alone for a moment, and batches go straight to PostgreSQL.
@@ -72,29 +72,45 @@ class AcceptanceUnknown(Exception):
 def accept(*, product_id: UUID, quantity: int) -> AcceptedOrder:
     """Accept an order at the product's present price, and return it when it cannot be lost.
 
+    :raises: what `priced` and `submit` raise
+    """
+    order = priced(order_id=new_id(), product_id=product_id, quantity=quantity)
+    submit(order, _commits)
+    return order
+
+
+def priced(*, order_id: UUID, product_id: UUID, quantity: int) -> AcceptedOrder:
+    """Return an order that may be accepted, at the product's present price.
+
     :raises ProductNotFound: if the product service does not have the product
     :raises InsufficientStock: if it says that there are fewer units
     :raises TotalPriceTooLarge: if the total is beyond 64 bits
-    :raises UnableToAccept: if the order is not accepted and left no trace
-    :raises AcceptanceUnknown: if it may have been accepted
+    :raises UnableToAccept: if there is no telling
     """
     total_price = _price_of(product_id, quantity) * quantity
     if total_price > MAX_INT64:
         raise TotalPriceTooLarge
-    order = AcceptedOrder(
-        id=new_id(),
+    return AcceptedOrder(
+        id=order_id,
         product_id=product_id,
         quantity=quantity,
         total_price=total_price,
         created_at=now_in_milliseconds(),
     )
+
+
+def submit(order: AcceptedOrder, commits: GroupCommit[AcceptedOrder]) -> None:
+    """Return when an order is durable.
+
+    :raises UnableToAccept: if it is not, and left no trace
+    :raises AcceptanceUnknown: if it may be
+    """
     try:
-        _commits.submit(order)
+        commits.submit(order)
     except NotCommitted as error:
         raise UnableToAccept("it could not be stored.") from error
     except OutcomeUnknown as error:
         raise AcceptanceUnknown(order.id) from error
-    return order
 
 
 def _price_of(product_id: UUID, quantity: int) -> int:
@@ -120,7 +136,7 @@ def _price_of(product_id: UUID, quantity: int) -> int:
     return product.price
 
 
-class _DurableIntake:
+class DurableIntake:
     """Makes batches of orders durable; belongs to the one thread of the group commit."""
 
     def __init__(self) -> None:
@@ -141,7 +157,7 @@ class _DurableIntake:
         # because the worker that stores them drops the copies, and may be faster than we are.
         are_visible = cache.offer_copies(orders)
         try:
-            self._hand_over(orders)
+            self.hand_over(orders)
         except PublishingFailed as error:
             self._store(orders, maybe_published=error.maybe_published)
             return
@@ -150,7 +166,11 @@ class _DurableIntake:
             # Then the database has to know them now. The worker will find them stored.
             self._store_if_possible(orders)
 
-    def _hand_over(self, orders: Sequence[AcceptedOrder]) -> None:
+    def hand_over(self, orders: Sequence[AcceptedOrder]) -> None:
+        """Have the broker confirm that a worker will store the orders.
+
+        :raises PublishingFailed: if it does not
+        """
         if not self._breaker.admits():
             raise PublishingFailed("it failed a moment ago", maybe_published=False)
         message = task_message(
@@ -182,7 +202,7 @@ class _DurableIntake:
             # Neither a refusal nor a doubt may leave an order to be seen that is not stored.
             cache.forget_accepted(order.id for order in orders)
             logger.error("cannot store %d orders: %s", len(orders), error)  # noqa: TRY400 - no trace of an expected fault
-            if maybe_published or _may_have_committed(error):
+            if maybe_published or may_have_committed(error):
                 raise OutcomeUnknown(str(error)) from error
             raise NotCommitted(str(error)) from error
         finally:
@@ -196,7 +216,7 @@ class _DurableIntake:
             logger.warning("%d accepted orders cannot be looked up yet", len(orders))
 
 
-def _may_have_committed(error: Exception) -> bool:
+def may_have_committed(error: Exception) -> bool:
     """Return whether a database error leaves open if the transaction was committed."""
     cause = error.__cause__
     sqlstate = getattr(cause, "sqlstate", None)
@@ -210,5 +230,5 @@ def _may_have_committed(error: Exception) -> bool:
 
 
 _commits: GroupCommit[AcceptedOrder] = GroupCommit(
-    _DurableIntake().commit, deadline_seconds=_DEADLINE_SECONDS
+    DurableIntake().commit, deadline_seconds=DEADLINE_SECONDS
 )

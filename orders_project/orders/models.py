@@ -28,9 +28,11 @@ class OrderManager(models.Manager["Order"]):
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                INSERT INTO "order"
-                    (id, product_id, quantity, total_price, created_at, status, reason, announce_at)
-                SELECT *, 'PENDING', '', now() + make_interval(secs => %s)
+                INSERT INTO "order" (
+                    id, product_id, quantity, total_price, created_at,
+                    status, reason, stored_at, announce_at
+                )
+                SELECT *, 'PENDING', '', now(), now() + make_interval(secs => %s)
                 FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::timestamptz[])
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id
@@ -51,16 +53,25 @@ class OrderManager(models.Manager["Order"]):
         locked = self.filter(id__in=sorted(set(ids))).order_by("id")
         return {order.id: order for order in locked.select_for_update(no_key=True)}
 
-    def settle(self, outcomes: Iterable["Order"]) -> None:
-        """Write status and reason of locked orders, one statement for all."""
-        rows = [(order.id, order.status, order.reason) for order in outcomes]
+    def write_outcomes(self, orders: Iterable["Order"]) -> None:
+        """Write what locked orders were told about their stock, one statement for all."""
+        rows = [
+            (o.id, o.status, o.reason, o.announced_at, o.decided_at, o.settled_at, o.released_at)
+            for o in orders
+        ]
         if not rows:
             return
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                UPDATE "order" SET status = new.status, reason = new.reason, settled_at = now()
-                FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS new (id, status, reason)
+                UPDATE "order" SET
+                    status = new.status, reason = new.reason, announced_at = new.announced_at,
+                    decided_at = new.decided_at, settled_at = new.settled_at,
+                    released_at = new.released_at
+                FROM unnest(
+                    %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],
+                    %s::timestamptz[], %s::timestamptz[]
+                ) AS new (id, status, reason, announced_at, decided_at, settled_at, released_at)
                 WHERE "order".id = new.id
                 """,
                 [list(column) for column in zip(*rows, strict=True)],
@@ -76,11 +87,12 @@ class Order(models.Model):
     """A client's order, and what became of it."""
 
     class Status(models.TextChoices):
-        """PENDING until the stock is decided; the others are final."""
+        """PENDING until the stock is decided; what is CONFIRMED can still be CANCELLED."""
 
         PENDING = "PENDING"
         CONFIRMED = "CONFIRMED"
         REJECTED = "REJECTED"
+        CANCELLED = "CANCELLED"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     product_id = models.UUIDField()
@@ -88,8 +100,15 @@ class Order(models.Model):
     total_price = models.BigIntegerField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
     reason = models.CharField(max_length=40, blank=True, default="")
-    created_at = models.DateTimeField(default=now_in_milliseconds)
-    settled_at = models.DateTimeField(null=True, blank=True)
+    # The order's history, in the order in which it usually goes. None: not yet, or never.
+    created_at = models.DateTimeField("accepted", default=now_in_milliseconds)
+    stored_at = models.DateTimeField("stored", null=True, blank=True)
+    announced_at = models.DateTimeField("announced", null=True, blank=True)
+    decided_at = models.DateTimeField("stock decided", null=True, blank=True)
+    settled_at = models.DateTimeField("settled", null=True, blank=True)
+    cancelled_at = models.DateTimeField("cancelled", null=True, blank=True)
+    released_at = models.DateTimeField("stock given back", null=True, blank=True)
+    # When the watchdog asks again about an order that is still PENDING.
     announce_at = models.DateTimeField()
 
     objects: ClassVar[OrderManager] = OrderManager()
@@ -97,7 +116,9 @@ class Order(models.Model):
     class Meta:
         db_table = "order"
         indexes = [
-            models.Index(fields=["product_id", "-id"], name="order_of_product"),
+            models.Index(fields=["-created_at", "-id"], name="order_latest"),
+            models.Index(fields=["product_id", "-created_at", "-id"], name="order_of_product"),
+            models.Index(fields=["status", "-created_at", "-id"], name="order_by_status"),
             models.Index(
                 fields=["announce_at"], condition=Q(status="PENDING"), name="order_overdue"
             ),
@@ -108,8 +129,12 @@ class Order(models.Model):
                 condition=Q(total_price__gte=0), name="order_total_price_not_negative"
             ),
             models.CheckConstraint(
-                condition=Q(status="PENDING") | Q(settled_at__isnull=False),
-                name="order_final_is_settled",
+                condition=~Q(status__in=["CONFIRMED", "REJECTED"]) | Q(settled_at__isnull=False),
+                name="order_settled_has_time",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="CANCELLED") | Q(cancelled_at__isnull=False),
+                name="order_cancelled_has_time",
             ),
         ]
 

@@ -1,15 +1,20 @@
 """Reading orders."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 import msgspec
 from django.db import InterfaceError, OperationalError
+from django.db.models import Q
 
 from orders_project.orders import cache
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.redis import UNAVAILABLE
+from servicekit.contracts.commands import AcceptedOrder
 
 
 class OrderNotFound(Exception):
@@ -24,6 +29,71 @@ class OrderNotVisibleYet(Exception):
 
     def __init__(self, order_id: object) -> None:
         super().__init__(f"Whether there is an order {order_id} cannot be told now.")
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class OrderPosition:
+    """Where an order stands among all orders: by its time, and by its id within a millisecond."""
+
+    # Not by the id alone: one that was made from an Idempotency-Key knows no time.
+    created_at: datetime
+    order_id: UUID
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        """Return an order's position."""
+        return cls(order.created_at, order.id)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return the position that `str` has written.
+
+        :raises ValueError: if it has not
+        :raises OverflowError: if it is beyond all calendars
+        """
+        milliseconds, _, order_id = text.partition(".")
+        return cls(_EPOCH + timedelta(milliseconds=int(milliseconds)), UUID(order_id))
+
+    def __str__(self) -> str:
+        milliseconds = (self.created_at - _EPOCH) // timedelta(milliseconds=1)
+        return f"{milliseconds}.{self.order_id}"
+
+
+@dataclass(frozen=True)
+class OrderFilter:
+    """Which orders a list shows; None does not restrict it. The times are exclusive."""
+
+    product_id: UUID | None = None
+    status: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    @property
+    def is_by_product_only(self) -> bool:
+        """Whether this is the list that is worth caching."""
+        return self == OrderFilter(product_id=self.product_id) and self.product_id is not None
+
+    def lookups(self) -> dict[str, object]:
+        """Return what Django filters by."""
+        named = {
+            "product_id": self.product_id,
+            "status": self.status,
+            "created_at__gt": self.created_after,
+            "created_at__lt": self.created_before,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TimelineStep:
+    """Something that happened to an order, and how long after the step before it."""
+
+    name: str
+    at: datetime
+    since_previous_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +123,46 @@ def get_rendered_order(order_id: UUID) -> bytes:
     return stored
 
 
+def get_accepted_order(order_id: UUID) -> AcceptedOrder:
+    """Return an order as it was accepted, stored or not; the price is that of its acceptance.
+
+    :raises OrderNotFound: if there is none
+    :raises OrderNotVisibleYet: if it may be where we cannot look now
+    :raises OperationalError: if the database is away and Redis does not have it
+    """
+    return msgspec.json.decode(get_rendered_order(order_id), type=AcceptedOrder)
+
+
+def find_stored_order(order_id: UUID) -> AcceptedOrder | None:
+    """Return an order as it was accepted if it is stored, None if it is not.
+
+    :raises OperationalError: if the database is away
+    """
+    rendered = _stored(order_id)
+    return None if rendered is None else msgspec.json.decode(rendered, type=AcceptedOrder)
+
+
+def get_order(order_id: UUID) -> Order:
+    """Return an order; of one that is not stored yet, what is known of it.
+
+    :raises: as `get_accepted_order`
+    """
+    try:
+        stored = Order.objects.filter(id=order_id).first()
+    except (OperationalError, InterfaceError):
+        stored = None
+    if stored is not None:
+        return stored
+    accepted = get_accepted_order(order_id)
+    return Order(
+        id=accepted.id,
+        product_id=accepted.product_id,
+        quantity=accepted.quantity,
+        total_price=accepted.total_price,
+        created_at=accepted.created_at,
+    )
+
+
 def _accepted(order_id: UUID) -> bytes:
     accepted = cache.get_accepted(order_id)
     if accepted is UNAVAILABLE:
@@ -70,13 +180,48 @@ def _stored(order_id: UUID) -> bytes | None:
     return msgspec.json.encode(OrderDetail.of(order)) if order else None
 
 
-def orders_page(*, product_id: UUID, status: str | None, limit: int, after: UUID | None) -> Page:
-    """Return at most `limit` orders of a product, newest first, older than the order `after`."""
-    orders = Order.objects.filter(product_id=product_id).order_by("-id")
-    if status is not None:
-        orders = orders.filter(status=status)
+def orders_page(wanted: OrderFilter, *, limit: int, after: OrderPosition | None) -> Page:
+    """Return at most `limit` orders, newest first, older than the one at the position `after`."""
+    orders = Order.objects.filter(**wanted.lookups()).order_by("-created_at", "-id")
     if after is not None:
-        orders = orders.filter(id__lt=after)
+        # The first condition is for the index, the second for those of the same millisecond.
+        orders = orders.filter(created_at__lte=after.created_at).filter(
+            Q(created_at__lt=after.created_at) | Q(id__lt=after.order_id)
+        )
     # One more than asked for, to know whether it is worth asking again.
     found = list(orders[: limit + 1])
     return Page(found[:limit], len(found) > limit)
+
+
+def final_among(order_ids: Collection[UUID]) -> list[UUID]:
+    """Return those of some orders that have a final status."""
+    final = Order.objects.filter(id__in=order_ids).exclude(status=Order.Status.PENDING)
+    return list(final.values_list("id", flat=True))
+
+
+def timeline(order: Order) -> list[TimelineStep]:
+    """Return what has happened to an order so far, in the order of time."""
+    steps: list[TimelineStep] = []
+    # Sorting keeps the usual order of what happened in the same millisecond.
+    for at, name in sorted(_moments(order), key=lambda moment: moment[0]):
+        since = (at - steps[-1].at) // timedelta(milliseconds=1) if steps else None
+        steps.append(TimelineStep(name, at, since))
+    return steps
+
+
+def _moments(order: Order) -> Iterator[tuple[datetime, str]]:
+    # By the reason and not by the status: one that is cancelled may have been rejected before.
+    is_rejected = bool(order.reason) or order.status == Order.Status.REJECTED
+    moments = (
+        (order.created_at, "accepted"),
+        (order.stored_at, "stored"),
+        (order.announced_at, "announced"),
+        (order.decided_at, "rejected" if is_rejected else "reserved"),
+        (order.settled_at, "settled"),
+        (order.cancelled_at, "cancelled"),
+        (order.released_at, "released"),
+    )
+    for at, name in moments:
+        if at is not None:
+            # As the wire writes it: the milliseconds between two steps are those that one sees.
+            yield at.replace(microsecond=at.microsecond // 1000 * 1000), name

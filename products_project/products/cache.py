@@ -21,10 +21,15 @@ def get(product_id: UUID) -> Versioned | None:
 
 
 def store(products: Iterable[Product]) -> None:
-    """Cache committed states of products; a state that is not the newest known is dropped."""
+    """Cache committed states of products; a state that is not the newest known is dropped.
+
+    What is archived is taken out of the cache.
+    """
     _products.set_if_newer((product.id, rendered(product)) for product in products)
 
 
 def rendered(product: Product) -> Versioned:
-    """Return a product as it is answered and cached."""
+    """Return a product as it is answered and cached: one that is not sold, not at all."""
+    if product.archived_at is not None:
+        return Versioned(product.version, b"")
     return Versioned(product.version, msgspec.json.encode(ProductDetail.of(product)))

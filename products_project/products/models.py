@@ -47,6 +47,8 @@ class Product(models.Model):
     # Raised by every change of the row: the order of events and cache writes about it.
     version = models.BigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=now_in_milliseconds, editable=False)
+    # Set: not sold any more. The row stays, because movements and orders refer to it.
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects: ClassVar[ProductManager] = ProductManager()
 
@@ -61,21 +63,50 @@ class Product(models.Model):
         return self.name
 
 
+class StockMovementManager(models.Manager["StockMovement"]):
+    """Stores movements in bulk."""
+
+    def insert(self, movements: Iterable["StockMovement"]) -> None:
+        """Store movements that orders caused, one statement for all."""
+        rows = [
+            (m.product_id, m.delta, m.qty_after, str(m.reason), m.order_id, m.created_at)
+            for m in movements
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO stock_movement
+                    (product_id, delta, qty_after, reason, order_id, created_at, idempotency_key)
+                SELECT *, '' FROM unnest(
+                    %s::uuid[], %s::int[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]
+                )
+                """,
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+
+
 class StockMovement(models.Model):
     """One change of a product's stock. Their sum is the stock; none is ever changed or deleted."""
 
     class Reason(models.TextChoices):
-        """Why the stock changed."""
+        """Why the stock changed: by an order or its cancellation, or by a person."""
 
         INITIAL = "initial"
         ORDER = "order"
+        CANCELLATION = "cancellation"
+        RESTOCK = "restock"
+        CORRECTION = "correction"
 
     id = models.BigAutoField(primary_key=True)
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="movements")
     delta = models.IntegerField()
+    qty_after = models.IntegerField("in stock afterwards")
     reason = models.CharField(max_length=20, choices=Reason)
     order_id = models.CharField(max_length=64, blank=True, default="")
+    idempotency_key = models.CharField(max_length=255, blank=True, default="")
     created_at = models.DateTimeField(default=now_in_milliseconds)
+
+    objects: ClassVar[StockMovementManager] = StockMovementManager()
 
     class Meta:
         db_table = "stock_movement"
@@ -86,6 +117,14 @@ class StockMovement(models.Model):
                 fields=["order_id", "reason"],
                 condition=~Q(order_id=""),
                 name="stock_movement_once_per_order",
+            ),
+            models.UniqueConstraint(
+                fields=["idempotency_key"],
+                condition=~Q(idempotency_key=""),
+                name="stock_movement_once_per_idempotency_key",
+            ),
+            models.CheckConstraint(
+                condition=Q(qty_after__gte=0), name="stock_movement_leaves_no_debt"
             ),
         ]
 
@@ -100,15 +139,22 @@ class ReservationManager(models.Manager["Reservation"]):
         """Return the decisions that there are already, by order."""
         return self.in_bulk(list(order_ids))
 
+    def release(self, order_ids: Iterable[str]) -> None:
+        """Note that the stock of these orders was given back."""
+        self.filter(order_id__in=list(order_ids)).update(outcome=Reservation.Outcome.RELEASED)
+
 
 class Reservation(models.Model):
     """What was decided about an order's stock. The order decides once: it is the primary key."""
 
     class Outcome(models.TextChoices):
-        """The decision."""
+        """The decision; what was reserved may be released, when the order is cancelled."""
 
         RESERVED = "RESERVED"
         REJECTED = "REJECTED"
+        RELEASED = "RELEASED"
+        # Cancelled before its stock was asked for: it gets none when it is.
+        CANCELLED = "CANCELLED"
 
     # Text, because orders of other systems have integers. And no foreign key to the product,
     # because an order for a product that does not exist is decided too.

@@ -4,11 +4,11 @@ from typing import TypeVar
 
 import msgspec
 
-from products_project.products.models import Product
-from servicekit.contracts.events import ProductCreated, ProductUpdated
+from products_project.products.models import Product, StockMovement
+from servicekit.contracts.events import ProductArchived, ProductCreated, ProductUpdated
 from servicekit.timestamps import rfc3339
 
-AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated)
+AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated, ProductArchived)
 
 
 class ProductDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -29,6 +29,33 @@ class ProductDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             price=product.price,
             qty=product.qty,
             created_at=rfc3339(product.created_at),
+        )
+
+
+class StockMovementDetail(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
+):
+    """One change of a product's stock; `orderId` where an order or its cancellation caused it."""
+
+    id: int
+    product_id: str
+    delta: int
+    reason: str
+    qty_after: int
+    created_at: str
+    order_id: str = ""
+
+    @classmethod
+    def of(cls, movement: StockMovement) -> "StockMovementDetail":
+        """Represent a movement."""
+        return cls(
+            id=movement.id,
+            product_id=str(movement.product_id),
+            delta=movement.delta,
+            reason=movement.reason,
+            qty_after=movement.qty_after,
+            created_at=rfc3339(movement.created_at),
+            order_id=movement.order_id,
         )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from products_project.products import cache
-from products_project.products.models import Product
+from products_project.products.models import Product, StockMovement
 from servicekit.caching.versioned import Versioned
 from servicekit.failpoints import failpoint
 
@@ -16,6 +16,13 @@ class ProductNotFound(Exception):
         super().__init__(f"There is no product {product_id}.")
 
 
+class ProductIsArchived(Exception):
+    """The product is not sold any more."""
+
+    def __init__(self, product_id: object) -> None:
+        super().__init__(f"The product {product_id} is archived.")
+
+
 @dataclass(frozen=True)
 class Page:
     """Products, newest first, and whether older ones follow."""
@@ -24,10 +31,19 @@ class Page:
     has_more: bool
 
 
+@dataclass(frozen=True)
+class MovementsPage:
+    """Movements of a stock, newest first, and whether older ones follow."""
+
+    movements: list[StockMovement]
+    has_more: bool
+
+
 def get_rendered_product(product_id: UUID) -> Versioned:
     """Return a product as it is answered, from Redis when it is there.
 
     :raises ProductNotFound: if there is none
+    :raises ProductIsArchived: if it is not sold any more
     """
     cached = cache.get(product_id)
     if cached is not None:
@@ -39,19 +55,23 @@ def get_rendered_product(product_id: UUID) -> Versioned:
 
 
 def get_product(product_id: UUID) -> Product:
-    """Return a product from the database.
+    """Return a product that is sold, from the database.
 
     :raises ProductNotFound: if there is none
+    :raises ProductIsArchived: if it is not sold any more
     """
     try:
-        return Product.objects.get(id=product_id)
+        product = Product.objects.get(id=product_id)
     except Product.DoesNotExist:
         raise ProductNotFound(product_id) from None
+    if product.archived_at is not None:
+        raise ProductIsArchived(product_id)
+    return product
 
 
 def products_page(*, limit: int, after: UUID | None, search: str) -> Page:
-    """Return at most `limit` products, newest first, older than the one with the id `after`."""
-    products = Product.objects.order_by("-id")
+    """Return at most `limit` products that are sold, newest first, older than the one `after`."""
+    products = Product.objects.filter(archived_at=None).order_by("-id")
     if after is not None:
         products = products.filter(id__lt=after)
     if search:
@@ -59,3 +79,19 @@ def products_page(*, limit: int, after: UUID | None, search: str) -> Page:
     # One more than asked for, to know whether it is worth asking again.
     found = list(products[: limit + 1])
     return Page(found[:limit], len(found) > limit)
+
+
+def stock_movements_page(*, product_id: UUID, limit: int, after: int | None) -> MovementsPage:
+    """Return at most `limit` movements of a product's stock, older than the movement `after`.
+
+    Those of an archived product are there, too.
+
+    :raises ProductNotFound: if there is no such product
+    """
+    movements = StockMovement.objects.filter(product_id=product_id).order_by("-id")
+    if after is not None:
+        movements = movements.filter(id__lt=after)
+    found = list(movements[: limit + 1])
+    if not found and not Product.objects.filter(id=product_id).exists():
+        raise ProductNotFound(product_id)
+    return MovementsPage(found[:limit], len(found) > limit)

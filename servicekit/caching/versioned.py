@@ -16,7 +16,11 @@ _SET_IF_NEWER = Script(
         local version, value = ARGV[i], ARGV[i + 1]
         local known = redis.call('GET', KEYS[i + 1])
         if not known or tonumber(known) <= tonumber(version) then
-            redis.call('SET', KEYS[i], value, 'EX', ARGV[#ARGV])
+            if value == '' then
+                redis.call('DEL', KEYS[i])
+            else
+                redis.call('SET', KEYS[i], value, 'EX', ARGV[#ARGV])
+            end
             redis.call('SET', KEYS[i + 1], version, 'EX', ARGV[#ARGV])
         end
     end
@@ -26,7 +30,11 @@ _SET_IF_NEWER = Script(
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """A value and the version of the row that it was made from."""
+    """A value and the version of the row that it was made from; no bytes are no value.
+
+    A version without a value says that there is nothing to cache any more, and keeps a slow reader
+    from putting back what there was before.
+    """
 
     version: int
     value: bytes

@@ -4,6 +4,7 @@ Each is published on its `exchange` with its `routing_key`. It is never changed,
 breaking change is a new routing key beside the old one.
 """
 
+from datetime import UTC, datetime
 from typing import ClassVar, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -13,6 +14,9 @@ from servicekit.contracts.fields import Money, OrderReference, Quantity, Stock, 
 
 ORDER_EXCHANGE = "order.exchange"
 PRODUCT_EXCHANGE = "product.exchange"
+
+# The year 9999, the last that RFC 3339 can write.
+_END_OF_TIME_MS = 253_370_764_800_000
 
 _EVENT_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:events")
 
@@ -45,6 +49,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     def to_json(self) -> bytes:
         """Return the body as it is published."""
         return msgspec.json.encode(self)
+
+    def published(self, at_ms: int) -> Self:  # noqa: ARG002 - for events that keep it
+        """Return the event as a consumer sees it that knows when it was published (Unix ms)."""
+        return self
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
@@ -83,27 +91,61 @@ class OrderCreated(_AboutOrder, frozen=True, kw_only=True):
     # Ours always have both. Not needed to reserve stock, so others may leave them out.
     total_price: Money | None = None
     created_at: str | None = None
+    # Known to the consumer of a published event only: the relay says it beside the body.
+    announced_at: str | None = None
+
+    def published(self, at_ms: int) -> Self:
+        """Return the event with the time at which it was handed to the broker."""
+        if not 0 < at_ms < _END_OF_TIME_MS:
+            return self
+        moment = datetime.fromtimestamp(at_ms / 1000, tz=UTC).replace(tzinfo=None)
+        return msgspec.structs.replace(
+            self, announced_at=moment.isoformat(timespec="milliseconds") + "Z"
+        )
 
 
-class StockReserved(_AboutOrder, frozen=True, kw_only=True):
+class OrderCancelled(_AboutOrder, frozen=True, kw_only=True):
+    """An order is not wanted any more; what was reserved for it goes back into stock."""
+
+    exchange: ClassVar[str] = ORDER_EXCHANGE
+    routing_key: ClassVar[str] = "order.cancelled"
+
+    cancelled_at: str | None = None
+
+
+class _AboutStock(_AboutOrder, frozen=True, kw_only=True):
+    exchange: ClassVar[str] = PRODUCT_EXCHANGE
+
+    remaining: Stock
+    version: Version
+
+
+class _StockDecision(_AboutStock, frozen=True, kw_only=True):
+    # When the order reached the broker, and when its stock was decided: for its timeline.
+    announced_at: str | None = None
+    decided_at: str | None = None
+
+
+class StockReserved(_StockDecision, frozen=True, kw_only=True):
     """The stock of an order has been taken; `remaining` units of the product are left."""
 
-    exchange: ClassVar[str] = PRODUCT_EXCHANGE
     routing_key: ClassVar[str] = "stock.reserved"
 
-    remaining: Stock
-    version: Version
 
-
-class StockRejected(_AboutOrder, frozen=True, kw_only=True):
+class StockRejected(_StockDecision, frozen=True, kw_only=True):
     """An order cannot have its stock, for `reason`; `remaining` units of the product are left."""
 
-    exchange: ClassVar[str] = PRODUCT_EXCHANGE
     routing_key: ClassVar[str] = "stock.rejected"
 
-    remaining: Stock
-    version: Version
     reason: str
+
+
+class StockReleased(_AboutStock, frozen=True, kw_only=True):
+    """The stock of a cancelled order was given back; `remaining` units are there now."""
+
+    routing_key: ClassVar[str] = "stock.released"
+
+    released_at: str | None = None
 
 
 class _AboutProduct(Event, frozen=True, kw_only=True):
@@ -135,3 +177,10 @@ class ProductUpdated(_AboutProduct, frozen=True, kw_only=True):
 
     exchange: ClassVar[str] = PRODUCT_EXCHANGE
     routing_key: ClassVar[str] = "product.updated"
+
+
+class ProductArchived(_AboutProduct, frozen=True, kw_only=True):
+    """A product is not sold any more; its last state as a whole."""
+
+    exchange: ClassVar[str] = PRODUCT_EXCHANGE
+    routing_key: ClassVar[str] = "product.archived"

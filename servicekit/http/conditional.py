@@ -1,6 +1,10 @@
 """Answers for machines that need nothing of DRF: straight from bytes."""
 
+import re
+
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+
+_OUR_TAG = re.compile('"[0-9]{1,18}"')
 
 
 def wants_plain_json(request: HttpRequest) -> bool:
@@ -30,6 +34,19 @@ def is_known(request: HttpRequest, etag: str) -> bool:
     return bool(header) and any(
         candidate.strip().removeprefix("W/") in ("*", etag) for candidate in header.split(",")
     )
+
+
+def required_versions(request: HttpRequest) -> frozenset[int] | None:
+    """Return the versions of which the row must have one, or None where any will do.
+
+    From `If-Match` (RFC 9110, section 13.1.1), compared strongly: a weak tag, or one that we have
+    never given, matches no version.
+    """
+    header = request.META.get("HTTP_IF_MATCH")
+    if header is None or header.strip() == "*":
+        return None
+    tags = (candidate.strip() for candidate in header.split(","))
+    return frozenset(int(tag[1:-1]) for tag in tags if _OUR_TAG.fullmatch(tag))
 
 
 def tagged_answer(request: HttpRequest, body: bytes, etag: str) -> HttpResponse:

@@ -5,6 +5,7 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 """
 
 import re
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,10 @@ from rest_framework import serializers
 
 _CANONICAL_UUID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
+)
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
 
@@ -56,6 +61,24 @@ class StrictUUIDField(serializers.UUIDField):
         if not isinstance(data, str) or not _CANONICAL_UUID.fullmatch(data):
             self.fail("invalid", value=data)
         return UUID(data)
+
+
+class StrictDateTimeField(serializers.DateTimeField):
+    """A time with its offset from UTC (RFC 3339)."""
+
+    default_error_messages = {"not_rfc3339": "Must be a time such as 2026-11-23T09:30:00.123Z."}
+
+    def to_internal_value(self, value: Any) -> datetime:
+        """Return the time.
+
+        :raises ValidationError: if it is anything else
+        """
+        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+            self.fail("not_rfc3339")
+        try:
+            return datetime.fromisoformat(value.upper())
+        except ValueError:
+            self.fail("not_rfc3339")
 
 
 class StrictSerializer(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""Pages of lists that are ordered by id, newest first.
+"""Pages of lists, newest first.
 
 A cursor names the last item of the page before, not a row number: a page neither repeats nor
 skips when rows are added meanwhile, and the thousandth costs what the first costs.
@@ -6,64 +6,71 @@ skips when rows are added meanwhile, and the thousandth costs what the first cos
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
-from uuid import UUID
 
 from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
 
+from servicekit.http.parameters import integer
+
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 
+_NO_FILTERS = ("limit", "cursor", "format")
+
+Position = TypeVar("Position")
+"""Where an item stands in its list; written with `str`, read back by a function of the list's."""
+
 
 @dataclass(frozen=True)
-class PageRequest:
-    """Which page: at most `limit` items that come after the item `after` (None: from the top)."""
+class PageRequest(Generic[Position]):
+    """Which page: at most `limit` items that come after the position `after` (None: the top)."""
 
     limit: int = DEFAULT_LIMIT
-    after: UUID | None = None
+    after: Position | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is the page that everybody asks for, which is the one worth caching."""
-        return self == PageRequest()
+        return self.limit == DEFAULT_LIMIT and self.after is None
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> "PageRequest":
-        """Read `limit` and `cursor` from a query string.
+    def of(
+        cls, query: Mapping[str, str], read: Callable[[str], Position]
+    ) -> "PageRequest[Position]":
+        """Read `limit` and `cursor` from a query string; `read` may raise ValueError.
 
         :raises ValidationError: if one of them is nonsense
         """
-        return cls(_limit(query.get("limit")), _after(query.get("cursor")))
+        limit = integer(query, "limit", default=DEFAULT_LIMIT, minimum=1, maximum=MAX_LIMIT)
+        return cls(limit, _after(query.get("cursor"), read))
 
 
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    # isdecimal alone also takes foreign digits.
-    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= MAX_LIMIT):  # noqa: PLR2004 - spares int() a novel
-        raise ValidationError({"limit": [f"Must be an integer from 1 to {MAX_LIMIT}."]})
-    return int(text)
-
-
-def _after(text: str | None) -> UUID | None:
+def _after(text: str | None, read: Callable[[str], Position]) -> Position | None:
     if text is None:
         return None
     try:
-        after = UUID(bytes=base64.urlsafe_b64decode(text.encode("ascii") + b"=="))
-    except (binascii.Error, ValueError):
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        after = read(base64.urlsafe_b64decode(padded).decode("ascii"))
+    except (binascii.Error, ValueError, OverflowError):
         after = None
-    # The decoder skips what it does not know; we do not.
+    # The decoders skip what they do not know; we do not.
     if after is None or cursor_after(after) != text:
         raise ValidationError({"cursor": ["Not a cursor that came from a Link header."]})
     return after
 
 
-def cursor_after(last_id: UUID) -> str:
-    """Return the cursor of the page that follows an item."""
-    return base64.urlsafe_b64encode(last_id.bytes).rstrip(b"=").decode()
+def filters_in(query: Mapping[str, str]) -> dict[str, str]:
+    """Return what a query string says beside the page and the format that it wants."""
+    return {name: text for name, text in query.items() if name not in _NO_FILTERS}
+
+
+def cursor_after(last: object) -> str:
+    """Return the cursor of the page that follows the item at a position."""
+    return base64.urlsafe_b64encode(str(last).encode()).rstrip(b"=").decode()
 
 
 def link_header(request: HttpRequest, next_cursor: str) -> dict[str, str]:

@@ -109,13 +109,13 @@ def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable
 
     def through(url: str) -> None:
         settings.BROKER_URL = url
-        durable = intake._DurableIntake()
+        durable = intake.DurableIntake()
 
         def commit(orders: Sequence[AcceptedOrder]) -> None:
             with on_its_way:
                 durable.commit(orders)
 
-        commits = GroupCommit(commit, deadline_seconds=intake._DEADLINE_SECONDS)
+        commits = GroupCommit(commit, deadline_seconds=intake.DEADLINE_SECONDS)
         monkeypatch.setattr(intake, "_commits", commits)
         made.append(durable)
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.utils import timezone
@@ -13,6 +14,7 @@ from orders_project.orders import cache, services
 from orders_project.orders.models import Order
 from servicekit.contracts.events import StockReserved
 from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds
 from tests.servicekit.bad_input import BAD_PAGES
 
 pytestmark = pytest.mark.django_db
@@ -29,8 +31,8 @@ def product_id() -> UUID:
 def place(accepted_order, product_id) -> Callable[..., list[str]]:
     """Return a function that stores orders and returns their ids, newest first."""
 
-    def stored(count: int = 1) -> list[str]:
-        orders = [accepted_order(product_id=product_id) for _ in range(count)]
+    def stored(count: int = 1, **facts: object) -> list[str]:
+        orders = [accepted_order(**{"product_id": product_id, **facts}) for _ in range(count)]
         services.place_orders(orders)
         return [str(order.id) for order in orders][::-1]
 
@@ -102,7 +104,6 @@ class TestGetOrders:
     @pytest.mark.parametrize(
         "query",
         [
-            "",
             "productId=",
             "productId=1",
             "productId=true",
@@ -110,7 +111,6 @@ class TestGetOrders:
             "productId=%7B0198c0de-0000-7000-8000-00000000000a%7D",
             "productId=0198c0de-0000-7000-8000-00000000000a%0A",
             "productId=%00",
-            "product_id=0198c0de-0000-7000-8000-00000000000a",
         ],
     )
     def test_refuses_to_list_the_orders_of_nothing(self, client, query):
@@ -119,6 +119,62 @@ class TestGetOrders:
         assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
         assert answer.json()["code"] == "invalid"
         assert [error["field"] for error in answer.json()["errors"]] == ["productId"]
+
+    def test_lists_the_orders_of_all_products(self, client, place):
+        [first] = place(1, product_id=new_id())
+        [second] = place(1, product_id=new_id())
+
+        assert ids(client.get("/orders")) == [second, first]
+
+    @pytest.mark.parametrize(
+        ("query", "numbers"),
+        [
+            ("createdAfter=2026-11-23T10:00:01.000Z", [2, 3]),
+            ("createdBefore=2026-11-23T10:00:02Z", [0, 1]),
+            ("createdAfter=2026-11-23T11:00:00%2B01:00&createdBefore=2026-11-23T10:00:03Z", [1, 2]),
+        ],
+    )
+    def test_shows_those_of_a_time(self, client, accepted_order, query, numbers):
+        start = datetime(2026, 11, 23, 10, tzinfo=UTC)
+        placed = [accepted_order(created_at=start + timedelta(seconds=n)) for n in range(4)]
+        services.place_orders(placed)
+
+        answer = client.get(f"/orders?{query}")
+
+        assert ids(answer) == [str(placed[n].id) for n in reversed(numbers)]
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "createdAfter=",
+            "createdAfter=yesterday",
+            "createdAfter=2026-11-23",
+            "createdAfter=2026-11-23T10:00:00",
+            "createdBefore=2026-13-23T10:00:00Z",
+            "createdBefore=2026-11-23T10:00:00%20Z",
+            "createdBefore=%00",
+            # One that is misspelt would show everybody's orders.
+            "product_id=0198c0de-0000-7000-8000-00000000000a",
+        ],
+    )
+    def test_refuses_a_filter_of_nonsense(self, client, query):
+        answer = client.get(f"/orders?{query}")
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+        assert [error["field"] for error in answer.json()["errors"]] == [query.split("=")[0]]
+
+    def test_pages_through_orders_of_the_same_millisecond(self, client, accepted_order):
+        at = now_in_milliseconds()
+        placed = [accepted_order(created_at=at, id=uuid4()) for _ in range(5)]
+        services.place_orders(placed)
+
+        found, path = [], "/orders?limit=2"
+        while path:
+            answer = client.get(path)
+            found += ids(answer)
+            path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<")
+
+        assert found == sorted((str(order.id) for order in placed), reverse=True)
 
     @pytest.mark.parametrize("query", BAD_PAGES.values(), ids=BAD_PAGES.keys())
     def test_refuses_a_page_of_nonsense(self, client, product_id, query):

@@ -109,5 +109,5 @@ class TestSettleOrders:
 
 class TestAnOrder:
     def test_cannot_be_final_without_having_been_settled(self, order):
-        with pytest.raises(IntegrityError, match="order_final_is_settled"):
+        with pytest.raises(IntegrityError, match="order_settled_has_time"):
             Order.objects.filter(id=order.id).update(status=Order.Status.CONFIRMED)

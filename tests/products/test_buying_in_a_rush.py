@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import Sum
 
-from products_project.products import services
+from products_project.products import reservations, services
 from products_project.products.models import Product, Reservation
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
@@ -51,7 +51,7 @@ def take_one_carelessly(lamp: Product, everybody_has_looked: threading.Barrier) 
 
 def reserve_one(lamp: Product) -> bool:
     order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)
-    services.reserve_stock([order])
+    reservations.reserve_stock([order])
     decision = Reservation.objects.get(order_id=order.order_id)
     return decision.outcome == Reservation.Outcome.RESERVED
 
@@ -120,7 +120,7 @@ class TestReserveStockInARush:
 
         def reserve_the_same(barrier: threading.Barrier) -> bool:
             barrier.wait()
-            services.reserve_stock([order])
+            reservations.reserve_stock([order])
             return True
 
         rush(reserve_the_same)
@@ -146,7 +146,7 @@ class TestReserveStockInARush:
         def reserve(product: Product) -> str:
             order = OrderCreated(order_id=order_id, product_id=product.id, quantity=1)
             try:
-                services.reserve_stock([order])
+                reservations.reserve_stock([order])
             except OperationalError:
                 return "comes again"
             finally:
@@ -173,7 +173,7 @@ class TestReserveStockInARush:
                 for product in next(turns)
             ]
             barrier.wait()
-            services.reserve_stock(orders)
+            reservations.reserve_stock(orders)
             return True
 
         assert rush(reserve_both) == BUYERS
@@ -185,7 +185,7 @@ class TestReserveStockInARush:
     def reserve_all(lamp: Product) -> bool:
         order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=UNITS)
         try:
-            services.reserve_stock([order])
+            reservations.reserve_stock([order])
             decision = Reservation.objects.get(order_id=order.order_id)
             return decision.outcome == Reservation.Outcome.RESERVED
         finally:

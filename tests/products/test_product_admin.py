@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from products_project.products import cache, services
+from products_project.products import cache, reservations
 from products_project.products.models import Product
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
@@ -18,7 +18,7 @@ LEDGERS = ["products_stockmovement", "products_reservation"]
 
 @pytest.fixture
 def sold_lamp(lamp) -> Product:
-    services.reserve_stock(
+    reservations.reserve_stock(
         [
             OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=quantity)
             for quantity in (4, 40)

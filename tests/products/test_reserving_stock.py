@@ -10,7 +10,7 @@ from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from products_project.products import cache, services
+from products_project.products import cache, reservations, services
 from products_project.products.models import Product, Reservation, StockMovement
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
@@ -39,14 +39,14 @@ def explained_stock(product: Product) -> int:
 
 class TestReserveStock:
     def test_takes_the_units_of_an_order(self, lamp):
-        services.reserve_stock([an_order(lamp, 3)])
+        reservations.reserve_stock([an_order(lamp, 3)])
 
         lamp.refresh_from_db()
         assert (lamp.qty, lamp.version) == (7, 2)
 
     def test_explains_what_it_took(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         movement = lamp.movements.get(reason=StockMovement.Reason.ORDER)
         assert (movement.delta, movement.order_id) == (-3, order.order_id)
@@ -54,13 +54,13 @@ class TestReserveStock:
 
     def test_tells_the_outcome_and_what_is_left(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         assert told() == [("stock.reserved", order.order_id, 7)]
 
     def test_gives_an_order_all_or_nothing(self, lamp):
         order = an_order(lamp, 11)
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         lamp.refresh_from_db()
         assert lamp.qty == 10
@@ -68,14 +68,14 @@ class TestReserveStock:
         assert Reservation.objects.get().reason == "insufficient_stock"
 
     def test_gives_the_last_unit(self, lamp):
-        services.reserve_stock([an_order(lamp, 10)])
+        reservations.reserve_stock([an_order(lamp, 10)])
 
         lamp.refresh_from_db()
         assert lamp.qty == 0
 
     def test_decides_in_the_order_of_arrival(self, lamp):
         first, too_much, last = an_order(lamp, 6), an_order(lamp, 5), an_order(lamp, 4)
-        services.reserve_stock([first, too_much, last])
+        reservations.reserve_stock([first, too_much, last])
 
         assert [(key, order_id) for key, order_id, _ in told()] == [
             ("stock.reserved", first.order_id),
@@ -86,19 +86,19 @@ class TestReserveStock:
     def test_rejects_an_unknown_product(self, lamp):  # noqa: ARG002 - not this one
         order = an_order(new_id())
 
-        assert services.reserve_stock([order]) == []
+        assert reservations.reserve_stock([order]) == []
         assert told() == [("stock.rejected", order.order_id, 0)]
         assert Reservation.objects.get().reason == "product_not_found"
 
     def test_does_not_let_an_unknown_product_hold_up_the_others(self, lamp):
-        services.reserve_stock([an_order(new_id()), an_order(lamp, 3)])
+        reservations.reserve_stock([an_order(new_id()), an_order(lamp, 3)])
 
         lamp.refresh_from_db()
         assert lamp.qty == 7
 
     def test_tells_a_duplicate_in_the_same_batch_again_and_takes_its_units_once(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order, order])
+        reservations.reserve_stock([order, order])
 
         lamp.refresh_from_db()
         assert lamp.qty == 7
@@ -106,8 +106,8 @@ class TestReserveStock:
 
     def test_tells_a_duplicate_in_a_later_batch_again_and_takes_its_units_once(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order])
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         lamp.refresh_from_db()
         assert (lamp.qty, lamp.version) == (7, 2)
@@ -115,17 +115,17 @@ class TestReserveStock:
 
     def test_tells_the_same_fact_under_the_same_event_id(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order])
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         told_rows = OutgoingEvent.objects.filter(routing_key="stock.reserved")
         assert len({row.event_id for row in told_rows}) == 1
 
     def test_keeps_a_rejection_when_there_is_stock_again(self, lamp):
         order = an_order(lamp, 11)
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
         Product.objects.filter(id=lamp.id).update(qty=100)
-        services.reserve_stock([order])
+        reservations.reserve_stock([order])
 
         assert [key for key, _, _ in told()] == ["stock.rejected"] * 2
 
@@ -134,7 +134,7 @@ class TestReserveStock:
         order = an_order(lamp, 3)
         liar = an_order(lamp, 4, order_id=order.order_id)
         batches = [[order, liar]] if is_same_batch else [[order], [liar]]
-        [*_, refused] = [services.reserve_stock(batch) for batch in batches]
+        [*_, refused] = [reservations.reserve_stock(batch) for batch in batches]
 
         lamp.refresh_from_db()
         assert [each.event for each in refused] == [liar]
@@ -144,19 +144,19 @@ class TestReserveStock:
 
     def test_returns_an_order_that_names_another_product_the_second_time(self, lamp):
         order = an_order(lamp, 3)
-        services.reserve_stock([order])
-        [refused] = services.reserve_stock([an_order(new_id(), 3, order_id=order.order_id)])
+        reservations.reserve_stock([order])
+        [refused] = reservations.reserve_stock([an_order(new_id(), 3, order_id=order.order_id)])
 
         assert "another payload" in refused.reason
 
     def test_takes_the_integer_ids_of_older_producers_and_answers_with_them(self, lamp):
-        services.reserve_stock([an_order(lamp, 3, order_id=4711)])
-        services.reserve_stock([an_order(lamp, 3, order_id=4711)])
+        reservations.reserve_stock([an_order(lamp, 3, order_id=4711)])
+        reservations.reserve_stock([an_order(lamp, 3, order_id=4711)])
 
         assert told() == [("stock.reserved", 4711, 7)] * 2
 
     def test_writes_the_new_stock_into_the_cache(self, lamp):
-        services.reserve_stock([an_order(lamp, 3)])
+        reservations.reserve_stock([an_order(lamp, 3)])
 
         assert msgspec.json.decode(cache.get(lamp.id).value)["qty"] == 7
 
@@ -166,7 +166,7 @@ class TestReserveStock:
                 "ALTER TABLE outbox_event ADD CONSTRAINT takes_nothing CHECK (false) NOT VALID"
             )
         with pytest.raises(DatabaseError):
-            services.reserve_stock([an_order(lamp, 3)])
+            reservations.reserve_stock([an_order(lamp, 3)])
 
         lamp.refresh_from_db()
         assert lamp.qty == 10
@@ -174,7 +174,7 @@ class TestReserveStock:
         assert explained_stock(lamp) == 10
 
     def test_does_nothing_for_an_empty_batch(self):
-        assert services.reserve_stock([]) == []
+        assert reservations.reserve_stock([]) == []
 
     def test_has_the_database_behind_it(self, lamp):
         with pytest.raises(IntegrityError, match="product_qty_not_negative"):
@@ -197,7 +197,7 @@ class TestReserveStockInWhateverBatches:
         ]
         refused = []
         for batch in batches:
-            refused += services.reserve_stock(
+            refused += reservations.reserve_stock(
                 [
                     an_order(shelf[position], quantity, order_id=f"{run}-{number}")
                     for number, position, quantity in batch

@@ -97,22 +97,22 @@ class TestNewId:
 
 class TestPageRequest:
     def test_is_of_the_first_page_when_nothing_is_asked_for(self):
-        assert PageRequest.of({}).is_first
-        assert not PageRequest.of({"limit": "1"}).is_first
+        assert PageRequest.of({}, UUID).is_first
+        assert not PageRequest.of({"limit": "1"}, UUID).is_first
 
     @given(st.uuids())
     def test_reads_the_cursors_that_we_write(self, last_id):
-        assert PageRequest.of({"cursor": cursor_after(last_id)}).after == last_id
+        assert PageRequest.of({"cursor": cursor_after(last_id)}, UUID).after == last_id
 
     @given(st.text(max_size=40))
     @example("!!!AZqvTQzHY-!!!Q2ivE0m4_w12!!!")
     @example("AZqvTQzHY-Q2ivE0m4_w12")
     def test_never_reads_anything_else(self, text):
         try:
-            page = PageRequest.of({"cursor": text})
+            page = PageRequest.of({"cursor": text}, UUID)
         except exceptions.ValidationError:
             return
-        assert cursor_after(page.after) == text.rstrip("=")
+        assert cursor_after(page.after) == text
 
     def test_leads_to_the_next_page_with_everything_else_that_was_asked_for(self):
         request = RequestFactory().get("/products?search=a%26b&limit=2&cursor=old")

@@ -1,5 +1,6 @@
 """How the order service's own errors are answered."""
 
+from orders_project.orders.idempotent_intake import IdempotencyKeyReused
 from orders_project.orders.intake import (
     AcceptanceUnknown,
     InsufficientStock,
@@ -8,6 +9,7 @@ from orders_project.orders.intake import (
 )
 from orders_project.orders.product_service import ProductNotFound
 from orders_project.orders.selectors import OrderNotFound, OrderNotVisibleYet
+from orders_project.orders.services import OrderIsRejected
 from servicekit.http.problems import RETRY_AFTER_SECONDS, Translation, exception_handler
 
 handle = exception_handler(
@@ -18,6 +20,8 @@ handle = exception_handler(
             400, "insufficient_stock", members=lambda error: {"available": error.available}
         ),
         TotalPriceTooLarge: Translation(400, "total_price_too_large"),
+        IdempotencyKeyReused: Translation(422, "idempotency_key_reused"),
+        OrderIsRejected: Translation(409, "order_rejected"),
         UnableToAccept: Translation(503, "not_accepted", RETRY_AFTER_SECONDS),
         AcceptanceUnknown: Translation(
             503,

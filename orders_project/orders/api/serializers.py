@@ -1,7 +1,15 @@
 """What the order service takes."""
 
+from rest_framework import serializers
+
+from orders_project.orders.models import Order
 from servicekit.contracts.fields import MAX_INT32
-from servicekit.http.fields import StrictIntegerField, StrictSerializer, StrictUUIDField
+from servicekit.http.fields import (
+    StrictDateTimeField,
+    StrictIntegerField,
+    StrictSerializer,
+    StrictUUIDField,
+)
 
 
 class NewOrder(StrictSerializer):
@@ -9,3 +17,19 @@ class NewOrder(StrictSerializer):
 
     productId = StrictUUIDField(source="product_id", help_text="The id of a product.")  # noqa: N815 - the name on the wire
     quantity = StrictIntegerField(min_value=1, max_value=MAX_INT32, help_text="How many units.")
+
+
+class OrderCancellation(StrictSerializer):
+    """Nothing is asked for: the body is empty, or an empty object."""
+
+
+class OrderFilters(StrictSerializer):
+    """Which orders a list shows; the times are exclusive.
+
+    Strict, because a misspelt filter would otherwise show orders that nobody has asked for.
+    """
+
+    productId = StrictUUIDField(source="product_id", required=False)  # noqa: N815 - the name on the wire
+    status = serializers.ChoiceField(choices=Order.Status.choices, required=False)
+    createdAfter = StrictDateTimeField(source="created_after", required=False)  # noqa: N815 - as above
+    createdBefore = StrictDateTimeField(source="created_before", required=False)  # noqa: N815 - as above

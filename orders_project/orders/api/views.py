@@ -4,20 +4,34 @@ from uuid import UUID
 
 import msgspec
 from rest_framework import status
-from rest_framework.exceptions import ValidationError
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from orders_project.orders import cache, intake, selectors
+from orders_project.orders import (
+    cache,
+    final_status,
+    idempotent_intake,
+    intake,
+    selectors,
+    services,
+)
 from orders_project.orders.api import serializers
 from orders_project.orders.models import Order
-from orders_project.orders.representation import OrderDetail
+from orders_project.orders.representation import (
+    OrderDetail,
+    TimelineDetail,
+    TimelineStepDetail,
+)
+from orders_project.orders.selectors import OrderFilter, OrderPosition
 from servicekit.caching.generational import RenderedPage
-from servicekit.http.fields import StrictUUIDField
+from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
-from servicekit.http.pages import PageRequest, cursor_after, link_header
+from servicekit.http.pages import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
+from servicekit.http.waiting import preferred_wait, wait_parameter
+from servicekit.timestamps import rfc3339
 
 
 class OrderViewSet(GenericViewSet[Order]):
@@ -32,57 +46,83 @@ class OrderViewSet(GenericViewSet[Order]):
     lookup_value_regex = UUID_PATTERN
 
     def list(self, request: Request) -> Response:
-        """Orders of a product, newest first: `productId`; `limit`, `cursor`, `status` if wanted."""
-        product_id = self._product_id(request)
-        wanted_status = self._status(request)
-        page_request = PageRequest.of(request.query_params)
+        """Orders, newest first.
+
+        Filters: `productId`, `status`, `createdAfter`, `createdBefore`. Pages: `limit`, `cursor`.
+        """
+        filters = serializers.OrderFilters(data=filters_in(request.query_params))
+        filters.is_valid(raise_exception=True)
+        wanted = OrderFilter(**filters.validated_data)
+        page_request = PageRequest.of(request.query_params, OrderPosition.read)
 
         def render() -> RenderedPage:
-            page = selectors.orders_page(
-                product_id=product_id,
-                status=wanted_status,
-                limit=page_request.limit,
-                after=page_request.after,
-            )
+            page = selectors.orders_page(wanted, limit=page_request.limit, after=page_request.after)
             body = msgspec.json.encode([OrderDetail.of(order) for order in page.orders])
-            return RenderedPage(body, cursor_after(page.orders[-1].id) if page.has_more else "")
+            last = OrderPosition.of(page.orders[-1]) if page.has_more else None
+            return RenderedPage(body, "" if last is None else cursor_after(last))
 
-        is_cached = page_request.is_first and wanted_status is None
-        page = cache.first_page(product_id, render) if is_cached else render()
+        if wanted.product_id and wanted.is_by_product_only and page_request.is_first:
+            page = cache.first_page(wanted.product_id, render)
+        else:
+            page = render()
 
         return Response(Rendered(page.body), headers=link_header(request, page.next_cursor))
 
     def create(self, request: Request) -> Response:
-        """Accept an order. It is final moments later, under the id we return."""
+        """Accept an order. It is final moments later, under the id we return.
+
+        Sent again with the same `Idempotency-Key`, it is the same order. With `Prefer: wait=2` the
+        answer waits up to two seconds for the final status.
+        """
         body = serializers.NewOrder(data=request.data)
         body.is_valid(raise_exception=True)
+        key = idempotency_key(request)
 
-        order = intake.accept(**body.validated_data)
-
-        return Response(
-            OrderDetail.of(order),
-            status=status.HTTP_201_CREATED,
-            headers={"Location": self.reverse_action("detail", [order.id])},
+        order = (
+            intake.accept(**body.validated_data)
+            if key is None
+            else idempotent_intake.accept_once(key, **body.validated_data)
         )
 
-    def retrieve(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
-        """Return one order; one that was just accepted is found at once."""
-        order = selectors.get_rendered_order(UUID(pk))
+        headers = {"Location": self.reverse_action("detail", [order.id])}
+        seconds = preferred_wait(request)
+        if seconds is None:
+            return Response(OrderDetail.of(order), status.HTTP_201_CREATED, headers=headers)
+        rendered, has_waited = final_status.accepted_when_final(order, seconds=seconds)
+        if has_waited:
+            headers["Preference-Applied"] = f"wait={seconds}"
+        return Response(Rendered(rendered), status.HTTP_201_CREATED, headers=headers)
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """Return one order; one that was just accepted is found at once.
+
+        With `?wait=10` the answer waits up to ten seconds for the final status.
+        """
+        seconds = wait_parameter(request.query_params)
+
+        order, _ = final_status.rendered_when_final(UUID(pk), seconds=seconds)
 
         return Response(Rendered(order))
 
-    @staticmethod
-    def _product_id(request: Request) -> UUID:
-        if "productId" not in request.query_params:
-            raise ValidationError({"productId": ["This parameter is required."]})
-        try:
-            return StrictUUIDField().to_internal_value(request.query_params["productId"])
-        except ValidationError as error:
-            raise ValidationError({"productId": error.detail}) from error
+    @action(detail=True, methods=["post"], serializer_class=serializers.OrderCancellation)
+    def cancel(self, request: Request, pk: str) -> Response:
+        """Cancel an order: its stock is given back, once."""
+        body = serializers.OrderCancellation(data=request.data)
+        body.is_valid(raise_exception=True)
 
-    @staticmethod
-    def _status(request: Request) -> str | None:
-        wanted = request.query_params.get("status")
-        if wanted is not None and wanted not in Order.Status.values:
-            raise ValidationError({"status": [f"Must be one of {', '.join(Order.Status.values)}."]})
-        return wanted
+        order = services.cancel_order(UUID(pk))
+
+        return Response(OrderDetail.of(order))
+
+    @action(detail=True)
+    def timeline(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """Tell what has happened to an order, and how many milliseconds lie between."""
+        order = selectors.get_order(UUID(pk))
+
+        steps = [
+            TimelineStepDetail(
+                name=step.name, at=rfc3339(step.at), since_previous_ms=step.since_previous_ms
+            )
+            for step in selectors.timeline(order)
+        ]
+        return Response(TimelineDetail(order_id=str(order.id), status=order.status, steps=steps))

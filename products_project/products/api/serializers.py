@@ -2,6 +2,7 @@
 
 from rest_framework import serializers
 
+from products_project.products.models import StockMovement
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 from servicekit.http.fields import StrictIntegerField, StrictSerializer, StrictStringField
 
@@ -30,4 +31,35 @@ class ProductChanges(StrictSerializer):
         attrs = super().validate(attrs)
         if not attrs:
             raise serializers.ValidationError("Name or price must be given.")
+        return attrs
+
+
+class NewStockMovement(StrictSerializer):
+    """Units to be added to a stock, or taken from it."""
+
+    delta = StrictIntegerField(
+        min_value=-MAX_INT32, max_value=MAX_INT32, help_text="Units to add; below 0: to take."
+    )
+    reason = serializers.ChoiceField(
+        choices=[StockMovement.Reason.RESTOCK, StockMovement.Reason.CORRECTION],
+        help_text="`restock` or `correction`.",
+    )
+
+    def validate_delta(self, delta: int) -> int:
+        """Return the units.
+
+        :raises ValidationError: if there are none
+        """
+        if delta == 0:
+            raise serializers.ValidationError("Must not be 0.")
+        return delta
+
+    def validate(self, attrs: dict[str, object]) -> dict[str, object]:
+        """Return the movement.
+
+        :raises ValidationError: if it takes units in the name of a restock, or has unknown fields
+        """
+        attrs = super().validate(attrs)
+        if attrs["reason"] == StockMovement.Reason.RESTOCK and int(str(attrs["delta"])) < 0:
+            raise serializers.ValidationError({"delta": ["A restock adds units."]})
         return attrs

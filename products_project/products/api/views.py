@@ -6,6 +6,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework import status
+from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,8 +15,15 @@ from rest_framework.viewsets import GenericViewSet
 from products_project.products import cache, selectors, services
 from products_project.products.api import serializers
 from products_project.products.models import Product
-from products_project.products.representation import ProductDetail
-from servicekit.http.conditional import etag_of, is_known, tagged_answer, wants_plain_json
+from products_project.products.representation import ProductDetail, StockMovementDetail
+from servicekit.http.conditional import (
+    etag_of,
+    is_known,
+    required_versions,
+    tagged_answer,
+    wants_plain_json,
+)
+from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
 from servicekit.http.pages import PageRequest, cursor_after, link_header
 from servicekit.http.routes import UUID_PATTERN
@@ -34,7 +42,8 @@ class ProductViewSet(GenericViewSet[Product]):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer hot reads straight from Redis; everything else goes DRF's way."""
-        if request.method == "GET" and "pk" in kwargs and wants_plain_json(request):
+        is_product = self.action_map.get("get") == "retrieve"
+        if is_product and request.method == "GET" and wants_plain_json(request):
             cached = cache.get(UUID(kwargs["pk"]))
             if cached is not None:
                 return tagged_answer(request, cached.value, etag_of(cached.version))
@@ -42,7 +51,7 @@ class ProductViewSet(GenericViewSet[Product]):
 
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
-        page_request = PageRequest.of(request.query_params)
+        page_request = PageRequest.of(request.query_params, UUID)
         search = request.query_params.get("search", "")
         if "\x00" in search:
             raise ValidationError({"search": ["Must not contain NUL."]})
@@ -83,14 +92,53 @@ class ProductViewSet(GenericViewSet[Product]):
         return Response(Rendered(product.value), headers=headers)
 
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change a product's name or price."""
+        """Change a product's name or price; with `If-Match`, only if you saw its last version."""
         body = serializers.ProductChanges(data=request.data)
         body.is_valid(raise_exception=True)
 
-        product = services.update_product(UUID(pk), **body.validated_data)
+        product = services.update_product(
+            UUID(pk), **body.validated_data, if_version=required_versions(request)
+        )
 
         return Response(ProductDetail.of(product), headers={"ETag": etag_of(product.version)})
 
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Archive a product: it is not sold any more, and its history is kept."""
+        services.archive_product(UUID(pk), if_version=required_versions(request))
+
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(detail=True, url_path="stock-movements", serializer_class=serializers.NewStockMovement)
+    def stock_movements(self, request: Request, pk: str) -> Response:
+        """Every change of the product's stock, newest first. `limit`, `cursor`."""
+        page_request = PageRequest.of(request.query_params, int)
+
+        page = selectors.stock_movements_page(
+            product_id=UUID(pk), limit=page_request.limit, after=page_request.after
+        )
+
+        next_cursor = cursor_after(page.movements[-1].id) if page.has_more else ""
+        return Response(
+            [StockMovementDetail.of(movement) for movement in page.movements],
+            headers=link_header(request, next_cursor),
+        )
+
+    @stock_movements.mapping.post
+    def move_stock(self, request: Request, pk: str) -> Response:
+        """Restock a product or correct its stock; once per `Idempotency-Key`."""
+        body = serializers.NewStockMovement(data=request.data)
+        body.is_valid(raise_exception=True)
+
+        movement = services.move_stock(
+            product_id=UUID(pk),
+            **body.validated_data,
+            idempotency_key=idempotency_key(request) or "",
+        )
+
+        return Response(StockMovementDetail.of(movement), status=status.HTTP_201_CREATED)
+
     def get_serializer_class(self) -> Any:
         """Return what the browsable API's form of this page is for."""
+        if self.action in ("stock_movements", "move_stock"):
+            return serializers.NewStockMovement
         return serializers.NewProduct if self.detail is False else serializers.ProductChanges

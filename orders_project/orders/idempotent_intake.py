@@ -1,0 +1,139 @@
+"""Accepting orders under an `Idempotency-Key`: however often they are sent, there is one.
+
+The key makes the order's id, so there can be no second order, whatever fails. Which of several
+attempts is the order, with its price and its time, PostgreSQL decides: it is stored there before
+it is answered. While PostgreSQL is away, Redis decides, and the broker keeps the order.
+"""
+
+import logging
+from collections.abc import Sequence
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+from django.db import DatabaseError, InterfaceError, close_old_connections
+
+from orders_project.orders import cache, intake, selectors, services
+from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
+from orders_project.orders.product_service import ProductNotFound
+from servicekit.breaker import Breaker
+from servicekit.caching.redis import UNAVAILABLE
+from servicekit.contracts.commands import AcceptedOrder
+from servicekit.messaging.publisher import PublishingFailed
+
+logger = logging.getLogger(__name__)
+
+_ORDER_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:idempotency-keys")
+_REFUSALS = (ProductNotFound, intake.InsufficientStock, intake.TotalPriceTooLarge)
+
+# Looking, storing and looking again would each wait for a database that is away.
+_database = Breaker(pause_seconds=1.0)
+
+
+class IdempotencyKeyReused(Exception):
+    """The key was used before, for another order."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used before, for another order.")
+
+
+def accept_once(key: str, *, product_id: UUID, quantity: int) -> AcceptedOrder:
+    """Accept an order, or return the one that was accepted under this key, as it was accepted.
+
+    What was refused is not remembered: it left nothing, and may be tried again.
+
+    :raises IdempotencyKeyReused: if that one is for another product or quantity
+    :raises: what `intake.accept` raises
+    """
+    order_id = uuid5(_ORDER_IDS, key)
+    order = _stored(order_id)
+    if order is None:
+        attempt = _claimed(order_id)
+        if attempt is None:
+            try:
+                attempt = intake.priced(order_id=order_id, product_id=product_id, quantity=quantity)
+            except _REFUSALS:
+                # Another attempt may have been faster, and have taken the last unit.
+                attempt = _stored(order_id)
+                if attempt is None:
+                    raise
+        intake.submit(attempt, _commits)
+        order = _stored(order_id) or _claimed(order_id) or attempt
+    if (order.product_id, order.quantity) != (product_id, quantity):
+        raise IdempotencyKeyReused
+    return order
+
+
+def _stored(order_id: UUID) -> AcceptedOrder | None:
+    """Return the order if it is stored, None if it is not or the database is away."""
+    if not _database.admits():
+        return None
+    try:
+        order = selectors.find_stored_order(order_id)
+    except (DatabaseError, InterfaceError) as error:
+        _note_failure(error)
+        return None
+    _note_success()
+    return order
+
+
+def _claimed(order_id: UUID) -> AcceptedOrder | None:
+    """Return what an earlier attempt has claimed; whether that was accepted is another question."""
+    copy = cache.get_accepted(order_id)
+    if copy is None or copy is UNAVAILABLE:
+        return None
+    return msgspec.json.decode(copy, type=AcceptedOrder)
+
+
+class _StoringIntake:
+    """Makes batches of keyed orders durable; belongs to the one thread of their group commit."""
+
+    def __init__(self) -> None:
+        self._durable = intake.DurableIntake()
+
+    def commit(self, orders: Sequence[AcceptedOrder]) -> None:
+        """Store the orders; while that is not possible, have Redis decide and the broker keep them.
+
+        :raises NotCommitted: if neither was possible
+        :raises OutcomeUnknown: if one of them may have been
+        """
+        may_be_stored = False
+        if _database.admits():
+            try:
+                close_old_connections()
+                services.place_orders(orders)
+            except (DatabaseError, InterfaceError) as error:
+                _note_failure(error)
+                may_be_stored = intake.may_have_committed(error)
+            else:
+                _note_success()
+                return
+            finally:
+                close_old_connections()
+        firsts = cache.claim_copies(orders)
+        if firsts is UNAVAILABLE:
+            failure = "neither the database nor Redis answers"
+            raise OutcomeUnknown(failure) if may_be_stored else NotCommitted(failure)
+        try:
+            # All of them, though the first attempt may have been here before us: if it has failed,
+            # this is the one that counts.
+            self._durable.hand_over(firsts)
+        except PublishingFailed as error:
+            if may_be_stored or error.maybe_published:
+                raise OutcomeUnknown(str(error)) from error
+            raise NotCommitted(str(error)) from error
+        cache.keep_copies(firsts)
+
+
+def _note_failure(error: Exception) -> None:
+    if _database.failed():
+        logger.warning("accepting orders with a key without the database: %s", error)
+
+
+def _note_success() -> None:
+    if _database.succeeded():
+        logger.warning("the database stores orders with a key again")
+
+
+_commits: GroupCommit[AcceptedOrder] = GroupCommit(
+    _StoringIntake().commit, deadline_seconds=intake.DEADLINE_SECONDS
+)
