@@ -28,7 +28,7 @@ WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
 
 UNFOLD = looks.unfold(
     title="Order-Service",
-    subtitle="Orders and what became of them",
+    subtitle="Orders and their way",
     symbol="shopping_bag",
     palette=looks.INDIGO,
     dashboard="orders_project.orders.admin.dashboard.dashboard",

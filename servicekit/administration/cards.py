@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from servicekit.administration.display import Tone
 
@@ -30,12 +30,12 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A part of the dashboard; a wide one takes two thirds."""
+    """A part of the dashboard: a third of its width, or `wide` (two thirds), or `full`."""
 
     template: ClassVar[str]
     title: str
     note: str = ""
-    is_wide: bool = False
+    width: Literal["", "wide", "full"] = ""
     link: str = ""
     link_text: str = ""
     empty: str

@@ -63,7 +63,9 @@ def outbox_tile() -> Tile:
     return Tile(
         title="Outbox",
         value=str(depth),
-        note=f"oldest event {duration(age.total_seconds())} old" if depth else "everything is published",
+        note=f"oldest event {duration(age.total_seconds())} old"
+        if depth
+        else "everything is published",
         icon="outbox",
         tone="bad" if is_late else "good",
         link=reverse("admin:outbox_outgoingevent_changelist"),
@@ -90,7 +92,7 @@ def queues_card() -> Card:
         "title": "Queues",
         "headers": ["Queue", "Waiting", "Consumers", "Parked"],
         "empty": "",
-        "is_wide": True,
+        "width": "wide",
     }
     try:
         depths = queue_depths(settings.WORKER_QUEUES)

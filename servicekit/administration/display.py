@@ -24,7 +24,8 @@ def money(amount: int) -> SafeString:
 
 def number(value: int, *, signed: bool = False) -> SafeString:
     """Return an integer with thousands separators."""
-    return format_html('<span class="sk-number">{}</span>', f"{value:+,}" if signed else f"{value:,}")
+    text = f"{value:+,}" if signed else f"{value:,}"
+    return format_html('<span class="sk-number">{}</span>', text)
 
 
 def code(text: object) -> SafeString:
@@ -53,6 +54,22 @@ def ago(moment: datetime) -> str:
     return duration((timezone.now() - moment).total_seconds()) + " ago"
 
 
-def moment(value: datetime | None) -> str:
+def moment(value: datetime | None) -> SafeString:
     """Return a time in UTC, to the millisecond."""
-    return f"{value:%Y-%m-%d %H:%M:%S}.{value.microsecond // 1000:03d}" if value else "—"
+    return format_html('<span class="sk-moment">{}</span>', clock(value, day=True))
+
+
+def clock(value: datetime | None, *, day: bool = False) -> str:
+    """Return the time of day in UTC, to the millisecond, with its date if wanted."""
+    if value is None:
+        return "—"
+    time = f"{value:%H:%M:%S}.{value.microsecond // 1000:03d}"
+    return f"{value:%Y-%m-%d} {time}" if day else time
+
+
+def span(milliseconds: int) -> str:
+    """Return a short time span as it is read best: `95 ms`, `4.1 s`, `3 min`."""
+    if milliseconds < 1000:  # noqa: PLR2004 - a second
+        return f"{milliseconds:,} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < _MINUTE else duration(seconds)

@@ -7,6 +7,7 @@ from django.contrib.admin import ShowFacets
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
 
 from servicekit.administration.capped import Capped
 
@@ -28,6 +29,16 @@ class BoundedPaginator(Paginator[Any]):
         return Capped(rows[: self.MAX_COUNT].count(), self.MAX_COUNT)
 
 
+class BoundedChangeList(ChangeList):
+    """Offers to show all only when it does not."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Fetch a page."""
+        super().get_results(request)
+        if not self.has_active_filters and not self.query:
+            self.full_result_count = self.result_count
+
+
 class BoundedAdmin(ModelAdmin):
     """Never counts a whole table."""
 
@@ -41,6 +52,10 @@ class BoundedAdmin(ModelAdmin):
     list_filter_submit = True
     list_fullwidth = True
     compressed_fields = True
+
+    def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
+        """Return the class that makes a list's page."""
+        return BoundedChangeList
 
 
 class LedgerAdmin(BoundedAdmin):

@@ -53,8 +53,13 @@ def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         {
             "title": "For machines",
             "items": [
-                {"title": "API", "icon": "api", "link": "/"},
-                {"title": "Documentation", "icon": "menu_book", "link": "/docs"},
+                _page("API", "api", "/"),
+                _page("Documentation", "menu_book", "/docs"),
             ],
         },
     ]
+
+
+def _page(title: str, icon: str, link: str) -> dict[str, Any]:
+    # Outside of the admin, so never the page one is on; unfold would take "/" for every page's root.
+    return {"title": title, "icon": icon, "link": link, "active": lambda _request: False}

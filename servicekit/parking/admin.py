@@ -4,11 +4,13 @@ import json
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import BinaryField, Func, QuerySet, Value
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -23,7 +25,7 @@ from servicekit.administration.actions import (
     go,
     log_changes,
 )
-from servicekit.administration.display import Tone, ago, badge, code, moment, number
+from servicekit.administration.display import Tone, ago, badge, clock, code, number
 from servicekit.administration.ledgers import BoundedAdmin
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
@@ -178,7 +180,7 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
         can_edit = self.has_change_permission(request, obj) and _is_editable(obj)
         bodies = (["body_text"] if can_edit else ["body_to_replay"]) + ["body_that_came"]
         return [
-            (None, {"fields": [*facts, tuple(seen)]}),
+            (None, {"fields": [*facts, *seen]}),
             ("Body", {"fields": bodies}),
             ("Headers and properties", {"fields": ["all_headers"], "classes": ["collapse"]}),
         ]
@@ -194,12 +196,12 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
     @admin.display(description="first seen")
     def first_seen_at(self, message: ParkedMessage) -> str:
         """When it was parked first."""
-        return f"{moment(message.first_seen)} UTC"
+        return f"{clock(message.first_seen, day=True)} UTC"
 
     @admin.display(description="last seen")
     def last_seen_at(self, message: ParkedMessage) -> str:
         """When it was parked last."""
-        return f"{moment(message.last_seen)} UTC, {ago(message.last_seen)}"
+        return f"{clock(message.last_seen, day=True)} UTC, {ago(message.last_seen)}"
 
     @admin.display(description="body that came")
     def body_that_came(self, message: ParkedMessage) -> SafeString:
@@ -233,7 +235,7 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
             {
                 "what": event.get_what_display(),
                 "who": event.who or "worker",
-                "at": moment(event.at),
+                "at": clock(event.at, day=True),
                 "note": event.note,
                 "before": None if event.body_before is None else shown(bytes(event.body_before)),
                 "after": None if event.body_after is None else shown(bytes(event.body_after)),
@@ -245,7 +247,11 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
                 request,
                 object_id,
                 form_url,
-                {**(extra_context or {}), "parking_history": history, "show_save_and_add_another": False},
+                {
+                    **(extra_context or {}),
+                    "parking_history": history,
+                    "show_save_and_add_another": False,
+                },
             )
         except NotParked as error:
             messages.error(request, str(error))
@@ -254,9 +260,7 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
         """Save a corrected body through the service, which records who changed it."""
         if "body_text" in form.changed_data:
-            services.edit_body(
-                obj.pk, form.cleaned_data["body_text"].encode(), by=_name(request)
-            )
+            services.edit_body(obj.pk, form.cleaned_data["body_text"].encode(), by=_name(request))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Offer a decision while none is made."""
@@ -283,7 +287,10 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
     def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
         """Have one message sent again."""
         return self._decide(
-            request, object_id, "Replay requested.", lambda ids, by: services.request_replay(ids, by=by)
+            request,
+            object_id,
+            "Replay requested.",
+            lambda ids, by: services.request_replay(ids, by=by),
         )
 
     @action(
@@ -346,7 +353,9 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
         )
         return None
 
-    def _decide(self, request: HttpRequest, object_id: str, what: str, service: Any) -> HttpResponse:
+    def _decide(
+        self, request: HttpRequest, object_id: str, what: str, service: Any
+    ) -> HttpResponse:
         message = self.get_object(request, object_id)
         if message is None:
             raise PermissionDenied
@@ -380,8 +389,6 @@ class QueueFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
         """Offer this service's queues."""
-        from django.conf import settings
-
         return [(queue, queue) for queue in settings.WORKER_QUEUES]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 - Django's signature
@@ -415,8 +422,6 @@ def _is_editable(message: ParkedMessage | None) -> bool:
 
 
 def _block(text: str) -> SafeString:
-    from django.utils.html import format_html
-
     return format_html('<pre class="sk-block">{}</pre>', text)
 
 

@@ -86,9 +86,7 @@ class ParkedMessage(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(fields=["fingerprint"], name="parked_message_once"),
-            models.CheckConstraint(
-                condition=Q(times_seen__gt=0), name="parked_message_was_seen"
-            ),
+            models.CheckConstraint(condition=Q(times_seen__gt=0), name="parked_message_was_seen"),
         ]
 
     def __str__(self) -> str:

@@ -31,7 +31,9 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """
     minutes = _newest_by_minute_and_status()
     count = sum(row["count"] for row in minutes)
-    sample = common.sample(count=count, oldest=min((row["oldest"] for row in minutes), default=None))
+    sample = common.sample(
+        count=count, oldest=min((row["oldest"] for row in minutes), default=None)
+    )
     tiles = [_orders_tile(sample), _pending_tile(), common.outbox_tile(), common.parked_tile()]
     shown: list[Card] = [
         _per_minute(minutes, sample),
@@ -96,7 +98,7 @@ def _per_minute(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
         until=sample.until,
         title="Orders per minute",
         note=sample.text,
-        is_wide=True,
+        width="wide",
         empty="No orders in the last hour. They appear here a moment after they are accepted.",
     )
 

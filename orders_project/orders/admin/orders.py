@@ -1,6 +1,7 @@
 """Orders, for the people who run the shop."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,17 @@ from unfold.forms import BaseDialogForm
 from orders_project.orders import selectors, services
 from orders_project.orders.models import Order
 from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
-from servicekit.administration.display import Tone, badge, code, link, moment, money, number
+from servicekit.administration.display import (
+    Tone,
+    badge,
+    clock,
+    code,
+    link,
+    moment,
+    money,
+    number,
+    span,
+)
 from servicekit.administration.ledgers import LedgerAdmin
 
 Status = Order.Status
@@ -44,7 +55,6 @@ _STEPS: dict[str, tuple[str, Tone]] = {
     "cancelled": ("close", ""),
     "released": ("undo", ""),
 }
-_A_SECOND, _A_MINUTE = 1000, 60_000
 
 
 class OrderExport(ModelResource):
@@ -70,7 +80,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     export_form_class = ExportForm
     export_template_name = "orders/export.html"
 
-    list_display = ["short_id", "status_badge", "units", "total", "product", "created", "settled"]
+    list_display = ["short_id", "status_badge", "units", "total", "product", "created", "took"]
     list_filter = ["status", ("created_at", RangeDateTimeFilter)]
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
@@ -103,7 +113,9 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         try:
             wanted = UUID(search_term.strip())
         except ValueError:
-            messages.warning(request, "That is no id. Search for the whole id of an order or product.")
+            messages.warning(
+                request, "That is no id. Search for the whole id of an order or product."
+            )
             return queryset.none(), False
         # Not both at once: PostgreSQL may then read its way through the newest orders.
         if Order.objects.filter(id=wanted).exists():
@@ -153,6 +165,13 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         """When its outcome was known."""
         return moment(order.settled_at)
 
+    @admin.display(description="settled after")
+    def took(self, order: Order) -> str:
+        """How long its client had to wait for the outcome."""
+        if order.settled_at is None:
+            return "—"
+        return span((order.settled_at - order.created_at) // timedelta(milliseconds=1))
+
     # One order
 
     def change_view(
@@ -194,9 +213,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         offered = {"cancel": order is not None and order.status in _CANCELLABLE,
                    "announce": order is not None and order.status == Status.PENDING}  # fmt: skip
         return [
-            each
-            for each in super().get_actions_detail(request, object_id)
-            if offered[each.path]
+            each for each in super().get_actions_detail(request, object_id) if offered[each.path]
         ]
 
     @action(
@@ -266,7 +283,11 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         for order in rows:
             try:
                 cancelled.append(services.cancel_order(order.id))
-            except (services.OrderIsRejected, selectors.OrderNotFound):
+            except (
+                services.OrderIsRejected,
+                selectors.OrderNotFound,
+                selectors.OrderNotVisibleYet,
+            ):
                 refused.append(order)
         log_changes(self, request, cancelled, "Cancelled.")
         if cancelled:
@@ -298,16 +319,8 @@ def _drawn(order: Order) -> list[dict[str, Any]]:
                 "icon": "block" if is_bad else icon,
                 "tone": "bad" if is_bad else tone or "plain",
                 "at": step.at,
-                "clock": f"{step.at:%H:%M:%S}.{step.at.microsecond // 1000:03d}",
-                "gap": "" if step.since_previous_ms is None else _gap(step.since_previous_ms),
+                "clock": clock(step.at),
+                "gap": None if step.since_previous_ms is None else span(step.since_previous_ms),
             }
         )
     return steps
-
-
-def _gap(milliseconds: int) -> str:
-    if milliseconds < _A_SECOND:
-        return f"+{milliseconds:,} ms"
-    if milliseconds < _A_MINUTE:
-        return f"+{milliseconds / _A_SECOND:.1f} s"
-    return f"+{milliseconds / _A_MINUTE:.0f} min"

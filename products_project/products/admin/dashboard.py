@@ -36,13 +36,18 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         count=sum(row["count"] for row in taken),
         oldest=min((row["oldest"] for row in taken), default=None),
     )
-    tiles = [_units_tile(taken), _out_of_stock_tile(low), common.outbox_tile(), common.parked_tile()]
+    tiles = [
+        _units_tile(taken),
+        _out_of_stock_tile(low),
+        common.outbox_tile(),
+        common.parked_tile(),
+    ]
     shown: list[Card] = [
         _taken_card(taken, movements),
         _refusals_card(refused),
         _low_card(low),
-        common.parked_card(),
         common.queues_card(),
+        common.parked_card(),
     ]
     return {**context, **common.context(tiles, shown)}
 
@@ -145,17 +150,14 @@ def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
         until=sample.until,
         title="Stock taken and added per minute",
         note=f"Units. {sample.text}",
-        is_wide=True,
+        width="wide",
         empty="No stock moved in the last hour. Orders and restocking appear here as they happen.",
     )
 
 
 def _refusals_card(refused: list[dict[str, Any]]) -> Card:
     return cards.shares(
-        [
-            _refusal(row["reason"], row["count"])
-            for row in refused
-        ],
+        [_refusal(row["reason"], row["count"]) for row in refused],
         title="Refused orders by reason",
         note=f"The last {common.SAMPLE_MINUTES} minutes",
         empty="No order was refused in the last hour.",
@@ -166,7 +168,7 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
     return Bars(
         title="Stock running low",
         note=f"{LOW_STOCK} or fewer left, among the {_LOOKED_AT:,} products that moved last",
-        is_wide=True,
+        width="full",
         rows=[
             Bar(
                 label=row["name"],
