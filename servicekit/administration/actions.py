@@ -4,16 +4,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
-from django.contrib import admin
-from unfold.admin import ModelAdmin
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
+
+from servicekit.administration.ledgers import BoundedAdmin
 
 MAX_SELECTED = 500
 """How many rows one action takes at once."""
@@ -50,7 +50,7 @@ class _OutsideTransaction(admin.ModelAdmin[Any]):
         return self._changeform_view(request, object_id, form_url, extra_context)  # type: ignore[attr-defined]  # what Django's own calls inside its transaction
 
 
-class ServiceAdmin(ModelAdmin, _OutsideTransaction):
+class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
     """Writes through services, which commit by themselves."""
 
 

@@ -21,7 +21,7 @@ class BoundedPaginator(Paginator[Any]):
     MAX_COUNT = 10_000
 
     @cached_property
-    def count(self) -> Capped:  # type: ignore[override]  # an int that shows where it ends
+    def count(self) -> Capped:
         """How many rows there are, up to `MAX_COUNT`."""
         rows: Any = self.object_list
         # In the order of the page: the same index gives both. Without an order PostgreSQL may
@@ -42,7 +42,7 @@ class BoundedChangeList(ChangeList):
 class BoundedAdmin(ModelAdmin):
     """Never counts a whole table."""
 
-    paginator = BoundedPaginator
+    paginator: type[Paginator[Any]] = BoundedPaginator
     show_full_result_count = False
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER

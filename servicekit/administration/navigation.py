@@ -61,5 +61,5 @@ def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def _page(title: str, icon: str, link: str) -> dict[str, Any]:
-    # Outside of the admin, so never the page one is on; unfold would take "/" for every page's root.
+    # Never the page one is on; unfold would take "/" for the root of every page.
     return {"title": title, "icon": icon, "link": link, "active": lambda _request: False}

@@ -10,11 +10,11 @@ from servicekit.outbox.models import OutgoingEvent
 
 @admin.register(OutgoingEvent)
 class OutgoingEventAdmin(LedgerAdmin):
-    """Events that the broker has not confirmed yet. Usually there are none for longer than a second."""
+    """Events that the broker has not confirmed yet: usually none for longer than a second."""
 
     list_display = ["event", "about", "waits", "attempts", "last_outcome"]
     ordering = ["id"]
-    sortable_by = []
+    sortable_by = ()
     list_before_template = "administration/outbox_note.html"
 
     @admin.display(description="event")

@@ -26,7 +26,6 @@ from servicekit.administration.actions import (
     log_changes,
 )
 from servicekit.administration.display import Tone, ago, badge, clock, code, number
-from servicekit.administration.ledgers import BoundedAdmin
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
 from servicekit.parking.services import NotParked
@@ -80,7 +79,7 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
 
 
 @admin.register(ParkedMessage)
-class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
+class ParkedMessageAdmin(ServiceAdmin):
     """What no consumer could apply: look, correct, replay, or discard."""
 
     form = BodyForm
@@ -90,7 +89,7 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
-    sortable_by: list[str] = []
+    sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
     list_before_template = "parking/list_note.html"
@@ -121,7 +120,10 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
         return ["status", QueueFilter]
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
     ) -> tuple[QuerySet[Any], bool]:
         """Find by exact id, which has an index."""
         term = search_term.strip()
@@ -175,12 +177,17 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Say why it is here first, then what it is, then what is in it."""
-        facts = ["status_badge", "reason", "queue", "routing_key", "message_id", "correlation_id"]
-        seen = ["first_seen_at", "last_seen_at", "times_seen"]
+        facts: list[Any] = [
+            "reason",
+            ("status_badge", "times_seen"),
+            ("first_seen_at", "last_seen_at"),
+            ("queue", "routing_key"),
+            ("message_id", "correlation_id"),
+        ]
         can_edit = self.has_change_permission(request, obj) and _is_editable(obj)
         bodies = (["body_text"] if can_edit else ["body_to_replay"]) + ["body_that_came"]
         return [
-            (None, {"fields": [*facts, *seen]}),
+            (None, {"fields": facts}),
             ("Body", {"fields": bodies}),
             ("Headers and properties", {"fields": ["all_headers"], "classes": ["collapse"]}),
         ]
@@ -322,8 +329,8 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
             self,
             request,
             rows,
-            question="Send {count:,} messages to their queues again? The worker sends at most fifty per"
-            " second. What still cannot be applied comes back here.",
+            question="Send {count:,} messages to their queues again? The worker sends at most fifty"
+            " per second. What still cannot be applied comes back here.",
             button="Replay",
         )
         if isinstance(answer, HttpResponse):
@@ -338,7 +345,8 @@ class ParkedMessageAdmin(BoundedAdmin, ServiceAdmin):
             self,
             request,
             rows,
-            question="Discard {count:,} messages? They will not be applied. They stay here, with your note.",
+            question="Discard {count:,} messages? They will not be applied. They stay here, with"
+            " your note.",
             button="Discard",
             form_class=NoteForm,
         )

@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -92,10 +91,8 @@ def storable(value: Any, depth: int = 0) -> Any:
     """Return a header as JSON can hold it; what it cannot becomes text."""
     if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
+    if isinstance(value, float) and math.isfinite(value):
+        return value
     if depth < _DEPTH:
         if isinstance(value, Mapping):
             return {text(key): storable(each, depth + 1) for key, each in value.items()}

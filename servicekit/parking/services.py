@@ -156,7 +156,8 @@ def publish_requested(publisher: ConfirmingPublisher, *, limit: int) -> int:
             return 0
         outcomes = publisher.publish([_outgoing(message) for message in messages])
         failpoint("parking.replay.after_confirm")
-        sent, failed = [], []
+        sent: list[ParkedMessage] = []
+        failed: list[ParkedMessage] = []
         for message, outcome in zip(messages, outcomes, strict=True):
             (sent if outcome is Outcome.CONFIRMED else failed).append(message)
         _change(sent, Status.REPLAYED, What.REPLAYED)

@@ -20,7 +20,8 @@ from servicekit.threads import StoppableThread
 logger = logging.getLogger(__name__)
 
 _BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
-_DATABASE_TROUBLE = (DatabaseError, InterfaceError)
+_DATABASE_TROUBLE: tuple[type[Exception], ...] = (DatabaseError, InterfaceError)
+_REPLAY_TROUBLE: tuple[type[Exception], ...] = (PublishingFailed, *_DATABASE_TROUBLE)
 # Poison may be large, and all of it is in memory.
 _BATCH_LIMIT = 20
 # Small but not 0: with 0, py-amqp loses its place in a frame that has half arrived.
@@ -151,7 +152,7 @@ class Replayer(StoppableThread):
                 close_old_connections()
                 services.publish_requested(self._publisher, limit=self._per_second)
                 backoff.reset()
-            except (PublishingFailed, *_DATABASE_TROUBLE) as error:
+            except _REPLAY_TROUBLE as error:
                 pause = max(pause, backoff.next_seconds())
                 logger.warning("%s: pausing for %.1f s: %s", self.name, pause, error)
             except Exception:

@@ -85,7 +85,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]
-    sortable_by: list[str] = []
+    sortable_by = ()
     actions = ["cancel_selected", "announce_selected"]
     actions_detail = ["cancel", "announce"]
     change_form_before_template = "orders/timeline.html"
@@ -153,7 +153,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     def product(self, order: Order) -> SafeString:
         """A way to all orders of the same product."""
         address = reverse("admin:orders_order_changelist")
-        return link(f"{address}?q={order.product_id}", order.product_id)
+        return link(f"{address}?q={order.product_id}", code(order.product_id))
 
     @admin.display(description="created, UTC")
     def created(self, order: Order) -> str:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -30,7 +30,6 @@ from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
 from servicekit.administration.display import badge, code, moment, money, number
-from servicekit.administration.ledgers import BoundedAdmin
 from servicekit.contracts.fields import MAX_INT32
 
 Reason = StockMovement.Reason
@@ -52,11 +51,11 @@ class StockFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
         """Keep the products that are sold and have that much."""
         chosen = {
-            "out": {"qty": 0},
-            "low": {"qty__range": (1, LOW_STOCK)},
-            "ok": {"qty__gt": LOW_STOCK},
+            "out": Q(qty=0),
+            "low": Q(qty__range=(1, LOW_STOCK)),
+            "ok": Q(qty__gt=LOW_STOCK),
         }.get(self.value() or "")
-        return queryset if chosen is None else queryset.filter(archived_at=None, **chosen)
+        return queryset if chosen is None else queryset.filter(chosen, archived_at=None)
 
 
 class ArchivedFilter(admin.SimpleListFilter):
@@ -109,7 +108,7 @@ class StockDialog(BaseDialogForm):
 
 
 @admin.register(Product)
-class ProductAdmin(ImportExportMixin, BoundedAdmin, ServiceAdmin):
+class ProductAdmin(ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     list_display = ["name", "sold_badge", "stock", "in_stock", "price_text", "created", "short_id"]
@@ -117,7 +116,7 @@ class ProductAdmin(ImportExportMixin, BoundedAdmin, ServiceAdmin):
     search_fields = ["name", "id"]
     search_help_text = "A part of the name, or the whole id"
     ordering = ["-id"]
-    sortable_by: list[str] = []
+    sortable_by = ()
     actions = ["archive_selected"]
     actions_row = ["restock"]
     actions_detail = ["restock", "archive"]
@@ -134,7 +133,10 @@ class ProductAdmin(ImportExportMixin, BoundedAdmin, ServiceAdmin):
     # The list
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Product], search_term: str
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Product],
+        search_term: str,
     ) -> tuple[QuerySet[Product], bool]:
         """Find by exact id, or by a part of the name."""
         term = search_term.strip()
@@ -350,6 +352,14 @@ class ProductAdmin(ImportExportMixin, BoundedAdmin, ServiceAdmin):
     def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
         """Refuse selections: the library would read every id there is to check them."""
         return []
+
+    def import_action(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Ask for a file, and show what it would change."""
+        try:
+            return super().import_action(request, **kwargs)
+        except FileIsGone:
+            messages.error(request, "The cache is away, and an import needs it. Try again later.")
+            return HttpResponseRedirect(request.get_full_path())
 
     def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Import what was previewed."""

@@ -8,7 +8,8 @@ from django.urls import reverse
 
 from products_project.products.admin.stock import LOW_STOCK, stock_tone
 from products_project.products.models import Product
-from servicekit.administration import cards, dashboard as common
+from servicekit.administration import cards
+from servicekit.administration import dashboard as common
 from servicekit.administration.capped import count_rows, rows_of
 from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
 from servicekit.administration.display import duration

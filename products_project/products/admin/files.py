@@ -1,14 +1,19 @@
 """Products as CSV files. What is imported takes the same way as through the API."""
 
+import base64
+import contextlib
 import re
 from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.core.exceptions import ValidationError
+from django_redis.exceptions import ConnectionInterrupted
 from import_export.fields import Field
 from import_export.resources import ModelResource
 from import_export.tmp_storages import CacheStorage
 from import_export.widgets import CharWidget, Widget
+from redis.exceptions import RedisError
 from unfold.contrib.import_export.forms import ImportForm
 
 from products_project.products import selectors, services
@@ -17,6 +22,7 @@ from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 MAX_ROWS = 1000
 _MAX_BYTES = 1024 * 1024
+_CACHE_IS_AWAY = (ConnectionInterrupted, RedisError)
 _WHOLE_NUMBER = re.compile(r"-?\d{1,19}")
 
 
@@ -71,7 +77,7 @@ class ProductImport(ModelResource):
         import_order = fields
         # Not by the library: see `get_instance`.
         import_id_fields: tuple[str, ...] = ()
-        # The services commit by themselves, so that a preview has to do without them.
+        # The services commit by themselves, row by row.
         use_transactions = False
         clean_model_instances = True
         skip_unchanged = True
@@ -92,7 +98,7 @@ class ProductImport(ModelResource):
     def get_instance(self, instance_loader: Any, row: Any) -> Product | None:  # noqa: ARG002 - import-export's signature
         """Return the product that a row changes, None if it makes a new one.
 
-        :raises ValueError: if the row names a product that there is not
+        :raises ValidationError: if the row names a product that is not sold
         """
         text = str(row.get("id") or "").strip()
         if not text:
@@ -100,9 +106,9 @@ class ProductImport(ModelResource):
         try:
             product = selectors.get_product(UUID(text))
         except (ValueError, selectors.ProductNotFound) as error:
-            raise ValueError(f"There is no product {text}.") from error
+            raise ValidationError({"id": f"There is no product {text}."}) from error
         if product.archived_at is not None:
-            raise ValueError(f"Product {text} is archived.")
+            raise ValidationError({"id": f"Product {text} is archived."})
         return product
 
     def import_field(
@@ -118,6 +124,11 @@ class ProductImport(ModelResource):
         if field.column_name == "id" or (field.column_name == "qty" and not is_new):
             return
         super().import_field(field, instance, row, is_m2m, **options)
+
+    def save_instance(self, instance: Product, is_create: bool, row: Any, **options: Any) -> None:  # noqa: FBT001 - import-export's signature
+        """Save a row, unless this is the preview, which leaves nothing behind anywhere."""
+        if not options.get("dry_run"):
+            super().save_instance(instance, is_create, row, **options)
 
     def do_instance_save(self, instance: Product, is_create: bool) -> None:  # noqa: FBT001 - import-export's signature
         """Save through the services, which record the event and write the cache."""
@@ -160,12 +171,31 @@ class UploadedFile(CacheStorage):
     CACHE_LIFETIME = 3600
     CACHE_PREFIX = "product-import:"
 
-    def read(self) -> str:
+    def save(self, data: bytes) -> None:
+        """Keep it for an hour.
+
+        :raises FileIsGone: if the cache is away
+        """
+        try:
+            # The cache holds JSON, and what people upload may be anything.
+            super().save(base64.b64encode(data).decode())
+        except _CACHE_IS_AWAY as error:
+            raise FileIsGone from error
+
+    def read(self) -> bytes:
         """Return what was uploaded.
 
-        :raises FileIsGone: if an hour has passed, or the cache was emptied
+        :raises FileIsGone: if an hour has passed, or the cache is away
         """
-        data = super().read()
+        try:
+            data = super().read()
+        except _CACHE_IS_AWAY as error:
+            raise FileIsGone from error
         if data is None:
             raise FileIsGone
-        return str(data)
+        return base64.b64decode(data)
+
+    def remove(self) -> None:
+        """Forget it; if that fails, the cache does by itself."""
+        with contextlib.suppress(*_CACHE_IS_AWAY):
+            super().remove()

@@ -32,10 +32,13 @@ class StockMovementAdmin(LedgerAdmin):
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
     ordering = ["-id"]
-    sortable_by: list[str] = []
+    sortable_by = ()
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
     ) -> tuple[QuerySet[Any], bool]:
         """Find the movements of one order, by the index that allows one of each kind."""
         term = search_term.strip()
@@ -77,10 +80,13 @@ class ReservationAdmin(LedgerAdmin):
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
     ordering = ["-created_at"]
-    sortable_by: list[str] = []
+    sortable_by = ()
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
     ) -> tuple[QuerySet[Any], bool]:
         """Find by order, which is the primary key."""
         term = search_term.strip()
