@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -30,7 +31,7 @@ from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
 from servicekit.administration.display import badge, code, moment, money, number
-from servicekit.contracts.fields import MAX_INT32
+from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
 
@@ -75,6 +76,22 @@ class ArchivedFilter(admin.SimpleListFilter):
         return queryset.filter(archived_at__isnull=self.value() == "yes")
 
 
+class ProductForm(forms.ModelForm[Product]):
+    """Takes what the API takes, and says what is wrong beside the field."""
+
+    class Meta:
+        model = Product
+        fields = ["name", "price", "qty"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, minimum, maximum in (("price", 1, MAX_JSON_INTEGER), ("qty", 0, MAX_INT32)):
+            # Of an existing product the stock is not asked for, and of an archived one nothing is.
+            if name in self.fields:
+                validators = [MinValueValidator(minimum), MaxValueValidator(maximum)]
+                self.fields[name].validators += validators
+
+
 class StockDialog(BaseDialogForm):
     """Asks how many units come or go, and why."""
 
@@ -111,6 +128,7 @@ class StockDialog(BaseDialogForm):
 class ProductAdmin(ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
+    form = ProductForm
     list_display = ["name", "sold_badge", "stock", "in_stock", "price_text", "created", "short_id"]
     list_filter = [StockFilter, ArchivedFilter]
     search_fields = ["name", "id"]

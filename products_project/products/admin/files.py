@@ -104,12 +104,11 @@ class ProductImport(ModelResource):
         if not text:
             return None
         try:
-            product = selectors.get_product(UUID(text))
+            return selectors.get_product(UUID(text))
+        except selectors.ProductIsArchived as error:
+            raise ValidationError({"id": f"Product {text} is archived."}) from error
         except (ValueError, selectors.ProductNotFound) as error:
             raise ValidationError({"id": f"There is no product {text}."}) from error
-        if product.archived_at is not None:
-            raise ValidationError({"id": f"Product {text} is archived."})
-        return product
 
     def import_field(
         self,
