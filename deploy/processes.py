@@ -100,7 +100,8 @@ SERVICES = (
     Process(
         name="product-service",
         command=_gunicorn("products_project"),
-        environment=(*_DJANGO, *_PRODUCTS, *_WEB),
+        # The broker for the admin alone, which shows how long its queues are.
+        environment=(*_DJANGO, *_PRODUCTS, "BROKER_URL", *_WEB),
         defaults={"WEB_WORKERS": "1", "OTEL_SERVICE_NAME": "product-service"},
         port=3001,
     ),
