@@ -21,6 +21,7 @@ from servicekit.caching.redis import forget_outdated
 from servicekit.messaging.consumer import BatchConsumer, Subscription
 from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import Relay
+from servicekit.parking.threads import Collector, Replayer
 from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
@@ -103,10 +104,13 @@ def run_in_background(
                 for subscription in subscriptions
             ]
             repairs = Periodic(forget_outdated, every_seconds=1)
+            queues = [each.queue for each in subscriptions] + [q.name for q in app.conf.task_queues]
             working: list[StoppableThread] = [
                 repairs,
                 *consumers,
                 Relay(broker_url=settings.BROKER_URL),
+                Collector(queues, broker_url=settings.BROKER_URL, topology=topology),
+                Replayer(broker_url=settings.BROKER_URL),
                 *periodic,
             ]
             self._threads: list[StoppableThread] = [*working, SignOfLife(working, takes_tasks)]

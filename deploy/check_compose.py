@@ -32,6 +32,7 @@ LIMITS = {"cpus": "2", "memory": "512M"}
 
 #: Made up by the compose file itself, so nobody sets them.
 _FIXED = {
+    "OTEL_SERVICE_NAME",
     "PROMETHEUS_MULTIPROC_DIR",
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",

@@ -18,12 +18,14 @@ _DJANGO = (
     "CACHE_URL",
     "FAILPOINTS",
 )
+_TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME")
 _WEB = (
     "WEB_WORKERS",
     "WEB_THREADS",
     "DATABASE_POOL_SIZE",
     "DATABASE_STATEMENT_TIMEOUT_MS",
     "PROMETHEUS_MULTIPROC_DIR",
+    *_TRACES,
 )
 _ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
 _WORKER = (
@@ -32,6 +34,7 @@ _WORKER = (
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",
     "WORKER_METRICS_PORT",
+    *_TRACES,
 )
 _PRODUCTS = ("PRODUCTS_DATABASE_URL",)
 _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
@@ -97,8 +100,9 @@ SERVICES = (
     Process(
         name="product-service",
         command=_gunicorn("products_project"),
-        environment=(*_DJANGO, *_PRODUCTS, *_WEB),
-        defaults={"WEB_WORKERS": "1"},
+        # The broker for the admin alone, which shows how long its queues are.
+        environment=(*_DJANGO, *_PRODUCTS, "BROKER_URL", *_WEB),
+        defaults={"WEB_WORKERS": "1", "OTEL_SERVICE_NAME": "product-service"},
         port=3001,
     ),
     Process(
@@ -106,17 +110,19 @@ SERVICES = (
         command=_gunicorn("orders_project"),
         environment=(*_DJANGO, *_ORDERS, "BROKER_URL", "QUEUE_TYPE", *_WEB),
         # Accepting orders is the hot path: one process would be bound to one core.
-        defaults={"WEB_WORKERS": "2"},
+        defaults={"WEB_WORKERS": "2", "OTEL_SERVICE_NAME": "order-service"},
         port=3002,
     ),
     Process(
         name="products-worker",
         command=_celery("products", queue="products.tasks"),
         environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
+        defaults={"OTEL_SERVICE_NAME": "products-worker"},
     ),
     Process(
         name="orders-worker",
         command=_celery("orders", queue="orders.persist"),
         environment=(*_DJANGO, *_ORDERS, *_WORKER),
+        defaults={"OTEL_SERVICE_NAME": "orders-worker"},
     ),
 )

@@ -42,7 +42,13 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
 COMMON_APPS = [
-    "django.contrib.admin",
+    "servicekit.administration",
+    # Without a site of its own: ours is `SiteConfig`.
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "unfold.contrib.import_export",
+    "import_export",
+    "servicekit.administration.site.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -53,6 +59,7 @@ COMMON_APPS = [
     "drf_spectacular_sidecar",
     "servicekit.http",
     "servicekit.outbox",
+    "servicekit.parking",
     "servicekit.operations",
 ]
 
@@ -163,5 +170,6 @@ def database(url_variable: str) -> dict[str, Any]:
 
 
 LOGGING = logs.configuration(
-    level=env.str("LOG_LEVEL", default="INFO"), log_format=env.str("LOG_FORMAT", default="text")
+    level=env.str("LOG_LEVEL", default="INFO"),
+    log_format=env.str("LOG_FORMAT", default="") or "text",
 )

@@ -11,13 +11,14 @@ from django.db import close_old_connections
 from celery_workers.background import TRANSIENT_ERRORS
 from celery_workers.orders.app import app
 from orders_project.orders import origins, services
-from servicekit import metrics
+from servicekit import metrics, telemetry
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.contracts.events import MalformedMessage
 from servicekit.messaging.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
+_recorder = telemetry.recorder()
 _sizes = metrics.CONSUMER_BATCH.labels(PersistOrders.queue)
 _ages = metrics.CONSUMER_MESSAGE_AGE.labels(PersistOrders.queue)
 _parked = metrics.CONSUMER_PARKED.labels(PersistOrders.queue)
@@ -65,6 +66,16 @@ def _note(stored: Sequence[AcceptedOrder], *, seconds: float) -> None:
     now = time.time()
     for order in stored:
         _ages.observe(max(0.0, now - order.created_at.timestamp()))
+        if _recorder is not None:
+            _recorder.record_message(
+                PersistOrders.queue,
+                origins.origin_of(order),
+                seconds=seconds,
+                attributes={
+                    "messaging.batch.message_count": len(stored),
+                    "messaging.message.conversation_id": str(order.id),
+                },
+            )
     logger.info(
         "stored orders",
         extra={

@@ -1,6 +1,7 @@
 """The order service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
 from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
@@ -40,3 +41,15 @@ SPECTACULAR_SETTINGS = spectacular(
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"
+
+# The queues of the worker, whose length the admin shows.
+WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
+
+UNFOLD = looks.unfold(
+    title="Order-Service",
+    subtitle="Orders and their way",
+    symbol="shopping_bag",
+    palette=looks.INDIGO,
+    dashboard="orders_project.orders.admin.dashboard.dashboard",
+    sidebar="orders_project.orders.admin.sidebar.sidebar",
+)

@@ -1,6 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
+from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
 from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
@@ -35,3 +36,15 @@ SPECTACULAR_SETTINGS = spectacular(
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"
+
+# The queues of the worker, whose length the admin shows.
+WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue", "products.tasks"]
+
+UNFOLD = looks.unfold(
+    title="Product-Service",
+    subtitle="Products and their stock",
+    symbol="inventory_2",
+    palette=looks.TEAL,
+    dashboard="products_project.products.admin.dashboard.dashboard",
+    sidebar="products_project.products.admin.sidebar.sidebar",
+)

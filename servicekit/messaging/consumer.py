@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from servicekit import metrics, origin
+from servicekit import metrics, origin, telemetry
 from servicekit.contracts.events import Event, MalformedMessage
 from servicekit.messaging import connections
 from servicekit.messaging.backoff import Backoff
@@ -109,6 +109,7 @@ class BatchConsumer(StoppableThread):
         self._arrived: deque[Any] = deque()
         self._connection: Any = None
         self._parking = ConfirmingPublisher(broker_url)
+        self._recorder = telemetry.recorder()
         self._sizes = metrics.CONSUMER_BATCH.labels(subscription.queue)
         self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(subscription.queue)
         self._parked = metrics.CONSUMER_PARKED.labels(subscription.queue)
@@ -273,6 +274,16 @@ class BatchConsumer(StoppableThread):
             if each.handed_over_ms is not None:
                 # Not below 0, which another machine's clock could make it.
                 self._ages.observe(max(0.0, now_ms - each.handed_over_ms) / 1000)
+            if self._recorder is not None:
+                self._recorder.record_message(
+                    self.name,
+                    each.source,
+                    seconds=seconds,
+                    attributes={
+                        "messaging.batch.message_count": len(handled),
+                        "messaging.message.conversation_id": each.event.correlation_id,
+                    },
+                )
         logger.info(
             "handled a batch",
             extra={

@@ -1,10 +1,16 @@
 """The admin of the product service: the same ways as the API, for people."""
 
+import csv
+import io
+import re
+
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
-from products_project.products import cache, reservations
+from products_project.products import cache, reservations, services
 from products_project.products.models import Product
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
@@ -84,7 +90,7 @@ class TestChangingAProduct:
 
         lamp.refresh_from_db()
         assert answer.status_code == 200
-        assert b"errorlist" in answer.content
+        assert answer.context["adminform"].form.errors["price"]
         assert lamp.version == 1
 
 
@@ -130,3 +136,228 @@ class TestPages:
         answer = client.get(reverse(f"{PRODUCTS}_changelist"))
 
         assert (answer.status_code, "login" in answer["Location"]) == (302, True)
+
+    def test_of_an_archived_product_are_for_reading_only(self, admin_client, lamp):
+        services.archive_product(lamp.id)
+        page = reverse(f"{PRODUCTS}_change", args=[lamp.id])
+
+        assert b"archived" in admin_client.get(reverse(f"{PRODUCTS}_changelist")).content
+        assert admin_client.get(page).status_code == 200
+        assert admin_client.post(page, {"name": "Other", "price": "1"}).status_code == 403
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [("stock=out", 0), ("stock=low", 1), ("stock=ok", 0), ("sold=no", 0), ("sold=yes", 1)],
+    )
+    def test_filter_by_stock_and_by_what_is_sold(self, admin_client, lamp, query, found):  # noqa: ARG002 - ten are low
+        answer = admin_client.get(f"{reverse(f'{PRODUCTS}_changelist')}?{query}")
+
+        assert answer.context["cl"].result_count == found
+
+    def test_find_a_product_by_its_id(self, admin_client, lamp):
+        services.create_product(name="Shelf", price=1, qty=1)
+        answer = admin_client.get(reverse(f"{PRODUCTS}_changelist"), {"q": str(lamp.id)})
+
+        assert [each.pk for each in answer.context["cl"].result_list] == [lamp.pk]
+
+    def test_show_the_newest_movements_and_what_was_left(self, admin_client, sold_lamp):
+        services.move_stock(product_id=sold_lamp.id, delta=7, reason="restock")
+        answer = admin_client.get(reverse(f"{PRODUCTS}_change", args=[sold_lamp.id]))
+
+        assert [each.qty_after for each in answer.context["movements"]] == [13, 6, 10]
+
+    def test_load_nothing_from_elsewhere(self, admin_client, sold_lamp):
+        for address in [
+            reverse("admin:index"),
+            reverse(f"{PRODUCTS}_changelist"),
+            reverse(f"{PRODUCTS}_change", args=[sold_lamp.id]),
+        ]:
+            page = admin_client.get(address).content.decode()
+            assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', page)
+
+
+class TestTheDialogToMoveStock:
+    @staticmethod
+    def submit(admin_client, product, **facts):
+        return admin_client.post(
+            reverse("admin:products_product_restock", args=[product.pk]),
+            {"_form_submitted": "True", **facts},
+        )
+
+    def test_is_shown_before_anything_happens(self, admin_client, lamp):
+        answer = admin_client.get(reverse("admin:products_product_restock", args=[lamp.pk]))
+
+        assert b'name="delta"' in answer.content
+        assert lamp.movements.count() == 1
+
+    def test_moves_it_announces_it_and_logs_who_did(self, admin_client, admin_user, lamp):
+        answer = self.submit(admin_client, lamp, delta="5", reason="restock")
+
+        lamp.refresh_from_db()
+        assert answer["HX-Redirect"] == reverse(f"{PRODUCTS}_change", args=[lamp.id])
+        assert lamp.qty == 15
+        assert OutgoingEvent.objects.filter(routing_key="product.updated").count() == 1
+        assert LogEntry.objects.get().user == admin_user
+
+    @pytest.mark.parametrize("delta", ["-11", "0", "", "1.5", str(2**31)])
+    def test_says_what_is_wrong_and_moves_nothing(self, admin_client, lamp, delta):
+        answer = self.submit(admin_client, lamp, delta=delta, reason="correction")
+
+        assert answer.status_code == 200
+        assert "HX-Redirect" not in answer
+        assert lamp.movements.count() == 1
+
+    def test_is_not_for_those_who_may_only_look(self, client, lamp):
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.add(Permission.objects.get(codename="view_product"))
+        client.force_login(viewer)
+
+        assert self.submit(client, lamp, delta="5", reason="restock").status_code == 403
+        assert client.get(reverse("admin:products_product_import")).status_code == 403
+
+
+class TestArchivingSeveral:
+    def test_asks_first_and_then_does_it(self, admin_client, lamp):
+        selection = {"action": "archive_selected", "_selected_action": [str(lamp.pk)]}
+        asked = admin_client.post(reverse(f"{PRODUCTS}_changelist"), selection)
+        lamp.refresh_from_db()
+        assert lamp.archived_at is None
+        assert b"Archive 1 products?" in asked.content
+
+        admin_client.post(reverse(f"{PRODUCTS}_changelist"), {**selection, "confirmed": "1"})
+        lamp.refresh_from_db()
+        assert lamp.archived_at is not None
+        assert OutgoingEvent.objects.filter(routing_key="product.archived").count() == 1
+
+
+class TestImporting:
+    @staticmethod
+    def preview(admin_client, *lines: str):
+        file = SimpleUploadedFile("products.csv", "\n".join(lines).encode(), "text/csv")
+        return admin_client.post(
+            reverse("admin:products_product_import"),
+            {"import_file": file, "format": "0", "resource": ""},
+        )
+
+    @staticmethod
+    def confirm(admin_client, preview):
+        return admin_client.post(
+            reverse("admin:products_product_process_import"),
+            preview.context["confirm_form"].initial,
+        )
+
+    @staticmethod
+    def said(answer) -> list[str]:
+        """What was wrong, row by row."""
+        return [str(row.error) for row in answer.context["result"].invalid_rows]
+
+    def test_previews_without_a_trace(self, admin_client, lamp):
+        events = OutgoingEvent.objects.count()
+        answer = self.preview(
+            admin_client, "id,name,price,qty", ",Shelf,500,3", f"{lamp.id},Lamp 2,7,99"
+        )
+
+        lamp.refresh_from_db()
+        assert answer.context["result"].totals["new"] == 1
+        assert (Product.objects.count(), lamp.name) == (1, "Lamp")
+        assert OutgoingEvent.objects.count() == events
+        assert cache.get(lamp.id).version == 1
+
+    def test_makes_new_products_as_the_api_does(self, admin_client):
+        preview = self.preview(admin_client, "id,name,price,qty", ", Shelf ,500,3")
+        answer = self.confirm(admin_client, preview)
+
+        product = Product.objects.get()
+        assert answer.status_code == 302
+        assert (product.name, product.price, product.qty) == ("Shelf", 500, 3)
+        assert [movement.delta for movement in product.movements.all()] == [3]
+        assert OutgoingEvent.objects.get().routing_key == "product.created"
+        assert cache.get(product.id).version == 1
+
+    def test_changes_name_and_price_and_never_the_stock(self, admin_client, lamp):
+        preview = self.preview(admin_client, "id,name,price,qty", f"{lamp.id},Lamp 2,7,999")
+        self.confirm(admin_client, preview)
+
+        lamp.refresh_from_db()
+        assert (lamp.name, lamp.price, lamp.qty) == ("Lamp 2", 7, 10)
+        assert lamp.movements.count() == 1
+
+    def test_leaves_what_is_the_same_alone(self, admin_client, lamp):
+        preview = self.preview(
+            admin_client, "id,name,price,qty", f"{lamp.id},Lamp,190000,10", ",Shelf,5,1"
+        )
+        self.confirm(admin_client, preview)
+
+        lamp.refresh_from_db()
+        assert (lamp.version, Product.objects.count()) == (1, 2)
+
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            (",Shelf,5.5,1", "no whole number"),
+            (',Shelf,"1,000",1', "no whole number"),
+            (",Shelf,0,1", "between 1 and"),
+            (",Shelf,5,-1", "between 0 and"),
+            (",Shelf,5,", "cannot be null"),
+            (",,5,1", "cannot be blank"),
+            (f",{'x' * 256},5,1", "at most 255"),
+            ("nonsense,Shelf,5,1", "no product"),
+            (f"{new_id()},Shelf,5,1", "no product"),
+        ],
+    )
+    def test_says_which_row_is_wrong_and_why(self, admin_client, row, reason):
+        answer = self.preview(admin_client, "id,name,price,qty", ",Good,5,1", row)
+
+        [said] = self.said(answer)
+        assert reason in said
+        assert "confirm_form" not in answer.context
+        assert not Product.objects.exists()
+
+    def test_refuses_an_archived_product(self, admin_client, lamp):
+        services.archive_product(lamp.id)
+        answer = self.preview(admin_client, "id,name,price", f"{lamp.id},Lamp,5")
+
+        assert "archived" in self.said(answer)[0]
+
+    def test_refuses_a_file_with_too_many_rows(self, admin_client):
+        answer = self.preview(admin_client, "id,name,price,qty", *[",Shelf,5,1"] * 1001)
+
+        assert b"too many" in answer.content
+
+    def test_says_when_the_file_is_gone(self, admin_client):
+        preview = self.preview(admin_client, "id,name,price,qty", ",Shelf,500,3")
+        self.confirm(admin_client, preview)
+        answer = self.confirm(admin_client, preview)
+
+        assert answer["Location"] == reverse("admin:products_product_import")
+        assert Product.objects.count() == 1
+
+    def test_says_when_the_cache_is_away(self, admin_client, without_redis):  # noqa: ARG002 - away
+        answer = self.preview(admin_client, "id,name,price,qty", ",Shelf,500,3")
+
+        assert answer.status_code == 302
+
+
+class TestExporting:
+    @staticmethod
+    def rows(admin_client, query: str = "") -> list[dict[str, str]]:
+        address = f"{reverse('admin:products_product_export')}{query}"
+        answer = admin_client.post(address, {"format": "0", "resource": ""})
+        assert answer["Content-Type"] == "text/csv"
+        return list(csv.DictReader(io.StringIO(answer.content.decode())))
+
+    def test_gives_what_an_import_takes(self, admin_client, lamp):
+        [row] = self.rows(admin_client)
+
+        facts = (row["id"], row["name"], row["price"], row["qty"])
+        assert facts == (str(lamp.id), "Lamp", "190000", "10")
+
+    def test_follows_the_filter_of_the_list(self, admin_client, lamp):  # noqa: ARG002 - not out
+        assert self.rows(admin_client, "?stock=out") == []
+
+    def test_ends_at_its_limit_with_the_newest(self, admin_client, lamp, monkeypatch):  # noqa: ARG002 - older
+        monkeypatch.setattr("products_project.products.admin.catalogue.EXPORT_LIMIT", 2)
+        for name in ("a", "b"):
+            services.create_product(name=name, price=1, qty=1)
+
+        assert [row["name"] for row in self.rows(admin_client)] == ["b", "a"]

@@ -1,0 +1,116 @@
+"""The start page of the order service's admin."""
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from orders_project.orders.models import Order
+from servicekit.administration import cards
+from servicekit.administration import dashboard as common
+from servicekit.administration.capped import count_rows, rows_of
+from servicekit.administration.cards import Card, Series, Tile
+from servicekit.administration.display import ago
+
+Status = Order.Status
+
+COLOURS = {
+    Status.CONFIRMED: cards.GREEN,
+    Status.PENDING: cards.AMBER,
+    Status.REJECTED: cards.RED,
+    Status.CANCELLED: cards.GREY,
+}
+
+
+def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add the figures to the context of the start page.
+
+    Their cost does not depend on how many orders there are: each is taken from a bounded sample
+    of the newest, by index.
+    """
+    minutes = _newest_by_minute_and_status()
+    count = sum(row["count"] for row in minutes)
+    sample = common.sample(
+        count=count, oldest=min((row["oldest"] for row in minutes), default=None)
+    )
+    tiles = [_orders_tile(sample), _pending_tile(), common.outbox_tile(), common.parked_tile()]
+    shown: list[Card] = [
+        _per_minute(minutes, sample),
+        _by_status(minutes, sample),
+        common.queues_card(),
+        common.parked_card(),
+    ]
+    return {**context, **common.context(tiles, shown)}
+
+
+def _newest_by_minute_and_status() -> list[dict[str, Any]]:
+    return rows_of(
+        """
+        SELECT date_trunc('minute', created_at) AS minute, status, count(*) AS count,
+               min(created_at) AS oldest
+        FROM (
+            SELECT created_at, status FROM "order"
+            WHERE created_at > now() - make_interval(mins => %(minutes)s)
+            ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+        ) AS newest
+        GROUP BY 1, 2
+        """,
+        {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT},
+    )
+
+
+def _orders_tile(sample: common.Sample) -> Tile:
+    return Tile(
+        title="Orders, last hour",
+        value=str(sample.count),
+        note=sample.text if sample.count.is_at_limit else "accepted",
+        icon="shopping_bag",
+        link=reverse("admin:orders_order_changelist"),
+    )
+
+
+def _pending_tile() -> Tile:
+    pending = Order.objects.filter(status=Status.PENDING)
+    # The index is read from its other end.
+    oldest = pending.order_by("created_at", "id").values_list("created_at", flat=True).first()
+    count = count_rows(pending.order_by("-created_at", "-id"))
+    return Tile(
+        title="Waiting for their stock",
+        value=str(count),
+        note=f"the oldest came {ago(oldest)}" if oldest else "every order is decided",
+        icon="hourglass_empty",
+        tone="warn" if oldest else "good",
+        link=reverse("admin:orders_order_changelist") + "?status__exact=PENDING",
+    )
+
+
+def _per_minute(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
+    counts: dict[str, dict[datetime, int]] = {status: {} for status in COLOURS}
+    for row in minutes:
+        counts[row["status"]][row["minute"]] = row["count"]
+    return cards.per_minute(
+        [
+            Series(label=str(status.label), colour=colour, values=counts[status])
+            for status, colour in COLOURS.items()
+        ],
+        since=sample.since,
+        until=sample.until,
+        title="Orders per minute",
+        note=sample.text,
+        width="wide",
+        empty="No orders in the last hour. They appear here a moment after they are accepted.",
+    )
+
+
+def _by_status(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
+    counts: Counter[str] = Counter()
+    for row in minutes:
+        counts[row["status"]] += row["count"]
+    return cards.shares(
+        [(str(status.label), counts[status], colour) for status, colour in COLOURS.items()],
+        title="By status",
+        note=sample.text,
+        empty="No orders in the last hour, so there is nothing to divide.",
+    )

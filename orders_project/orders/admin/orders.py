@@ -1,0 +1,326 @@
+"""Orders, for the people who run the shop."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from import_export.admin import ExportMixin
+from import_export.formats.base_formats import CSV
+from import_export.resources import ModelResource
+from unfold.contrib.filters.admin import RangeDateTimeFilter
+from unfold.contrib.import_export.forms import ExportForm
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+
+from orders_project.orders import selectors, services
+from orders_project.orders.models import Order
+from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
+from servicekit.administration.display import (
+    Tone,
+    badge,
+    clock,
+    code,
+    link,
+    moment,
+    money,
+    number,
+    span,
+)
+from servicekit.administration.ledgers import LedgerAdmin
+
+Status = Order.Status
+
+EXPORT_LIMIT = 10_000
+
+_TONES: dict[str, Tone] = {
+    Status.PENDING: "warn",
+    Status.CONFIRMED: "good",
+    Status.REJECTED: "bad",
+    Status.CANCELLED: "",
+}
+_STEPS: dict[str, tuple[str, Tone]] = {
+    "accepted": ("login", "info"),
+    "stored": ("database", "info"),
+    "announced": ("campaign", "info"),
+    "reserved": ("inventory", "good"),
+    "rejected": ("block", "bad"),
+    "settled": ("check", "good"),
+    "cancelled": ("close", ""),
+    "released": ("undo", ""),
+}
+
+
+class OrderExport(ModelResource):
+    """The columns of an export, named as in the API."""
+
+    class Meta:
+        model = Order
+        fields = (
+            *("id", "product_id", "quantity", "total_price", "status", "reason"),
+            *("created_at", "settled_at"),
+        )
+        export_order = fields
+        # Rows are fetched as they are written.
+        chunk_size = 1000
+
+
+@admin.register(Order)
+class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
+    """Orders and what became of them. Only services change them."""
+
+    resource_classes = [OrderExport]
+    formats = [CSV]
+    export_form_class = ExportForm
+    export_template_name = "orders/export.html"
+
+    list_display = ["short_id", "status_badge", "units", "total", "product", "created", "took"]
+    list_filter = ["status", ("created_at", RangeDateTimeFilter)]
+    search_fields = ["id", "product_id"]
+    search_help_text = "The id of an order, or of a product for its orders"
+    ordering = ["-created_at", "-id"]
+    sortable_by = ()
+    actions = ["cancel_selected", "announce_selected"]
+    actions_detail = ["cancel", "announce"]
+    change_form_before_template = "orders/timeline.html"
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    "id", "status_badge", "reason_text", "units", "total", "product",
+                    "created", "settled",
+                ]
+            },
+        )
+    ]  # fmt: skip
+    readonly_fields = [
+        *("id", "status_badge", "reason_text", "units", "total", "product", "created", "settled"),
+    ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Order], search_term: str
+    ) -> tuple[QuerySet[Order], bool]:
+        """Find by exact id, which has an index."""
+        if not search_term.strip():
+            return queryset, False
+        try:
+            wanted = UUID(search_term.strip())
+        except ValueError:
+            messages.warning(
+                request, "That is no id. Search for the whole id of an order or product."
+            )
+            return queryset.none(), False
+        # Not both at once: PostgreSQL may then read its way through the newest orders.
+        if Order.objects.filter(id=wanted).exists():
+            return queryset.filter(id=wanted), False
+        return queryset.filter(product_id=wanted), False
+
+    # Columns and facts
+
+    @admin.display(description="order")
+    def short_id(self, order: Order) -> SafeString:
+        """The whole id: people compare it, and search for it."""
+        return code(order.id)
+
+    @admin.display(description="status")
+    def status_badge(self, order: Order) -> SafeString:
+        """What became of it."""
+        return badge(order.get_status_display(), _TONES[order.status])
+
+    @admin.display(description="reason")
+    def reason_text(self, order: Order) -> str:
+        """Why it was refused."""
+        return order.reason.replace("_", " ") or "—"
+
+    @admin.display(description="quantity")
+    def units(self, order: Order) -> SafeString:
+        """How many."""
+        return number(order.quantity)
+
+    @admin.display(description="total price")
+    def total(self, order: Order) -> SafeString:
+        """The price of that moment times the quantity, in the currency's smallest unit."""
+        return money(order.total_price)
+
+    @admin.display(description="product")
+    def product(self, order: Order) -> SafeString:
+        """A way to all orders of the same product."""
+        address = reverse("admin:orders_order_changelist")
+        return link(f"{address}?q={order.product_id}", code(order.product_id))
+
+    @admin.display(description="created, UTC")
+    def created(self, order: Order) -> str:
+        """When it was accepted."""
+        return moment(order.created_at)
+
+    @admin.display(description="settled, UTC")
+    def settled(self, order: Order) -> str:
+        """When its outcome was known."""
+        return moment(order.settled_at)
+
+    @admin.display(description="settled after")
+    def took(self, order: Order) -> str:
+        """How long its client had to wait for the outcome."""
+        if order.settled_at is None:
+            return "—"
+        return span((order.settled_at - order.created_at) // timedelta(milliseconds=1))
+
+    # One order
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show one order and its way."""
+        order = self.get_object(request, object_id)
+        extra = {"timeline": [] if order is None else _drawn(order)}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
+
+    # Export
+
+    def get_export_queryset(self, request: HttpRequest) -> QuerySet[Order]:
+        """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
+        rows: QuerySet[Order] = super().get_export_queryset(request)
+        return rows[:EXPORT_LIMIT]
+
+    def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Say how far an export goes."""
+        return {**super().get_export_context_data(**kwargs), "limit": EXPORT_LIMIT}
+
+    def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
+        """Refuse selections: the library would read every id there is to check them."""
+        return []
+
+    # Decisions
+
+    def has_operate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:  # noqa: ARG002 - unfold's signature
+        """Allow it to those who may change orders, although nobody edits one."""
+        return bool(request.user.has_perm("orders.change_order"))
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what the order's status allows."""
+        order = self.get_object(request, str(object_id))
+        offered = {"cancel": order is not None and order.status in _CANCELLABLE,
+                   "announce": order is not None and order.status == Status.PENDING}  # fmt: skip
+        return [
+            each for each in super().get_actions_detail(request, object_id) if offered[each.path]
+        ]
+
+    @action(
+        description="Cancel",
+        icon="close",
+        variant=ActionVariant.DANGER,
+        permissions=["operate"],
+        dialog={
+            "title": "Cancel this order?",
+            "description": "Its units go back into the stock, once.",
+            "form_class": BaseDialogForm,
+            "form_submit_text": "Cancel the order",
+        },
+    )
+    def cancel(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+        """Cancel one order."""
+        self._cancel(request, Order.objects.filter(pk=object_id))
+        return go(reverse("admin:orders_order_change", args=[object_id]))
+
+    @action(
+        description="Announce again",
+        icon="campaign",
+        permissions=["operate"],
+        dialog={
+            "title": "Announce this order again?",
+            "description": "Asks the product service for its decision once more. It decides once,"
+            " so asking again is harmless.",
+            "form_class": BaseDialogForm,
+            "form_submit_text": "Announce again",
+        },
+    )
+    def announce(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+        """Announce one order again."""
+        self._announce(request, Order.objects.filter(pk=object_id))
+        return go(reverse("admin:orders_order_change", args=[object_id]))
+
+    @admin.action(description="Cancel", permissions=["operate"])
+    def cancel_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
+        """Cancel several orders."""
+        question = "Cancel {count:,} orders? Their units go back into the stock, once."
+        return self._after_asking(request, rows, question, "Cancel the orders", self._cancel)
+
+    @admin.action(description="Announce again", permissions=["operate"])
+    def announce_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
+        """Announce several orders again."""
+        question = (
+            "Announce {count:,} orders again? Each is decided once, so asking again is harmless."
+        )
+        return self._after_asking(request, rows, question, "Announce again", self._announce)
+
+    def _after_asking(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[Order],
+        question: str,
+        button: str,
+        act: Callable[[HttpRequest, QuerySet[Order]], None],
+    ) -> HttpResponse | None:
+        answer = confirmed(self, request, rows, question=question, button=button)
+        if isinstance(answer, HttpResponse):
+            return answer
+        act(request, rows)
+        return None
+
+    def _cancel(self, request: HttpRequest, rows: QuerySet[Order]) -> None:
+        cancelled, refused = [], []
+        for order in rows:
+            try:
+                cancelled.append(services.cancel_order(order.id))
+            except (
+                services.OrderIsRejected,
+                selectors.OrderNotFound,
+                selectors.OrderNotVisibleYet,
+            ):
+                refused.append(order)
+        log_changes(self, request, cancelled, "Cancelled.")
+        if cancelled:
+            messages.success(request, f"Cancelled: {len(cancelled):,}.")
+        if refused:
+            messages.warning(
+                request, f"Not cancelled, because they were rejected before: {len(refused):,}."
+            )
+
+    def _announce(self, request: HttpRequest, rows: QuerySet[Order]) -> None:
+        orders = list(rows)
+        count = services.announce_again([order.id for order in orders])
+        log_changes(self, request, orders, "Announced again.")
+        messages.success(request, f"Announced again: {count:,}.")
+
+
+_CANCELLABLE = {Status.PENDING, Status.CONFIRMED}
+
+
+def _drawn(order: Order) -> list[dict[str, Any]]:
+    """Return an order's timeline, ready to be drawn."""
+    steps = []
+    for step in selectors.timeline(order):
+        icon, tone = _STEPS.get(step.name, ("circle", "info"))
+        is_bad = step.name == "settled" and order.status == Status.REJECTED
+        steps.append(
+            {
+                "name": step.name,
+                "icon": "block" if is_bad else icon,
+                "tone": "bad" if is_bad else tone or "plain",
+                "at": step.at,
+                "clock": clock(step.at),
+                "gap": None if step.since_previous_ms is None else span(step.since_previous_ms),
+            }
+        )
+    return steps

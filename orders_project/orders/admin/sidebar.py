@@ -1,0 +1,12 @@
+"""The sidebar of the order service's admin."""
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from servicekit.administration.navigation import Entry, sections
+
+
+def sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
+    """Return its sections."""
+    return sections("Orders", [Entry("Orders", "shopping_bag", "orders", "order")])

@@ -1,0 +1,402 @@
+"""Products and their stock, for the people who run the shop."""
+
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db.models import Q, QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from import_export.admin import ImportExportMixin
+from import_export.formats.base_formats import CSV
+from unfold.contrib.import_export.forms import ExportForm
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
+
+from products_project.products import selectors, services
+from products_project.products.admin.files import (
+    FileIsGone,
+    ProductExport,
+    ProductFileForm,
+    ProductImport,
+    UploadedFile,
+)
+from products_project.products.admin.stock import LOW_STOCK, stock_badge
+from products_project.products.models import Product, StockMovement
+from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
+from servicekit.administration.display import badge, code, moment, money, number
+from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
+
+Reason = StockMovement.Reason
+
+EXPORT_LIMIT = 10_000
+_SHOWN_MOVEMENTS = 20
+
+
+class StockFilter(admin.SimpleListFilter):
+    """By how much there is."""
+
+    title = "stock"
+    parameter_name = "stock"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
+        """Offer what the badges say."""
+        return [("out", "Out"), ("low", f"Low ({LOW_STOCK} or fewer)"), ("ok", "Ok")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
+        """Keep the products that are sold and have that much."""
+        chosen = {
+            "out": Q(qty=0),
+            "low": Q(qty__range=(1, LOW_STOCK)),
+            "ok": Q(qty__gt=LOW_STOCK),
+        }.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen, archived_at=None)
+
+
+class ArchivedFilter(admin.SimpleListFilter):
+    """By whether it is still sold."""
+
+    title = "sold"
+    parameter_name = "sold"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
+        """Offer both."""
+        return [("yes", "Sold"), ("no", "Archived")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
+        """Keep one kind."""
+        if self.value() not in {"yes", "no"}:
+            return queryset
+        return queryset.filter(archived_at__isnull=self.value() == "yes")
+
+
+class ProductForm(forms.ModelForm[Product]):
+    """Takes what the API takes, and says what is wrong beside the field."""
+
+    class Meta:
+        model = Product
+        fields = ["name", "price", "qty"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, minimum, maximum in (("price", 1, MAX_JSON_INTEGER), ("qty", 0, MAX_INT32)):
+            # Of an existing product the stock is not asked for, and of an archived one nothing is.
+            if name in self.fields:
+                validators = [MinValueValidator(minimum), MaxValueValidator(maximum)]
+                self.fields[name].validators += validators
+
+
+class StockDialog(BaseDialogForm):
+    """Asks how many units come or go, and why."""
+
+    delta = forms.IntegerField(
+        label="Units",
+        min_value=-MAX_INT32,
+        max_value=MAX_INT32,
+        widget=UnfoldAdminIntegerFieldWidget(attrs={"placeholder": "50 or -3"}),
+        help_text="Below zero takes units away.",
+    )
+    reason = forms.ChoiceField(
+        choices=[(Reason.RESTOCK, "Restock"), (Reason.CORRECTION, "Correction")],
+        widget=UnfoldAdminSelectWidget,
+    )
+
+    def clean_delta(self) -> int:
+        """Refuse a movement that moves nothing."""
+        delta = int(self.cleaned_data["delta"])
+        if not delta:
+            raise forms.ValidationError("Say how many units come or go.")
+        return delta
+
+    def clean(self) -> dict[str, Any]:
+        """Say so here when there are not enough units, while one can still correct it."""
+        facts: dict[str, Any] = super().clean() or self.cleaned_data
+        product = Product.objects.filter(pk=self.object_id).first()
+        delta = facts.get("delta")
+        if product is not None and delta is not None and product.qty + delta < 0:
+            self.add_error("delta", f"Only {product.qty:,} are in stock.")
+        return facts
+
+
+@admin.register(Product)
+class ProductAdmin(ImportExportMixin, ServiceAdmin):
+    """Products. What is saved here takes the same way as through the API: event, cache and all."""
+
+    form = ProductForm
+    list_display = ["name", "sold_badge", "stock", "in_stock", "price_text", "created", "short_id"]
+    list_filter = [StockFilter, ArchivedFilter]
+    search_fields = ["name", "id"]
+    search_help_text = "A part of the name, or the whole id"
+    ordering = ["-id"]
+    sortable_by = ()
+    actions = ["archive_selected"]
+    actions_row = ["restock"]
+    actions_detail = ["restock", "archive"]
+    change_form_outer_after_template = "products/movements.html"
+
+    resource_classes = [ProductExport]
+    formats = [CSV]
+    import_form_class = ProductFileForm
+    export_form_class = ExportForm
+    import_template_name = "products/import.html"
+    export_template_name = "products/export.html"
+    tmp_storage_class = UploadedFile
+
+    # The list
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Product],
+        search_term: str,
+    ) -> tuple[QuerySet[Product], bool]:
+        """Find by exact id, or by a part of the name."""
+        term = search_term.strip()
+        try:
+            return queryset.filter(id=UUID(term)), False
+        except ValueError:
+            return (queryset.filter(name__icontains=term) if term else queryset), False
+
+    @admin.display(description="stock")
+    def stock(self, product: Product) -> SafeString:
+        """Whether that is enough."""
+        return stock_badge(product.qty)
+
+    @admin.display(description="units")
+    def in_stock(self, product: Product) -> SafeString:
+        """How many there are."""
+        return number(product.qty)
+
+    @admin.display(description="price")
+    def price_text(self, product: Product) -> SafeString:
+        """In the currency's smallest unit."""
+        return money(product.price)
+
+    @admin.display(description="sold")
+    def sold_badge(self, product: Product) -> SafeString:
+        """Whether one can order it."""
+        return badge("sold", "info") if product.archived_at is None else badge("archived", "")
+
+    @admin.display(description="created, UTC")
+    def created(self, product: Product) -> str:
+        """Since when."""
+        return moment(product.created_at)
+
+    @admin.display(description="archived, UTC")
+    def archived(self, product: Product) -> str:
+        """Since when it is not sold any more."""
+        return moment(product.archived_at)
+
+    @admin.display(description="id")
+    def short_id(self, product: Product) -> SafeString:
+        """The whole id: people order by it."""
+        return code(product.id)
+
+    # One product
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:  # noqa: ARG002 - Django's signature
+        """Stock is set once; afterwards only movements change it."""
+        return ["stock", "in_stock", "short_id", "version", "created", "archived"] if obj else []
+
+    def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:  # noqa: ARG002 - Django's signature
+        """Show what there is to say: of a new product only what is asked for."""
+        if obj is None:
+            return [(None, {"fields": ["name", "price", "qty"]})]
+        facts = ["short_id", ("created", "archived", "version")]
+        return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """What is archived stays as it was."""
+        may = bool(super().has_change_permission(request, obj))
+        return may and (not isinstance(obj, Product) or obj.archived_at is None)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        """Nobody deletes a product: its orders and movements refer to it."""
+        return False
+
+    def save_model(
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        obj: Product,
+        form: ModelForm[Product],  # noqa: ARG002 - Django's signature
+        change: bool,  # noqa: FBT001 - Django's signature
+    ) -> None:
+        """Save through the services, which record the event and write the cache."""
+        saved = (
+            services.update_product(obj.id, name=obj.name, price=obj.price)
+            if change
+            else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
+        )
+        # The admin goes on with its own instance: to the log entry and the success message.
+        obj.pk, obj.version = saved.pk, saved.version
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show one product and its newest movements, or save it."""
+        product = self.get_object(request, object_id)
+        movements = product.movements.order_by("-id")[:_SHOWN_MOVEMENTS] if product else []
+        extra = {
+            "movements": movements,
+            "shown_movements": _SHOWN_MOVEMENTS,
+            "show_save_and_add_another": False,
+        }
+        try:
+            return super().change_view(
+                request, object_id, form_url, {**(extra_context or {}), **extra}
+            )
+        except selectors.ProductIsArchived as error:
+            # By somebody else, while this form was open.
+            messages.error(request, str(error))
+            return HttpResponseRedirect(request.get_full_path())
+
+    # Decisions
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what can be done with a product that is sold."""
+        product = self.get_object(request, str(object_id))
+        if product is None or product.archived_at is not None:
+            return []
+        return list(super().get_actions_detail(request, object_id))
+
+    @action(
+        description="Restock",
+        icon="add_box",
+        variant=ActionVariant.PRIMARY,
+        permissions=["change"],
+        dialog={
+            "title": "Change the stock",
+            "description": "A movement is recorded, and the new stock is announced.",
+            "form_class": StockDialog,
+            "form_submit_text": "Move the stock",
+        },
+    )
+    def restock(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        """Add units, or take some away."""
+        delta, reason = form.cleaned_data["delta"], form.cleaned_data["reason"]
+        try:
+            product = selectors.get_product(UUID(object_id))
+            movement = services.move_stock(product_id=product.id, delta=delta, reason=reason)
+        except (
+            ValueError,
+            selectors.ProductNotFound,
+            selectors.ProductIsArchived,
+            services.StockBelowZero,
+            services.StockTooLarge,
+        ) as error:
+            messages.error(request, str(error))
+        else:
+            log_changes(self, request, [product], f"Stock moved by {delta:+,} ({reason}).")
+            messages.success(
+                request, f"{product}: {delta:+,} units, {movement.qty_after:,} in stock now."
+            )
+        return go(reverse("admin:products_product_change", args=[object_id]))
+
+    @action(
+        description="Archive",
+        icon="archive",
+        permissions=["change"],
+        dialog={
+            "title": "Archive this product?",
+            "description": "It is not sold any more. Its orders and movements stay. This cannot be"
+            " undone.",
+            "form_class": BaseDialogForm,
+            "form_submit_text": "Archive",
+        },
+    )
+    def archive(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+        """Stop selling one product."""
+        self._archive(request, Product.objects.filter(pk=object_id))
+        return go(reverse("admin:products_product_change", args=[object_id]))
+
+    @admin.action(description="Archive", permissions=["change"])
+    def archive_selected(
+        self, request: HttpRequest, rows: QuerySet[Product]
+    ) -> HttpResponse | None:
+        """Stop selling several products."""
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            question="Archive {count:,} products? They are not sold any more; their orders and"
+            " movements stay. This cannot be undone.",
+            button="Archive",
+        )
+        if isinstance(answer, HttpResponse):
+            return answer
+        self._archive(request, rows)
+        return None
+
+    def _archive(self, request: HttpRequest, rows: QuerySet[Product]) -> None:
+        products = list(rows)
+        for product in products:
+            services.archive_product(product.id)
+        log_changes(self, request, products, "Archived.")
+        messages.success(request, f"Archived: {len(products):,}.")
+
+    # Files
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        """Allow it to those who may do the same by hand."""
+        return self.has_add_permission(request) and self.has_change_permission(request)
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Allow it to those who may see the same on pages."""
+        return bool(self.has_view_permission(request))
+
+    def get_import_resource_classes(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
+        """Take what `ProductImport` says."""
+        return [ProductImport]
+
+    def get_export_queryset(self, request: HttpRequest) -> QuerySet[Product]:
+        """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
+        rows: QuerySet[Product] = super().get_export_queryset(request)
+        return rows[:EXPORT_LIMIT]
+
+    def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Say how far an export goes."""
+        return {**super().get_export_context_data(**kwargs), "limit": EXPORT_LIMIT}
+
+    def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
+        """Refuse selections: the library would read every id there is to check them."""
+        return []
+
+    def import_action(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Ask for a file, and show what it would change."""
+        try:
+            return super().import_action(request, **kwargs)
+        except FileIsGone:
+            messages.error(request, "The cache is away, and an import needs it. Try again later.")
+            return HttpResponseRedirect(request.get_full_path())
+
+    def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Import what was previewed."""
+        try:
+            return super().process_import(request, **kwargs)
+        except FileIsGone:
+            messages.error(request, "The file is not there any more: upload it again.")
+            return HttpResponseRedirect(reverse("admin:products_product_import"))
+
+    def add_success_message(self, result: Any, request: HttpRequest) -> None:
+        """Say what was done, and what was not: each row commits by itself."""
+        totals = result.totals
+        messages.success(
+            request,
+            f"Imported: {totals['new']:,} new, {totals['update']:,} changed,"
+            f" {totals['skip']:,} as they were.",
+        )
+        for number_, errors in result.row_errors():
+            said = "; ".join(str(each.error) for each in errors)
+            messages.error(request, f"Row {number_} was not imported: {said}")
+        for row in result.invalid_rows:
+            messages.error(request, f"Row {row.number} was not imported: {row.error}")

@@ -1,0 +1,202 @@
+"""The start page of the product service's admin."""
+
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from products_project.products.admin.stock import LOW_STOCK, stock_tone
+from products_project.products.models import Product
+from servicekit.administration import cards
+from servicekit.administration import dashboard as common
+from servicekit.administration.capped import count_rows, rows_of
+from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
+from servicekit.administration.display import duration
+
+_LOW_ROWS = 10
+# Of the products that moved lately, how many are looked at for low stock.
+_LOOKED_AT = 1000
+_REFUSALS = {
+    "insufficient_stock": ("not enough in stock", cards.RED),
+    "product_not_found": ("no such product", cards.AMBER),
+}
+_BOUNDS = {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT}
+
+
+def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add the figures to the context of the start page.
+
+    Their cost does not depend on how many movements there are: each is taken from a bounded
+    sample of the newest, by index.
+    """
+    taken = _taken_per_minute()
+    refused = _refusals()
+    low = _running_low()
+    movements = common.sample(
+        count=sum(row["count"] for row in taken),
+        oldest=min((row["oldest"] for row in taken), default=None),
+    )
+    tiles = [
+        _units_tile(taken),
+        _out_of_stock_tile(low),
+        common.outbox_tile(),
+        common.parked_tile(),
+    ]
+    shown: list[Card] = [
+        _taken_card(taken, movements),
+        _refusals_card(refused),
+        _low_card(low),
+        common.queues_card(),
+        common.parked_card(),
+    ]
+    return {**context, **common.context(tiles, shown)}
+
+
+def _taken_per_minute() -> list[dict[str, Any]]:
+    return rows_of(
+        """
+        SELECT date_trunc('minute', created_at) AS minute, count(*) AS count,
+               coalesce(-sum(delta) FILTER (WHERE reason = 'order'), 0) AS taken,
+               coalesce(sum(delta) FILTER (WHERE delta > 0), 0) AS added,
+               min(created_at) AS oldest
+        FROM (
+            SELECT created_at, delta, reason FROM stock_movement ORDER BY id DESC LIMIT %(limit)s
+        ) AS newest
+        WHERE created_at > now() - make_interval(mins => %(minutes)s)
+        GROUP BY 1
+        """,
+        _BOUNDS,
+    )
+
+
+def _refusals() -> list[dict[str, Any]]:
+    return rows_of(
+        """
+        SELECT reason, count(*) AS count
+        FROM (
+            SELECT reason, outcome FROM reservation
+            WHERE created_at > now() - make_interval(mins => %(minutes)s)
+            ORDER BY created_at DESC LIMIT %(limit)s
+        ) AS newest
+        WHERE outcome = 'REJECTED'
+        GROUP BY 1 ORDER BY 2 DESC
+        """,
+        _BOUNDS,
+    )
+
+
+def _running_low() -> list[dict[str, Any]]:
+    """Return the products with the least stock among those that moved last.
+
+    An index on the stock would find the others too, and would make every sale more expensive.
+    """
+    return rows_of(
+        """
+        WITH moved AS (
+            SELECT product_id, max(id) AS latest,
+                   -sum(delta) FILTER (
+                       WHERE reason = 'order'
+                       AND created_at > now() - make_interval(mins => %(minutes)s)
+                   ) AS taken
+            FROM (
+                SELECT id, product_id, delta, reason, created_at FROM stock_movement
+                ORDER BY id DESC LIMIT %(limit)s
+            ) AS newest
+            GROUP BY product_id ORDER BY latest DESC LIMIT %(products)s
+        )
+        SELECT product.id, product.name, product.qty, coalesce(moved.taken, 0) AS taken
+        FROM moved JOIN product ON product.id = moved.product_id
+        WHERE product.archived_at IS NULL AND product.qty <= %(low)s
+        ORDER BY product.qty, taken DESC
+        """,
+        {**_BOUNDS, "low": LOW_STOCK, "products": _LOOKED_AT},
+    )
+
+
+def _units_tile(taken: list[dict[str, Any]]) -> Tile:
+    return Tile(
+        title="Units sold, last hour",
+        value=f"{sum(row['taken'] for row in taken):,}",
+        note=f"of {count_rows(Product.objects.order_by('-id'))} products",
+        icon="shopping_cart",
+        link=reverse("admin:products_stockmovement_changelist"),
+    )
+
+
+def _out_of_stock_tile(low: list[dict[str, Any]]) -> Tile:
+    out = sum(not row["qty"] for row in low)
+    return Tile(
+        title="Out of stock",
+        value=f"{out:,}",
+        note=f"{len(low) - out:,} more have {LOW_STOCK} or fewer"
+        if len(low) > out
+        else "of the products that moved lately",
+        icon="production_quantity_limits",
+        tone="bad" if out else "warn" if low else "good",
+        link=reverse("admin:products_product_changelist") + "?stock=out",
+    )
+
+
+def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
+    units: dict[str, dict[datetime, int]] = {
+        name: {row["minute"]: int(row[name]) for row in taken} for name in ("taken", "added")
+    }
+    return cards.per_minute(
+        [
+            Series(label="Taken by orders", colour=cards.SKY, values=units["taken"]),
+            Series(label="Added", colour=cards.GREEN, values=units["added"]),
+        ],
+        since=sample.since,
+        until=sample.until,
+        title="Stock taken and added per minute",
+        note=f"Units. {sample.text}",
+        width="wide",
+        empty="No stock moved in the last hour. Orders and restocking appear here as they happen.",
+    )
+
+
+def _refusals_card(refused: list[dict[str, Any]]) -> Card:
+    return cards.shares(
+        [_refusal(row["reason"], row["count"]) for row in refused],
+        title="Refused orders by reason",
+        note=f"The last {common.SAMPLE_MINUTES} minutes",
+        empty="No order was refused in the last hour.",
+    )
+
+
+def _low_card(low: list[dict[str, Any]]) -> Card:
+    return Bars(
+        title="Stock running low",
+        note=f"{LOW_STOCK} or fewer left, among the {_LOOKED_AT:,} products that moved last",
+        width="full",
+        rows=[
+            Bar(
+                label=row["name"],
+                value=f"{row['qty']:,} left",
+                percent=100 * row["qty"] / LOW_STOCK,
+                tone=stock_tone(row["qty"]),
+                note=_lasts(row),
+                link=reverse("admin:products_product_change", args=[row["id"]]),
+            )
+            for row in low[:_LOW_ROWS]
+        ],
+        empty="Everything that moved lately is well in stock.",
+        link=reverse("admin:products_product_changelist") + "?stock=low",
+        link_text="All that are low",
+    )
+
+
+def _lasts(row: dict[str, Any]) -> str:
+    taken = int(row["taken"])
+    if not taken:
+        return "no sales in the last hour"
+    if not row["qty"]:
+        return f"{taken:,} sold in the last hour"
+    seconds = row["qty"] / taken * common.SAMPLE_MINUTES * 60
+    return f"{taken:,} sold in the last hour, lasts about {duration(seconds)}"
+
+
+def _refusal(reason: str, count: int) -> tuple[str, int, str]:
+    label, colour = _REFUSALS.get(reason, (reason, cards.GREY))
+    return label, count, colour

@@ -1,0 +1,200 @@
+"""Products as CSV files. What is imported takes the same way as through the API."""
+
+import base64
+import contextlib
+import re
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django_redis.exceptions import ConnectionInterrupted
+from import_export.fields import Field
+from import_export.resources import ModelResource
+from import_export.tmp_storages import CacheStorage
+from import_export.widgets import CharWidget, Widget
+from redis.exceptions import RedisError
+from unfold.contrib.import_export.forms import ImportForm
+
+from products_project.products import selectors, services
+from products_project.products.models import Product
+from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
+
+MAX_ROWS = 1000
+_MAX_BYTES = 1024 * 1024
+_CACHE_IS_AWAY = (ConnectionInterrupted, RedisError)
+_WHOLE_NUMBER = re.compile(r"-?\d{1,19}")
+
+
+class WholeNumber(Widget):
+    """Reads `190000`, and neither `1900.00` nor `190,000`."""
+
+    def __init__(self, *, minimum: int, maximum: int) -> None:
+        super().__init__()
+        self._minimum, self._maximum = minimum, maximum
+
+    def clean(self, value: Any, row: Any = None, **_options: Any) -> int | None:  # noqa: ARG002 - import-export's signature
+        """Return the number.
+
+        :raises ValueError: if it is none, or too small or large
+        """
+        text = str(value).strip() if value is not None else ""
+        if not text:
+            return None
+        if not _WHOLE_NUMBER.fullmatch(text):
+            raise ValueError(f"{text!r} is no whole number.")
+        if not self._minimum <= int(text) <= self._maximum:
+            raise ValueError(f"Must be between {self._minimum:,} and {self._maximum:,}.")
+        return int(text)
+
+    def render(self, value: Any, obj: Any = None, **_options: Any) -> str:  # noqa: ARG002 - import-export's signature
+        """Return the number as it is read."""
+        return "" if value is None else str(value)
+
+
+class Text(CharWidget):
+    """Reads text without the white space around it, as the API does."""
+
+    def clean(self, value: Any, row: Any = None, **options: Any) -> str:
+        """Return the text."""
+        return str(super().clean(value, row, **options) or "").strip()
+
+
+class ProductImport(ModelResource):
+    """New products, and new names and prices of those there are.
+
+    A row with an id changes that product, one without makes a new product. The stock counts for
+    new products only: afterwards movements change it.
+    """
+
+    name = Field("name", "name", widget=Text())
+    price = Field("price", "price", widget=WholeNumber(minimum=1, maximum=MAX_JSON_INTEGER))
+    qty = Field("qty", "qty", widget=WholeNumber(minimum=0, maximum=MAX_INT32))
+
+    class Meta:
+        model = Product
+        fields = ("id", "name", "price", "qty")
+        import_order = fields
+        # Not by the library: see `get_instance`.
+        import_id_fields: tuple[str, ...] = ()
+        # The services commit by themselves, row by row.
+        use_transactions = False
+        clean_model_instances = True
+        skip_unchanged = True
+        report_skipped = True
+
+    def before_import(self, dataset: Any, **_options: Any) -> None:
+        """Look at the file as a whole.
+
+        :raises ValueError: if it has too many rows, or columns that nobody knows
+        """
+        if len(dataset) > MAX_ROWS:
+            raise ValueError(f"{len(dataset):,} rows are too many: import {MAX_ROWS:,} at a time.")
+        headers = dataset.headers or []
+        missing = {"name", "price"} - set(headers)
+        if missing and "id" not in headers:
+            raise ValueError(f"The first line must name the columns; missing: {sorted(missing)}.")
+
+    def get_instance(self, instance_loader: Any, row: Any) -> Product | None:  # noqa: ARG002 - import-export's signature
+        """Return the product that a row changes, None if it makes a new one.
+
+        :raises ValidationError: if the row names a product that is not sold
+        """
+        text = str(row.get("id") or "").strip()
+        if not text:
+            return None
+        try:
+            return selectors.get_product(UUID(text))
+        except selectors.ProductIsArchived as error:
+            raise ValidationError({"id": f"Product {text} is archived."}) from error
+        except (ValueError, selectors.ProductNotFound) as error:
+            raise ValidationError({"id": f"There is no product {text}."}) from error
+
+    def import_field(
+        self,
+        field: Field,
+        instance: Product,
+        row: Any,
+        is_m2m: bool = False,  # noqa: FBT001, FBT002 - import-export's signature
+        **options: Any,
+    ) -> None:
+        """Take a column; of a product that exists, neither id nor stock."""
+        is_new = instance._state.adding  # noqa: SLF001 - Django documents it
+        if field.column_name == "id" or (field.column_name == "qty" and not is_new):
+            return
+        super().import_field(field, instance, row, is_m2m, **options)
+
+    def save_instance(self, instance: Product, is_create: bool, row: Any, **options: Any) -> None:  # noqa: FBT001 - import-export's signature
+        """Save a row, unless this is the preview, which leaves nothing behind anywhere."""
+        if not options.get("dry_run"):
+            super().save_instance(instance, is_create, row, **options)
+
+    def do_instance_save(self, instance: Product, is_create: bool) -> None:  # noqa: FBT001 - import-export's signature
+        """Save through the services, which record the event and write the cache."""
+        if is_create:
+            saved = services.create_product(
+                name=instance.name, price=instance.price, qty=instance.qty
+            )
+            instance.pk = saved.pk
+        else:
+            services.update_product(instance.pk, name=instance.name, price=instance.price)
+
+
+class ProductExport(ModelResource):
+    """What an import takes, and what else there is to know."""
+
+    class Meta:
+        model = Product
+        fields = ("id", "name", "price", "qty", "created_at", "archived_at")
+        export_order = fields
+
+
+class ProductFileForm(ImportForm):
+    """Asks for the file."""
+
+    def clean_import_file(self) -> Any:
+        """Refuse what is too large to be read at once."""
+        file = self.cleaned_data["import_file"]
+        if file.size > _MAX_BYTES:
+            raise forms.ValidationError("The file is larger than 1 MB.")
+        return file
+
+
+class FileIsGone(Exception):
+    """What was uploaded for the preview is not there any more."""
+
+
+class UploadedFile(CacheStorage):
+    """Keeps a file between preview and confirmation, which may reach another machine."""
+
+    CACHE_LIFETIME = 3600
+    CACHE_PREFIX = "product-import:"
+
+    def save(self, data: bytes) -> None:
+        """Keep it for an hour.
+
+        :raises FileIsGone: if the cache is away
+        """
+        try:
+            # The cache holds JSON, and what people upload may be anything.
+            super().save(base64.b64encode(data).decode())
+        except _CACHE_IS_AWAY as error:
+            raise FileIsGone from error
+
+    def read(self) -> bytes:
+        """Return what was uploaded.
+
+        :raises FileIsGone: if an hour has passed, or the cache is away
+        """
+        try:
+            data = super().read()
+        except _CACHE_IS_AWAY as error:
+            raise FileIsGone from error
+        if data is None:
+            raise FileIsGone
+        return base64.b64decode(data)
+
+    def remove(self) -> None:
+        """Forget it; if that fails, the cache does by itself."""
+        with contextlib.suppress(*_CACHE_IS_AWAY):
+            super().remove()

@@ -1,0 +1,129 @@
+"""The two ledgers that explain every stock, for reading."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import RangeDateTimeFilter
+
+from products_project.products.models import Reservation, StockMovement
+from servicekit.administration.display import Tone, badge, code, link, moment, number
+from servicekit.administration.ledgers import LedgerAdmin
+
+_OUTCOMES: dict[str, Tone] = {
+    Reservation.Outcome.RESERVED: "good",
+    Reservation.Outcome.REJECTED: "bad",
+    Reservation.Outcome.RELEASED: "",
+    Reservation.Outcome.CANCELLED: "",
+}
+
+
+@admin.register(StockMovement)
+class StockMovementAdmin(LedgerAdmin):
+    """Every change of every stock."""
+
+    list_display = ["created", "product_link", "change", "left", "reason", "order"]
+    # By id, as is the list: a movement is stored when it is made.
+    list_filter = ["reason"]
+    list_select_related = ["product"]
+    search_fields = ["order_id"]
+    search_help_text = "The id of an order"
+    ordering = ["-id"]
+    sortable_by = ()
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find the movements of one order, by the index that allows one of each kind."""
+        term = search_term.strip()
+        return (queryset.filter(order_id=term) if term else queryset), False
+
+    @admin.display(description="time, UTC")
+    def created(self, movement: StockMovement) -> str:
+        """When."""
+        return moment(movement.created_at)
+
+    @admin.display(description="product")
+    def product_link(self, movement: StockMovement) -> SafeString:
+        """Of what."""
+        address = reverse("admin:products_product_change", args=[movement.product_id])
+        return link(address, movement.product)
+
+    @admin.display(description="change")
+    def change(self, movement: StockMovement) -> SafeString:
+        """How many came or went."""
+        return number(movement.delta, signed=True)
+
+    @admin.display(description="in stock then")
+    def left(self, movement: StockMovement) -> SafeString:
+        """How many there were afterwards."""
+        return number(movement.qty_after)
+
+    @admin.display(description="order")
+    def order(self, movement: StockMovement) -> SafeString | str:
+        """For which order, if for one."""
+        return code(movement.order_id) if movement.order_id else "—"
+
+
+@admin.register(Reservation)
+class ReservationAdmin(LedgerAdmin):
+    """What was decided about each order."""
+
+    list_display = ["created", "outcome_badge", "units", "before", "why", "product", "order"]
+    list_filter = ["outcome", ("created_at", RangeDateTimeFilter)]
+    search_fields = ["order_id"]
+    search_help_text = "The id of an order"
+    ordering = ["-created_at"]
+    sortable_by = ()
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 - Django's signature
+        queryset: QuerySet[Any],
+        search_term: str,
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find by order, which is the primary key."""
+        term = search_term.strip()
+        return (queryset.filter(order_id=term) if term else queryset), False
+
+    @admin.display(description="time, UTC")
+    def created(self, reservation: Reservation) -> str:
+        """When."""
+        return moment(reservation.created_at)
+
+    @admin.display(description="outcome")
+    def outcome_badge(self, reservation: Reservation) -> SafeString:
+        """The decision."""
+        return badge(reservation.get_outcome_display(), _OUTCOMES[reservation.outcome])
+
+    @admin.display(description="wanted")
+    def units(self, reservation: Reservation) -> SafeString:
+        """How many were asked for."""
+        return number(reservation.quantity)
+
+    @admin.display(description="in stock then")
+    def before(self, reservation: Reservation) -> SafeString:
+        """How many there were."""
+        return number(reservation.stock_before)
+
+    @admin.display(description="reason")
+    def why(self, reservation: Reservation) -> str:
+        """Why not."""
+        return reservation.reason.replace("_", " ") or "—"
+
+    @admin.display(description="product")
+    def product(self, reservation: Reservation) -> SafeString:
+        """Of what."""
+        address = reverse("admin:products_product_change", args=[reservation.product_id])
+        return link(address, reservation.product_id)
+
+    @admin.display(description="order")
+    def order(self, reservation: Reservation) -> SafeString:
+        """For which order."""
+        return code(reservation.order_id)

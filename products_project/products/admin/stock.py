@@ -1,0 +1,18 @@
+"""How much stock is little."""
+
+from django.utils.safestring import SafeString
+
+from servicekit.administration.display import Tone, badge
+
+LOW_STOCK = 10
+"""From here down, a product is running low."""
+
+
+def stock_tone(qty: int) -> Tone:
+    """Return how good it is to have this many."""
+    return "bad" if not qty else "warn" if qty <= LOW_STOCK else "good"
+
+
+def stock_badge(qty: int) -> SafeString:
+    """Return it in a word."""
+    return badge("out" if not qty else "low" if qty <= LOW_STOCK else "ok", stock_tone(qty))

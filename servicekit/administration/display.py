@@ -1,0 +1,75 @@
+"""How values are shown in lists and on pages."""
+
+from datetime import datetime
+from typing import Literal
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+Tone = Literal["good", "warn", "bad", "info", ""]
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def badge(text: str, tone: Tone) -> SafeString:
+    """Return a word in a colour that says how good it is."""
+    return format_html('<span class="sk-badge sk-{}">{}</span>', tone or "plain", text)
+
+
+def money(amount: int) -> SafeString:
+    """Return an amount in the currency's smallest unit, readable and still that integer."""
+    return format_html('<span class="sk-number">{}</span>', f"{amount:,}")
+
+
+def number(value: int, *, signed: bool = False) -> SafeString:
+    """Return an integer with thousands separators."""
+    text = f"{value:+,}" if signed else f"{value:,}"
+    return format_html('<span class="sk-number">{}</span>', text)
+
+
+def code(text: object) -> SafeString:
+    """Return an id or the like in letters that are told apart."""
+    return format_html('<code class="sk-code">{}</code>', text)
+
+
+def link(address: str, text: object) -> SafeString:
+    """Return a link within the admin."""
+    return format_html('<a class="sk-link" href="{}">{}</a>', address, text)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its largest unit: `8 s`, `3 min`, `2 h`, `5 d`."""
+    if seconds < _MINUTE:
+        return f"{max(0, seconds):.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    if seconds < _DAY:
+        return f"{seconds / _HOUR:.0f} h"
+    return f"{seconds / _DAY:.0f} d"
+
+
+def ago(moment: datetime) -> str:
+    """Return how long ago a moment was."""
+    return duration((timezone.now() - moment).total_seconds()) + " ago"
+
+
+def moment(value: datetime | None) -> SafeString:
+    """Return a time in UTC, to the millisecond."""
+    return format_html('<span class="sk-moment">{}</span>', clock(value, day=True))
+
+
+def clock(value: datetime | None, *, day: bool = False) -> str:
+    """Return the time of day in UTC, to the millisecond, with its date if wanted."""
+    if value is None:
+        return "—"
+    time = f"{value:%H:%M:%S}.{value.microsecond // 1000:03d}"
+    return f"{value:%Y-%m-%d} {time}" if day else time
+
+
+def span(milliseconds: int) -> str:
+    """Return a short time span as it is read best: `95 ms`, `4.1 s`, `3 min`."""
+    if milliseconds < 1000:  # noqa: PLR2004 - a second
+        return f"{milliseconds:,} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < _MINUTE else duration(seconds)

@@ -1,0 +1,65 @@
+"""The sidebar: the same sections in both services, in the same order."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import reverse
+
+from servicekit.parking.selectors import parked_count
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the sidebar that leads to a model's list."""
+
+    title: str
+    icon: str
+    app: str
+    model: str
+
+    def navigation(self, badge: str = "") -> dict[str, Any]:
+        """Return it as unfold takes it, shown to those who may see the list."""
+        item: dict[str, Any] = {
+            "title": self.title,
+            "icon": self.icon,
+            "link": reverse(f"admin:{self.app}_{self.model}_changelist"),
+            "permission": lambda request: request.user.has_perm(f"{self.app}.view_{self.model}"),
+        }
+        return item | ({"badge": badge, "badge_variant": "danger"} if badge else {})
+
+
+def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the sidebar of a service: its own lists under `title`, and what every service has."""
+    parked = parked_count()
+    parked_messages = Entry("Parked messages", "report", "parking", "parkedmessage")
+    return [
+        {"items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}]},
+        {"title": title, "items": [entry.navigation() for entry in entries]},
+        {
+            "title": "Trouble",
+            "items": [
+                parked_messages.navigation(badge=str(parked) if parked else ""),
+                Entry("Outbox", "outbox", "outbox", "outgoingevent").navigation(),
+            ],
+        },
+        {
+            "title": "Accounts",
+            "items": [
+                Entry("Users", "person", "auth", "user").navigation(),
+                Entry("Groups", "group", "auth", "group").navigation(),
+            ],
+        },
+        {
+            "title": "For machines",
+            "items": [
+                _page("API", "api", "/"),
+                _page("Documentation", "menu_book", "/docs"),
+            ],
+        },
+    ]
+
+
+def _page(title: str, icon: str, link: str) -> dict[str, Any]:
+    # Never the page one is on; unfold would take "/" for the root of every page.
+    return {"title": title, "icon": icon, "link": link, "active": lambda _request: False}
