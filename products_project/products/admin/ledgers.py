@@ -7,10 +7,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import RangeDateTimeFilter
 
 from products_project.products.models import Reservation, StockMovement
 from servicekit.administration.display import Tone, badge, code, link, moment, number
+from servicekit.administration.filters import TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
 
 _OUTCOMES: dict[str, Tone] = {
@@ -76,7 +76,7 @@ class ReservationAdmin(LedgerAdmin):
     """What was decided about each order."""
 
     list_display = ["created", "outcome_badge", "units", "before", "why", "product", "order"]
-    list_filter = ["outcome", ("created_at", RangeDateTimeFilter)]
+    list_filter = ["outcome", ("created_at", TimeRange)]
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
     ordering = ["-created_at"]
