@@ -1,13 +1,13 @@
 """The admin costs the same with five million orders as with five."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+
+from tests.servicekit.query_plans import rows_read, scans_of
 
 pytestmark = pytest.mark.django_db
 
@@ -37,36 +37,6 @@ def many_orders(django_db_setup, django_db_blocker) -> Iterator[str]:  # noqa: A
         cursor.execute('ANALYZE "order"')
         yield "00000000-0000-0000-0000-000000000007"
         cursor.execute('TRUNCATE "order"; ANALYZE "order"')
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
-def scans_of_orders(queries: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Run what a page asked of the table again, and return how PostgreSQL read it."""
-    found = []
-    for query in queries:
-        sql = query["sql"]
-        if '"order"' not in sql or not sql.lstrip().upper().startswith(("SELECT", "WITH")):
-            continue
-        with connection.cursor() as cursor:
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + sql.replace("%", "%%"), [])
-            [answer] = cursor.fetchone()
-        [explained] = answer if isinstance(answer, list) else json.loads(answer)
-        found += [
-            {**node, "sql": sql}
-            for node in nodes(explained["Plan"])
-            if node.get("Relation Name") == "order" or "Index Name" in node
-        ]
-    return found
-
-
-def rows_read(scan: dict[str, Any]) -> int:
-    read = scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)
-    return int((read + scan.get("Rows Removed by Index Recheck", 0)) * scan["Actual Loops"])
 
 
 class TestNoPageReadsTheWholeTable:
@@ -99,7 +69,7 @@ class TestNoPageReadsTheWholeTable:
             answer = admin_client.get(address)
 
         assert answer.status_code == 200
-        scans = scans_of_orders(captured.captured_queries)
+        scans = scans_of("order", captured.captured_queries)
         assert scans, "the page did not look at orders at all"
         for scan in scans:
             assert scan["Node Type"] != "Seq Scan", scan["sql"]
@@ -107,7 +77,7 @@ class TestNoPageReadsTheWholeTable:
 
     def test_and_the_plan_of_one_that_would_is_noticed(self, many_orders):  # noqa: ARG002 - many
         # Proves that the test above can fail.
-        [scan] = scans_of_orders([{"sql": 'SELECT count(*) FROM "order" WHERE quantity > 0'}])
+        [scan] = scans_of("order", [{"sql": 'SELECT count(*) FROM "order" WHERE quantity > 0'}])
 
         assert scan["Node Type"] == "Seq Scan" or rows_read(scan) > MOST_ROWS_READ
 
