@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load test check format lock clean
+.PHONY: help up down ps logs env demo ledger load test check schema postman format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 16
@@ -39,6 +39,12 @@ test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k n
 
 check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
 	@deploy/check.sh
+
+schema: $(VENV)/.complete ## Write docs/openapi/*.yaml anew, from the code
+	@$(BIN)/python -m deploy.openapi
+
+postman: $(VENV)/.complete ## Write the Postman collection anew, from docs/openapi
+	@$(BIN)/python -m deploy.postman
 
 format: $(VENV)/.complete ## Format the code and mend what the linter can
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .

@@ -16,8 +16,10 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from celery_workers.configuration import topology
+from servicekit import worker_metrics
 from servicekit.caching.redis import forget_outdated
 from servicekit.messaging.consumer import BatchConsumer, Subscription
+from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import Relay
 from servicekit.parking.threads import Collector, Replayer
 from servicekit.threads import StoppableThread
@@ -83,6 +85,8 @@ def run_in_background(
 ) -> None:
     """Make every worker of `app` consume the subscriptions, relay events and call `periodic`."""
     takes_tasks = threading.Event()
+    names = [subscription.queue for subscription in subscriptions]
+    names += [queue.name for queue in app.conf.task_queues]
 
     class Background(bootsteps.StartStopStep):
         """Starts the threads with the worker and ends them with it."""
@@ -115,6 +119,7 @@ def run_in_background(
             """Start all."""
             for thread in self._threads:
                 thread.start()
+            worker_metrics.serve([*names, *map(dead_letter_queue_name, names)])
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             """End all; what a consumer has in hand and cannot finish comes again."""

@@ -5,10 +5,17 @@ Each line that differs from Celery's default says what the default would do.
 
 from typing import Any
 
+from celery.signals import setup_logging
 from django.conf import settings
 from kombu import Exchange
 
 from servicekit.messaging.topology import Topology
+
+
+@setup_logging.connect
+def keep_logging(**_options: object) -> None:
+    """Leave the logging as Django's settings made it; without a receiver Celery makes its own."""
+
 
 topology = Topology(queue_type=settings.QUEUE_TYPE)
 

@@ -25,10 +25,19 @@ COMPOSE_FILE = ROOT / "docker-compose.yml"
 #: Servers of others, which the processes stand on.
 INFRASTRUCTURE = ("postgres", "redis", "rabbitmq")
 
+#: What looks at the system from outside, and is started when it is asked for: by profile.
+MONITORING = {"prometheus": "monitoring", "grafana": "monitoring"}
+
 LIMITS = {"cpus": "2", "memory": "512M"}
 
 #: Made up by the compose file itself, so nobody sets them.
-_FIXED = {"WORKER_ALIVE_FILE"}
+_FIXED = {
+    "OTEL_SERVICE_NAME",
+    "PROMETHEUS_MULTIPROC_DIR",
+    "WORKER_ALIVE_FILE",
+    "WORKER_METRICS_ADDRESS",
+    "WORKER_METRICS_PORT",
+}
 
 #: Read natively, where a server that exists already may be named.
 _NATIVE = {"RABBITMQ_MANAGEMENT_URL"}
@@ -51,16 +60,17 @@ def differences(compose: str, example: str) -> Iterator[str]:
     """Say, in a sentence each, what a compose file and an example of `.env` have wrong."""
     services: Services = _expanded(yaml.safe_load(compose)).get("services", {})
     processes = {process.name: process for process in (*ONE_SHOTS, *SERVICES)}
-    for name in sorted({*processes, *INFRASTRUCTURE} - services.keys()):
+    known = {*processes, *INFRASTRUCTURE, *MONITORING}
+    for name in sorted(known - services.keys()):
         yield f"{name}: is missing from docker-compose.yml"
-    for name in sorted(services.keys() - {*processes, *INFRASTRUCTURE}):
+    for name in sorted(services.keys() - known):
         yield f"{name}: is not in deploy/processes.py"
     for name, service in services.items():
         yield from _about_any(name, service)
         if name in processes:
             yield from _about_process(processes[name], service)
             yield from _about_addresses(name, service, services)
-        elif name in INFRASTRUCTURE:
+        else:
             yield from _about_server(name, service)
     yield from _about_image([services[name] for name in processes if name in services])
     yield from _about_variables(compose, example)
@@ -76,6 +86,15 @@ def _about_any(name: str, service: Service) -> Iterator[str]:
         yield f"{name}: restart is {service.get('restart')!r}, not {restart!r}"
     if not is_one_shot and not service.get("healthcheck", {}).get("test"):
         yield f"{name}: has no health check"
+
+    profiles = [MONITORING[name]] if name in MONITORING else []
+    if service.get("profiles", []) != profiles:
+        yield f"{name}: its profiles are {service.get('profiles', [])}, not {profiles}"
+    for volume in service.get("volumes", []):
+        source, target, *_ = str(volume).split(":")
+        # Docker would make an empty directory of a file that is not there.
+        if source.startswith(".") and not (ROOT / source).is_file():
+            yield f"{name}: mounts {source} on {target}, which is no file"
 
 
 def _about_process(process: Process, service: Service) -> Iterator[str]:

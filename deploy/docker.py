@@ -77,7 +77,8 @@ class DockerEngine(Engine):
         finished = subprocess.run(
             ["docker", "compose", *arguments],
             cwd=ROOT,
-            env=_docker_environment(),
+            # What was started beside `make up` is shown, and stopped, with the rest.
+            env=_docker_environment(profiles="" if arguments[0] == "up" else "monitoring"),
             check=False,
             stdout=subprocess.PIPE if capture else None,
             text=True,
@@ -87,11 +88,12 @@ class DockerEngine(Engine):
         return finished.stdout or ""
 
 
-def _docker_environment() -> dict[str, str]:
+def _docker_environment(*, profiles: str) -> dict[str, str]:
     # Compose would let the shell's variables win over `.env`, where only `.env` is to count.
     passed = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR")
-    return {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name in passed or name.startswith(("DOCKER_", "BUILDKIT_"))
     }
+    return {**environment, "COMPOSE_PROFILES": profiles}

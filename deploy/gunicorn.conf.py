@@ -2,9 +2,17 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from servicekit import logs
 
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_WORKERS") or 1)
@@ -30,12 +38,55 @@ control_socket_disable = True
 
 # The workers touch a file as their heartbeat. On a disk that is busy with somebody
 # else's writes this can take longer than `timeout`, and a healthy worker is killed.
-if Path("/dev/shm").is_dir():
-    worker_tmp_dir = "/dev/shm"
+_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+if _memory:
+    worker_tmp_dir = _memory
+
+# The workers count in files that all of them can read; in memory, for the same reason.
+_metrics = Path(
+    os.environ.setdefault(
+        "PROMETHEUS_MULTIPROC_DIR",
+        str(Path(_memory or tempfile.gettempdir()) / f"shop-metrics-{os.getpid()}"),
+    )
+)
 
 accesslog = None
 errorlog = "-"
 loglevel = (os.environ.get("LOG_LEVEL") or "info").lower()
+
+
+class LineLogger(Logger):  # type: ignore[misc]  # gunicorn publishes no types
+    """Writes gunicorn's own lines as the services write theirs."""
+
+    # Not `logconfig_dict`: with it, gunicorn puts an access line together for every request.
+
+    def setup(self, cfg: Config) -> None:
+        """Set up gunicorn's handlers, with our formatter."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(logs.line_formatter(os.environ.get("LOG_FORMAT") or "text"))
+
+
+logger_class = LineLogger
+
+
+def on_starting(_server: object) -> None:
+    """Begin counting at nothing: the files of an earlier master are no processes of ours."""
+    shutil.rmtree(_metrics, ignore_errors=True)
+    _metrics.mkdir(parents=True)
+
+
+def on_exit(_server: object) -> None:
+    """Leave nothing in memory."""
+    shutil.rmtree(_metrics, ignore_errors=True)
+
+
+def child_exit(_server: object, worker: Any) -> None:
+    """Forget what a dead worker held at the moment; what it has counted stays counted."""
+    # Not above: at its import it looks for the directory once and for all.
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def post_fork(_server: object, _worker: object) -> None:

@@ -13,20 +13,36 @@ _DJANGO = (
     "DEBUG",
     "ALLOWED_HOSTS",
     "CSRF_TRUSTED_ORIGINS",
+    "LOG_FORMAT",
     "LOG_LEVEL",
     "CACHE_URL",
     "FAILPOINTS",
 )
-_WEB = ("WEB_WORKERS", "WEB_THREADS", "DATABASE_POOL_SIZE", "DATABASE_STATEMENT_TIMEOUT_MS")
+_TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME")
+_WEB = (
+    "WEB_WORKERS",
+    "WEB_THREADS",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_STATEMENT_TIMEOUT_MS",
+    "PROMETHEUS_MULTIPROC_DIR",
+    *_TRACES,
+)
 _ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
-_WORKER = ("BROKER_URL", "QUEUE_TYPE", "WORKER_ALIVE_FILE")
+_WORKER = (
+    "BROKER_URL",
+    "QUEUE_TYPE",
+    "WORKER_ALIVE_FILE",
+    "WORKER_METRICS_ADDRESS",
+    "WORKER_METRICS_PORT",
+    *_TRACES,
+)
 _PRODUCTS = ("PRODUCTS_DATABASE_URL",)
 _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
 
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own
 # heartbeats already tell the living from the dead.
-_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +102,7 @@ SERVICES = (
         command=_gunicorn("products_project"),
         # The broker for the admin alone, which shows how long its queues are.
         environment=(*_DJANGO, *_PRODUCTS, "BROKER_URL", *_WEB),
-        defaults={"WEB_WORKERS": "1"},
+        defaults={"WEB_WORKERS": "1", "OTEL_SERVICE_NAME": "product-service"},
         port=3001,
     ),
     Process(
@@ -94,17 +110,19 @@ SERVICES = (
         command=_gunicorn("orders_project"),
         environment=(*_DJANGO, *_ORDERS, "BROKER_URL", "QUEUE_TYPE", *_WEB),
         # Accepting orders is the hot path: one process would be bound to one core.
-        defaults={"WEB_WORKERS": "2"},
+        defaults={"WEB_WORKERS": "2", "OTEL_SERVICE_NAME": "order-service"},
         port=3002,
     ),
     Process(
         name="products-worker",
         command=_celery("products", queue="products.tasks"),
         environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
+        defaults={"OTEL_SERVICE_NAME": "products-worker"},
     ),
     Process(
         name="orders-worker",
         command=_celery("orders", queue="orders.persist"),
         environment=(*_DJANGO, *_ORDERS, *_WORKER),
+        defaults={"OTEL_SERVICE_NAME": "orders-worker"},
     ),
 )

@@ -12,6 +12,8 @@ import environ
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from servicekit import logs
+
 # Before anything of Django is subclassed: `ModelAdmin[Product]` is no syntax of Django's own.
 django_stubs_ext.monkeypatch()
 
@@ -53,12 +55,18 @@ COMMON_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "servicekit.http",
     "servicekit.outbox",
     "servicekit.parking",
     "servicekit.operations",
 ]
 
 MIDDLEWARE = [
+    # First: whatever answers, and whatever is logged meanwhile, has the ids of its request.
+    "servicekit.http.identity.Identity",
+    "servicekit.http.measuring.Measuring",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -97,8 +105,10 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PARSER_CLASSES": ["servicekit.http.json.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "servicekit.http.json.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "servicekit.http.browsable.BrowsableRenderer",
     ],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "servicekit.http.negotiation.ContentNegotiation",
+    "DEFAULT_SCHEMA_CLASS": "servicekit.http.openapi.AutoSchema",
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
 }
@@ -159,18 +169,7 @@ def database(url_variable: str) -> dict[str, Any]:
     return settings
 
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"()": "servicekit.logs.OneLineFormatter"},
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {
-        # Says every 4xx again, which its caller has been told.
-        "django.request": {"level": "ERROR"},
-        # A pool without a server repeats itself every second; the requests that fail say it too.
-        "psycopg.pool": {"level": "ERROR"},
-    },
-}
+LOGGING = logs.configuration(
+    level=env.str("LOG_LEVEL", default="INFO"),
+    log_format=env.str("LOG_FORMAT", default="") or "text",
+)

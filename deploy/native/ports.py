@@ -25,6 +25,8 @@ class Ports:
     rabbitmq_management: int = 15672
     rabbitmq_distribution: int = 25672
     epmd: int = 4369
+    products_worker_metrics: int = 9301
+    orders_worker_metrics: int = 9302
 
     @classmethod
     def free(cls) -> "Ports":

@@ -128,6 +128,15 @@ class Stack:
         }
         return tuple(name for name, is_ours in ours.items() if is_ours)
 
+    def metrics_port(self, name: str) -> int:
+        """Return the port on which a service or a worker answers `/metrics`."""
+        return {
+            "product-service": self.ports.product,
+            "order-service": self.ports.order,
+            "products-worker": self.ports.products_worker_metrics,
+            "orders-worker": self.ports.orders_worker_metrics,
+        }.get(name, 0)
+
     def log_path(self, name: str) -> Path:
         """Return the file with everything that a process printed."""
         return self._supervisor.log_of(name)
@@ -228,6 +237,7 @@ class Stack:
         with contextlib.suppress(OSError):
             # Only where it had to be put outside, and is empty now.
             self._postgres_directory.parent.rmdir()
+        shutil.rmtree(self._metrics_directory, ignore_errors=True)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     # One process at a time
@@ -524,13 +534,23 @@ class Stack:
         self.run_dir.chmod(0o700 if self._account.is_ours else 0o711)
         if self._account.can_enter(self.run_dir):
             return self.run_dir / "postgres"
-        digest = hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:12]
-        place = Path("/var/tmp") / f"shop-{digest}" / "postgres"  # noqa: S108 - a name of our own below it
+        place = Path("/var/tmp") / f"shop-{self._digest}" / "postgres"  # noqa: S108 - a name of our own below it
         self._progress.note(
             f"PostgreSQL's data goes to {place}: the user {self._account.name}, which it runs as, "
             f"may not enter {self.run_dir}."
         )
         return place
+
+    @property
+    def _metrics_directory(self) -> Path:
+        """Where web processes count together: in memory, because writing must never wait."""
+        memory = Path("/dev/shm")  # noqa: S108 - a name of our own below it
+        return memory / f"shop-{self._digest}" if memory.is_dir() else self.run_dir / "metrics"
+
+    @property
+    def _digest(self) -> str:
+        """A name for this stack outside of its directory."""
+        return hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:12]
 
     def _adopt_ports(self) -> None:
         """Take over the ports that the running stack was started with."""
@@ -551,7 +571,7 @@ class Stack:
             ports = ports.moved_to_free(name, taken=moved)
             chosen = getattr(ports, name)
             moved.add(chosen)
-            if chosen != wanted and name in {*self.private_servers, "rabbitmq_management"}:
+            if chosen != wanted and name in {*self.private_servers, *_ALWAYS_OURS}:
                 self._progress.note(f"Port {wanted} is in use, so {_TITLES[name]} gets {chosen}.")
         self.ports = ports
         with self._state_locked():
@@ -630,7 +650,13 @@ class Stack:
         alive = self.run_dir / "alive" / process.name
         if process.port is not None:
             bind = f"{self._bind_address}:{self._port_of(process)}"
-        available = {**process.defaults, **self.environment, "WORKER_ALIVE_FILE": str(alive)}
+        available = {
+            **process.defaults,
+            **self.environment,
+            "WORKER_ALIVE_FILE": str(alive),
+            "WORKER_METRICS_PORT": str(self.metrics_port(process.name)),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory / process.name),
+        }
         available |= self._overrides.get(process.name, {})
         is_worker = "WORKER_ALIVE_FILE" in process.environment
         if is_worker:
@@ -662,7 +688,11 @@ _TITLES = {
     "rabbitmq": "RabbitMQ",
     "rabbitmq_management": "the RabbitMQ console",
     "epmd": "Erlang port mapper",
+    "products_worker_metrics": "the metrics of the products worker",
+    "orders_worker_metrics": "the metrics of the orders worker",
 }
+
+_ALWAYS_OURS = ("rabbitmq_management", "products_worker_metrics", "orders_worker_metrics")
 
 
 def _is_fresh(alive_file: Path) -> bool:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from servicekit import metrics
 from servicekit.caching.redis import UNAVAILABLE, Script, attempt
 from servicekit.contracts.events import (
     ProductArchived,
@@ -104,12 +105,20 @@ _FORGET_PRODUCT = Script(
 )
 
 _decode = msgspec.json.Decoder(CatalogProduct).decode
+_lookups = metrics.Lookups("catalog")
 
 
 def get(product_id: UUID) -> CatalogProduct | None:
     """Return our copy of a product, if we have one."""
     copy = attempt(lambda client: client.get(f"catalog:{product_id}"))
-    return None if copy is None or copy is UNAVAILABLE else _decode(copy)
+    if copy is UNAVAILABLE:
+        _lookups.unavailable.inc()
+        return None
+    if copy is None:
+        _lookups.miss.inc()
+        return None
+    _lookups.hit.inc()
+    return _decode(copy)
 
 
 def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> None:

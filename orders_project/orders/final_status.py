@@ -66,6 +66,11 @@ class FinalStatusWatch:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait now."""
+        return self._count
+
     @contextmanager
     def waiter(self, order_id: UUID) -> Iterator[Waiter | None]:
         """Give a waiter that hears of everything from now on, or None when too many wait already.

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from servicekit import metrics
+
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -89,7 +91,11 @@ class GroupCommit(Generic[Item]):
 
     def _run(self) -> None:
         while True:
-            self._commit_one_batch(self._next_batch())
+            batch = self._next_batch()
+            # Once per batch, not per request: it is a look at a queue, and nobody waits for it.
+            metrics.INTAKE_WAITING.set(len(batch) + self._waiting.qsize())
+            self._commit_one_batch(batch)
+            metrics.INTAKE_WAITING.set(self._waiting.qsize())
 
     def _next_batch(self) -> list[_Ticket[Item]]:
         batch = [self._waiting.get()]
@@ -109,6 +115,7 @@ class GroupCommit(Generic[Item]):
         try:
             if due:
                 self._commit([ticket.item for ticket in due])
+                metrics.INTAKE_BATCH.observe(len(due))
         except (NotCommitted, OutcomeUnknown) as raised:
             error = raised
         except Exception as raised:

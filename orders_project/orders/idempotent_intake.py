@@ -44,7 +44,7 @@ def accept_once(key: str, *, product_id: UUID, quantity: int) -> AcceptedOrder:
     :raises IdempotencyKeyReused: if that one is for another product or quantity
     :raises: what `intake.accept` raises
     """
-    order_id = uuid5(_ORDER_IDS, key)
+    order_id = order_id_of(key)
     order = _stored(order_id)
     if order is None:
         attempt = _claimed(order_id)
@@ -56,11 +56,22 @@ def accept_once(key: str, *, product_id: UUID, quantity: int) -> AcceptedOrder:
                 attempt = _stored(order_id)
                 if attempt is None:
                     raise
+        # Before it is made durable: a claim may be all that is left of an attempt that failed.
+        _check_same(attempt, product_id, quantity)
         intake.submit(attempt, _commits)
         order = _stored(order_id) or _claimed(order_id) or attempt
+    _check_same(order, product_id, quantity)
+    return order
+
+
+def order_id_of(key: str) -> UUID:
+    """Return the id of the one order of a key (a name-based UUID, RFC 9562, section 5.5)."""
+    return uuid5(_ORDER_IDS, key)
+
+
+def _check_same(order: AcceptedOrder, product_id: UUID, quantity: int) -> None:
     if (order.product_id, order.quantity) != (product_id, quantity):
         raise IdempotencyKeyReused
-    return order
 
 
 def _stored(order_id: UUID) -> AcceptedOrder | None:
@@ -87,8 +98,8 @@ def _claimed(order_id: UUID) -> AcceptedOrder | None:
 class _StoringIntake:
     """Makes batches of keyed orders durable; belongs to the one thread of their group commit."""
 
-    def __init__(self) -> None:
-        self._durable = intake.DurableIntake()
+    def __init__(self, durable: intake.DurableIntake) -> None:
+        self._durable = durable
 
     def commit(self, orders: Sequence[AcceptedOrder]) -> None:
         """Store the orders; while that is not possible, have Redis decide and the broker keep them.
@@ -135,5 +146,5 @@ def _note_success() -> None:
 
 
 _commits: GroupCommit[AcceptedOrder] = GroupCommit(
-    _StoringIntake().commit, deadline_seconds=intake.DEADLINE_SECONDS
+    _StoringIntake(intake.DurableIntake()).commit, deadline_seconds=intake.DEADLINE_SECONDS
 )

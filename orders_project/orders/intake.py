@@ -15,6 +15,7 @@ from psycopg_pool import PoolTimeout
 from orders_project.orders import cache, catalog, product_service, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 from orders_project.orders.product_service import ProductServiceUnavailable
+from servicekit import metrics, origin
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.contracts.fields import MAX_INT64
@@ -96,6 +97,7 @@ def priced(*, order_id: UUID, product_id: UUID, quantity: int) -> AcceptedOrder:
         quantity=quantity,
         total_price=total_price,
         created_at=now_in_milliseconds(),
+        **origin.headers(),
     )
 
 
@@ -111,6 +113,7 @@ def submit(order: AcceptedOrder, commits: GroupCommit[AcceptedOrder]) -> None:
         raise UnableToAccept("it could not be stored.") from error
     except OutcomeUnknown as error:
         raise AcceptanceUnknown(order.id) from error
+    logger.debug("accepted an order", extra={"order_id": str(order.id)})
 
 
 def _price_of(product_id: UUID, quantity: int) -> int:
@@ -198,6 +201,7 @@ class DurableIntake:
         try:
             close_old_connections()
             services.place_orders(orders)
+            metrics.INTAKE_FALLBACK.inc(len(orders))
         except (DatabaseError, InterfaceError) as error:
             # Neither a refusal nor a doubt may leave an order to be seen that is not stored.
             cache.forget_accepted(order.id for order in orders)

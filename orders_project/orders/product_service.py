@@ -1,7 +1,9 @@
 """The product service, asked over HTTP."""
 
 import logging
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urljoin
 from uuid import UUID
 
 import msgspec
@@ -9,6 +11,7 @@ import requests
 from django.conf import settings
 from requests.adapters import HTTPAdapter
 
+from servicekit import origin
 from servicekit.breaker import Breaker
 from servicekit.contracts.fields import Money, Stock
 
@@ -66,7 +69,11 @@ def fetch_product(product_id: UUID) -> SoldProduct:
     if not _breaker.admits():
         raise ProductServiceUnavailable("the product service was down a moment ago")
     try:
-        response = _http.get(f"{settings.PRODUCT_API_URL}/{product_id}", timeout=_TIMEOUTS_SECONDS)
+        response = _http.get(
+            f"{settings.PRODUCT_API_URL}/{product_id}",
+            timeout=_TIMEOUTS_SECONDS,
+            headers=_identity(),
+        )
         if response.status_code not in (404, 410):
             response.raise_for_status()
     except requests.RequestException as error:
@@ -78,6 +85,25 @@ def fetch_product(product_id: UUID) -> SoldProduct:
     if response.status_code in (404, 410):
         raise ProductNotFound(product_id)
     return _read(response)
+
+
+def is_up() -> bool:
+    """Return whether the product service answers; what it answers is its own business."""
+    # Beside the products, wherever the two are: `…/products` and `…/health/live`.
+    address = urljoin(settings.PRODUCT_API_URL, "health/live")
+    try:
+        answer = _http.get(address, timeout=_TIMEOUTS_SECONDS)
+    except requests.RequestException:
+        return False
+    return answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _identity() -> dict[str, str]:
+    """Return the headers that make the question part of the request that it is asked for."""
+    request = origin.current()
+    if request is None:
+        return {}
+    return {"X-Request-ID": request.request_id, "traceparent": request.traceparent}
 
 
 def _read(response: Any) -> SoldProduct:

@@ -1,22 +1,48 @@
 """An order as the outside sees it, in answers, caches and events."""
 
+from typing import Annotated
+
 import msgspec
 
 from orders_project.orders.models import Order
 from servicekit.contracts.commands import AcceptedOrder
 from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.contracts.fields import Money, Quantity, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
+
+Status = Annotated[
+    str,
+    msgspec.Meta(
+        description="PENDING until its stock is decided.",
+        extra_json_schema={"enum": Order.Status.values},
+    ),
+]
+TIMELINE_STEPS = [
+    "accepted",
+    "stored",
+    "announced",
+    "reserved",
+    "rejected",
+    "settled",
+    "cancelled",
+    "released",
+]
 
 
 class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of every answer about an order."""
 
-    id: str
-    product_id: str
-    quantity: int
-    total_price: int
-    status: str
-    created_at: str
+    id: UUIDText
+    product_id: UUIDText
+    quantity: Annotated[Quantity, msgspec.Meta(examples=[3])]
+    total_price: Annotated[
+        Money,
+        msgspec.Meta(
+            description="Quantity times price, of the moment of the order.", examples=[570_000]
+        ),
+    ]
+    status: Status
+    created_at: Timestamp
 
     @classmethod
     def of(cls, order: Order | AcceptedOrder) -> "OrderDetail":
@@ -34,16 +60,16 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class TimelineStepDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A step of an order's timeline: its time, and the milliseconds since the step before."""
 
-    name: str
-    at: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"enum": TIMELINE_STEPS})]
+    at: Timestamp
     since_previous_ms: int | None
 
 
 class TimelineDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What has happened to an order so far."""
 
-    order_id: str
-    status: str
+    order_id: UUIDText
+    status: Status
     steps: list[TimelineStepDetail]
 
 

@@ -8,9 +8,10 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from orders_project.orders import cache, catalog, selectors
+from orders_project.orders import cache, catalog, origins, selectors
 from orders_project.orders.models import Order
 from orders_project.orders.representation import announce, announce_cancellation
+from servicekit import metrics
 from servicekit.contracts.commands import AcceptedOrder
 from servicekit.contracts.events import (
     ProductArchived,
@@ -42,7 +43,7 @@ def place_orders(accepted: Sequence[AcceptedOrder]) -> int:
     """
     # A retry that shares its id with the first attempt may share the batch with it, too.
     by_id = {order.id: order for order in reversed(accepted)}
-    with transaction.atomic(durable=True):
+    with origins.of_orders(by_id.values()), transaction.atomic(durable=True):
         new = Order.objects.insert_new(list(by_id.values()))
         recording.record_all(announce(by_id[order_id]) for order_id in sorted(new))
         failpoint("orders.place.before_commit")
@@ -65,6 +66,7 @@ def settle_orders(
         ids = [as_uuid(outcome.order_id) for outcome in outcomes]
         orders = Order.objects.lock(order_id for order_id in ids if order_id is not None)
         changed: dict[UUID, Order] = {}
+        settled: list[Order] = []
         for order_id, outcome in zip(ids, outcomes, strict=True):
             if order_id is None:
                 continue
@@ -72,14 +74,19 @@ def settle_orders(
             if order is None:
                 unprocessable.append(Unprocessable(outcome, "no such order is stored"))
                 continue
+            status_before = order.status
             try:
                 if _apply(outcome, order):
                     changed[order.id] = order
+                if order.status != status_before:
+                    settled.append(order)
             except _Contradiction as contradiction:
                 unprocessable.append(Unprocessable(outcome, str(contradiction)))
         Order.objects.write_outcomes(changed.values())
         failpoint("orders.settle.before_commit")
     failpoint("orders.settle.after_commit")
+    for order in settled:
+        metrics.ORDERS_SETTLED.labels(order.status).inc()
     # Also of those that were settled before: if we died here the last time, this is when the
     # cache hears of it.
     cache.forget_lists(order.product_id for order in orders.values())
@@ -168,6 +175,7 @@ def _cancel_stored(order_id: UUID) -> Order | None:
         order.cancelled_at = now_in_milliseconds()
         order.save(update_fields=["status", "cancelled_at"])
         recording.record_all([announce_cancellation(order)])
+    metrics.ORDERS_SETTLED.labels(order.status).inc()
     return order
 
 

@@ -2,6 +2,8 @@
 
 from servicekit import settings as common
 from servicekit.administration import looks
+from servicekit.http.openapi_settings import spectacular
+from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
@@ -12,6 +14,24 @@ REST_FRAMEWORK = {
     **common.REST_FRAMEWORK,
     "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
 }
+
+# What the pages of this service say of it, and where the other one is on the same host.
+SERVICE = Service(
+    name="Product-Service",
+    port=3001,
+    peer_name="Order-Service",
+    peer_port=3002,
+    pages={"productId": "/products/"},
+    pages_of_peer={"orderId": "/orders/"},
+)
+SPECTACULAR_SETTINGS = spectacular(
+    title="Product-Service",
+    description="Creates products, keeps their stock, and gives each order its units or"
+    " refuses it.",
+    tags={"products": "Products, with their price and their stock."},
+    live="The process runs.",
+    ready="The database answers.",
+)
 
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"

@@ -4,5 +4,7 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from servicekit.http.bodies import BodyReader
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "products_project.config.settings")
-application = get_wsgi_application()
+application = BodyReader(get_wsgi_application())

@@ -1,11 +1,12 @@
 """A product as the outside sees it, in answers, caches and events."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from products_project.products.models import Product, StockMovement
 from servicekit.contracts.events import ProductArchived, ProductCreated, ProductUpdated
+from servicekit.contracts.fields import Money, Stock, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
 
 AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated, ProductArchived)
@@ -14,11 +15,14 @@ AboutProduct = TypeVar("AboutProduct", ProductCreated, ProductUpdated, ProductAr
 class ProductDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of every answer about a product."""
 
-    id: str
-    name: str
-    price: int
-    qty: int
-    created_at: str
+    id: UUIDText
+    name: Annotated[str, msgspec.Meta(examples=["Desk lamp"])]
+    price: Annotated[
+        Money,
+        msgspec.Meta(description="In the smallest unit of the currency.", examples=[190_000]),
+    ]
+    qty: Annotated[Stock, msgspec.Meta(description="Units in stock.", examples=[100])]
+    created_at: Timestamp
 
     @classmethod
     def of(cls, product: Product) -> "ProductDetail":
@@ -37,12 +41,12 @@ class StockMovementDetail(
 ):
     """One change of a product's stock; `orderId` where an order or its cancellation caused it."""
 
-    id: int
-    product_id: str
-    delta: int
-    reason: str
-    qty_after: int
-    created_at: str
+    id: Annotated[int, msgspec.Meta(ge=1)]
+    product_id: UUIDText
+    delta: Annotated[int, msgspec.Meta(description="Units added; below 0: taken.", examples=[-3])]
+    reason: Annotated[str, msgspec.Meta(extra_json_schema={"enum": StockMovement.Reason.values})]
+    qty_after: Annotated[Stock, msgspec.Meta(description="Units in stock after it.")]
+    created_at: Timestamp
     order_id: str = ""
 
     @classmethod

@@ -7,6 +7,7 @@ from django.db import OperationalError, connection, transaction
 
 from products_project.products import cache
 from products_project.products.models import Product, Reservation, StockMovement
+from servicekit import metrics
 from servicekit.contracts.events import (
     Event,
     OrderCancelled,
@@ -36,6 +37,8 @@ def reserve_stock(orders: Sequence[OrderCreated]) -> list[Unprocessable]:
         batch.decide_all(orders)
         failpoint("products.reserve.before_commit")
     failpoint("products.reserve.after_commit")
+    for reason in batch.refusals:
+        metrics.STOCK_REFUSALS.labels(reason).inc()
     # All of them, not only those that changed now: if we died here the last time, this is when the
     # cache hears of it.
     cache.store(batch.products)
@@ -76,6 +79,11 @@ class _Decisions:
     def products(self) -> list[Product]:
         """The products that were asked for and exist, as they are now."""
         return list(self._stock.values())
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why orders that were decided now got no stock, one reason each."""
+        return [r.reason for r in self._new if r.outcome == Reservation.Outcome.REJECTED]
 
     def decide_all(self, orders: Sequence[OrderCreated]) -> None:
         """Decide each order that is not decided, and tell the outcome of each."""

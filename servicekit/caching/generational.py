@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from servicekit import metrics
 from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
 
 # Longer than any reader can take between its two steps.
@@ -36,6 +37,7 @@ class GenerationalCache:
 
     def __init__(self, prefix: str, *, ttl_seconds: int) -> None:
         self._prefix = prefix
+        self._lookups = metrics.Lookups(prefix)
         self._ttl_seconds = ttl_seconds
 
     def get_or_render(self, identity: object, render: Callable[[], RenderedPage]) -> RenderedPage:
@@ -44,10 +46,13 @@ class GenerationalCache:
         keys = [key, f"{key}:next", f"{key}:generation"]
         answer = attempt(lambda client: client.mget(keys))
         if answer is UNAVAILABLE:
+            self._lookups.unavailable.inc()
             return render()
         body, next_cursor, generation = answer
         if body is not None and next_cursor is not None:
+            self._lookups.hit.inc()
             return RenderedPage(body, next_cursor.decode())
+        self._lookups.miss.inc()
         page = render()
         args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
         attempt(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))

@@ -8,6 +8,7 @@ row and loses against a newer one, in one atomic step in Redis.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from servicekit import metrics
 from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
 
 _SET_IF_NEWER = Script(
@@ -45,14 +46,20 @@ class VersionedCache:
 
     def __init__(self, prefix: str, *, ttl_seconds: int) -> None:
         self._prefix = prefix
+        self._lookups = metrics.Lookups(prefix)
         self._ttl_seconds = ttl_seconds
 
     def get(self, identity: object) -> Versioned | None:
         """Return the value, or None when there is none or Redis is away."""
         key = f"{self._prefix}:{identity}"
         answer = attempt(lambda client: client.mget(key, f"{key}:version"))
-        if answer is UNAVAILABLE or answer[0] is None or answer[1] is None:
+        if answer is UNAVAILABLE:
+            self._lookups.unavailable.inc()
             return None
+        if answer[0] is None or answer[1] is None:
+            self._lookups.miss.inc()
+            return None
+        self._lookups.hit.inc()
         return Versioned(int(answer[1]), answer[0])
 
     def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:

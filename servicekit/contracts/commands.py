@@ -10,7 +10,7 @@ from servicekit.contracts.events import MalformedMessage
 from servicekit.contracts.fields import Money, Quantity
 
 
-class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """An order that a client was promised, or is about to be: its id and price are settled."""
 
     id: UUID
@@ -18,6 +18,9 @@ class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     quantity: Quantity
     total_price: Money
     created_at: datetime
+    # Of the request that it was accepted by; what is recorded about the order carries them on.
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 class PersistOrders(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -46,13 +46,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
         """The same for the same fact, however often it is announced."""
         return uuid5(_EVENT_IDS, f"{self.routing_key}:{self.subject}")
 
+    def published(self, at_ms: int) -> Self:  # noqa: ARG002 - for events that want to know
+        """Return this event, as it was handed to the broker at a Unix time in milliseconds."""
+        return self
+
     def to_json(self) -> bytes:
         """Return the body as it is published."""
         return msgspec.json.encode(self)
-
-    def published(self, at_ms: int) -> Self:  # noqa: ARG002 - for events that keep it
-        """Return the event as a consumer sees it that knows when it was published (Unix ms)."""
-        return self
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:

@@ -15,6 +15,18 @@ Stock = Annotated[int, Meta(ge=0, le=MAX_INT32)]
 Money = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 Version = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 
+UUIDText = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+"""An id in an answer: text already, so that nothing is converted on the way out."""
+
+Timestamp = Annotated[
+    str,
+    Meta(
+        description="UTC, with milliseconds (RFC 3339).",
+        extra_json_schema={"format": "date-time"},
+        examples=["2026-11-05T12:00:00.000Z"],
+    ),
+]
+
 OrderReference = (
     Annotated[int, Meta(ge=-(2**63), le=MAX_INT64)]
     | Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}$(?!\n)")]

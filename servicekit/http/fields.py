@@ -5,8 +5,8 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 """
 
 import re
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 from uuid import UUID
 
 from rest_framework import serializers
@@ -76,13 +76,17 @@ class StrictDateTimeField(serializers.DateTimeField):
         if not isinstance(value, str) or not _RFC3339.fullmatch(value):
             self.fail("not_rfc3339")
         try:
-            return datetime.fromisoformat(value.upper())
-        except ValueError:
+            # PostgreSQL knows no offsets beyond 15:59.
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail("not_rfc3339")
 
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Takes the fields it declares and no others: a misspelt field is an error, not a no-op."""
+
+    #: What its JSON Schema says beyond the fields, where `validate` asks for more.
+    schema_members: ClassVar[dict[str, Any]] = {}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the values.

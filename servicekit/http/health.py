@@ -1,7 +1,8 @@
 """Whether the process is alive, and whether it can do its work."""
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from urllib.parse import urlsplit
 
 import msgspec
@@ -9,34 +10,76 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse
 
+from servicekit.caching.redis import UNAVAILABLE, attempt
+from servicekit.http.problems import reading_only
 
+Check = Callable[[], bool]
+
+_DEADLINE_SECONDS = 1.2
+"""What has not answered by then is down. Checks run side by side, so this bounds the answer."""
+
+
+@reading_only
 def live(_request: HttpRequest) -> HttpResponse:
     """Answer that this process runs. Touches nothing, so it fails only when the process does."""
     return HttpResponse(b'{"status":"live"}', content_type="application/json; charset=utf-8")
 
 
 def ready(
-    checks: Mapping[str, Callable[[], bool]], *, needs: Callable[[Iterable[bool]], bool] = all
+    checks: Mapping[str, Check], *, works_with: Callable[[Set[str]], bool]
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Return a view that names what is up and down, and answers 503 when too much is down.
+    """Return a view that names what is up and down, and what this makes of the service.
 
-    `needs` is `all`, or `any` for a service that gets by with one of the things checked.
+    `ready`: everything is up. `degraded`: something is down, and the service works without it.
+    `not_ready`, with 503: it does not, because `works_with` says so of the names that are up.
     """
+    probes = _Probes(checks)
 
+    @reading_only
     def view(_request: HttpRequest) -> HttpResponse:
-        results = {name: check() for name, check in checks.items()}
-        is_ready = needs(results.values())
+        up = probes.up()
+        works = works_with(up)
         body = {
-            "status": "ready" if is_ready else "not_ready",
-            "checks": {name: "up" if is_up else "down" for name, is_up in results.items()},
+            "status": ("ready" if up == checks.keys() else "degraded") if works else "not_ready",
+            "checks": {name: "up" if name in up else "down" for name in checks},
         }
         return HttpResponse(
             msgspec.json.encode(body),
-            status=200 if is_ready else 503,
+            status=200 if works else 503,
             content_type="application/json; charset=utf-8",
+            headers={"Cache-Control": "no-store"},
         )
 
     return view
+
+
+class _Probes:
+    """Runs checks side by side; one that hangs is not asked again until it comes back."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+        # One thread per check: its threads start when they are first used, after any fork.
+        self._pool = ThreadPoolExecutor(len(checks), thread_name_prefix="health")
+        self._running: dict[str, Future[bool]] = {}
+
+    def up(self) -> set[str]:
+        """Return the names of what is up."""
+        asked = {name: self._ask(name) for name in self._checks}
+        wait(asked.values(), timeout=_DEADLINE_SECONDS)
+        return {name for name, answer in asked.items() if _says_yes(answer)}
+
+    def _ask(self, name: str) -> "Future[bool]":
+        # Who asks while another's question is on its way gets the same answer: any number of
+        # callers cost one check at a time.
+        running = self._running.get(name)
+        if running is None or running.done():
+            running = self._running[name] = self._pool.submit(self._checks[name])
+        return running
+
+
+def _says_yes(answer: "Future[bool]") -> bool:
+    # A check that fails in a way it did not expect says no, too.
+    return answer.done() and answer.exception() is None and answer.result()
 
 
 def database_is_up() -> bool:
@@ -46,7 +89,15 @@ def database_is_up() -> bool:
             cursor.execute("SELECT 1")
     except (OperationalError, InterfaceError):
         return False
+    finally:
+        # This thread is no request: nobody else gives its connection back.
+        connection.close()
     return True
+
+
+def redis_is_up() -> bool:
+    """Return whether Redis answers, in the time that a request would give it."""
+    return attempt(lambda client: client.ping()) is not UNAVAILABLE
 
 
 def broker_is_up() -> bool:

@@ -1,5 +1,6 @@
 """Errors as both services answer them: RFC 9457 problem details with a stable `code`."""
 
+import functools
 import http
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,9 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
+
+from servicekit.http.html import problem_page, wants_html
+from servicekit.http.measuring import method_of, problem_counter, route_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +75,12 @@ def problem(
     return document
 
 
-def problem_response(status: int, code: str, detail: str) -> HttpResponse:
-    """Return a problem from outside DRF."""
-    return HttpResponse(
-        msgspec.json.encode(problem(status, code, detail)), status=status, content_type=CONTENT_TYPE
-    )
+def problem_response(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse:
+    """Return a problem from outside DRF; as a page if a browser asks."""
+    document = problem(status, code, detail)
+    if wants_html(request):
+        return HttpResponse(problem_page(request, document), status=status)
+    return HttpResponse(msgspec.json.encode(document), status=status, content_type=CONTENT_TYPE)
 
 
 def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
@@ -105,12 +110,17 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     return problem(error.status_code, code, str(error.detail))
 
 
+def _count(context: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    if request := context.get("request"):
+        problem_counter(method_of(request), route_of(request), document["code"]).inc()
+
+
 def exception_handler(
     translations: Mapping[type[Exception], Translation],
 ) -> Callable[[Exception, dict[str, Any]], Response | None]:
     """Return a DRF exception handler that also knows a service's own errors."""
 
-    def handle(error: Exception, _context: dict[str, Any]) -> Response | None:
+    def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         headers = {}
         if translation := translations.get(type(error)):
             document = problem(
@@ -129,35 +139,60 @@ def exception_handler(
             headers["Retry-After"] = RETRY_AFTER_SECONDS
         else:
             return None  # Django logs it and calls `server_error` below
+        _count(context, document)
+        renderer = getattr(context.get("request"), "accepted_renderer", None)
+        is_page = renderer is not None and renderer.media_type == "text/html"
         return Response(
-            document, status=document["status"], headers=headers, content_type=CONTENT_TYPE
+            document,
+            status=document["status"],
+            headers=headers,
+            content_type=None if is_page else CONTENT_TYPE,
         )
 
     return handle
 
 
+def reading_only(view: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
+    """Return the view for GET and HEAD, and a problem for any other method."""
+
+    @csrf_exempt  # as below
+    @functools.wraps(view)
+    def answer(request: HttpRequest) -> HttpResponse:
+        if request.method in ("GET", "HEAD"):
+            return view(request)
+        answer = problem_response(
+            request, 405, "method_not_allowed", f'Method "{request.method}" not allowed.'
+        )
+        answer["Allow"] = "GET, HEAD"
+        return answer
+
+    return answer
+
+
 @csrf_exempt  # or a POST to nowhere would hear of cookies first
 def route_not_found(request: HttpRequest) -> HttpResponse:
     """Answer a path that no route has."""
-    return problem_response(404, "not_found", f"There is nothing at {request.path}.")
+    return problem_response(request, 404, "not_found", f"There is nothing at {request.path}.")
 
 
-def bad_request(_request: HttpRequest, exception: Exception) -> HttpResponse:
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer what Django itself refuses before a view sees it."""
     detail = str(exception) if isinstance(exception, BadRequest) else "The request is not valid."
-    return problem_response(400, "bad_request", detail)
+    return problem_response(request, 400, "bad_request", detail)
 
 
-def permission_denied(_request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """Answer what Django forbids."""
-    return problem_response(403, "permission_denied", "This is not allowed.")
+    return problem_response(request, 403, "permission_denied", "This is not allowed.")
 
 
-def csrf_failure(_request: HttpRequest, reason: str = "") -> HttpResponse:
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form without its token: an admin page that was open for too long, or a forgery."""
-    return problem_response(403, "csrf_failed", reason or "The CSRF token is missing or wrong.")
+    return problem_response(
+        request, 403, "csrf_failed", reason or "The CSRF token is missing or wrong."
+    )
 
 
-def server_error(_request: HttpRequest) -> HttpResponse:
+def server_error(request: HttpRequest) -> HttpResponse:
     """Answer an error of ours: it is in the log, and nothing of it in the answer."""
-    return problem_response(500, "internal_error", "Something went wrong on our side.")
+    return problem_response(request, 500, "internal_error", "Something went wrong on our side.")

@@ -10,21 +10,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
+from servicekit import metrics, origin, telemetry
 from servicekit.contracts.events import Event, MalformedMessage
 from servicekit.messaging import connections
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, OutgoingMessage
 from servicekit.messaging.topology import Topology, dead_letter_queue_name
+from servicekit.origin import Origin
 from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
 REASON_HEADER = "x-parked-reason"
 _REASON_MAX_LENGTH = 500
+# In milliseconds: the last that a date can have.
+_LATEST_MS = 253_402_300_799_999
 _BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
 # Small but not 0: with 0, py-amqp loses its place in a frame that has half arrived.
 _ARRIVED_ALREADY_SECONDS = 0.001
@@ -70,6 +74,15 @@ class Subscription:
         raise MalformedMessage(f"neither routing key {routing_key!r} nor type says what this is")
 
 
+class _Received(NamedTuple):
+    """A message that could be read: its event, where it comes from, and since when it is here."""
+
+    delivery: Any
+    event: Event
+    source: Origin | None
+    handed_over_ms: int | None
+
+
 class BatchConsumer(StoppableThread):
     """Consumes one subscription in a thread of its own, with connections of its own."""
 
@@ -96,6 +109,10 @@ class BatchConsumer(StoppableThread):
         self._arrived: deque[Any] = deque()
         self._connection: Any = None
         self._parking = ConfirmingPublisher(broker_url)
+        self._recorder = telemetry.recorder()
+        self._sizes = metrics.CONSUMER_BATCH.labels(subscription.queue)
+        self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(subscription.queue)
+        self._parked = metrics.CONSUMER_PARKED.labels(subscription.queue)
 
     @property
     def is_consuming(self) -> bool:
@@ -170,16 +187,18 @@ class BatchConsumer(StoppableThread):
         return True
 
     def _process(self, deliveries: list[Any]) -> None:
-        readable: list[tuple[Any, Event]] = []
+        readable: list[_Received] = []
         unreadable: list[tuple[Any, str]] = []
         for delivery in deliveries:
             try:
-                readable.append((delivery, self._read(delivery)))
+                readable.append(self._read(delivery))
             except MalformedMessage as error:
                 unreadable.append((delivery, str(error)))
             except Exception as error:
                 # A message that breaks the reading in a way nobody has thought of.
-                logger.exception("%s: cannot read a message", self.name)
+                logger.exception(
+                    "%s: cannot read a message", self.name, extra=_log_fields(delivery)
+                )
                 unreadable.append((delivery, f"{type(error).__name__}: {error}"))
         self._apply(readable)
         # After the others: as long as those are held, all of them may be delivered once more.
@@ -190,20 +209,31 @@ class BatchConsumer(StoppableThread):
         last = deliveries[-1]
         last.channel.basic_ack(last.delivery_tag, multiple=True)
 
-    def _read(self, delivery: Any) -> Event:
+    def _read(self, delivery: Any) -> _Received:
         contract = self._subscription.contract_of(
             delivery.delivery_info["routing_key"], delivery.properties.get("type")
         )
-        return contract.from_json(_body(delivery))
+        event = contract.from_json(_body(delivery))
+        headers = _headers(delivery)
+        at_ms = _handed_over_ms(headers)
+        if at_ms is not None:
+            event = event.published(at_ms)
+        return _Received(delivery, event, Origin.of_headers(headers), at_ms)
 
-    def _apply(self, readable: list[tuple[Any, Event]]) -> None:
+    def _apply(self, readable: list[_Received]) -> None:
         if not readable:
             return
         backoff = Backoff()
+        sources = {each.event.correlation_id: each.source for each in readable if each.source}
         while True:
+            started = time.monotonic()
             try:
                 self._before_batch()
-                unprocessable = list(self._subscription.handle([event for _, event in readable]))
+                # What is recorded about an order goes on under the ids that its message came with.
+                with origin.of_messages(sources):
+                    unprocessable = list(
+                        self._subscription.handle([each.event for each in readable])
+                    )
                 break
             except self._transient_errors as error:
                 seconds = backoff.next_seconds()
@@ -217,18 +247,59 @@ class BatchConsumer(StoppableThread):
                 self._wait(seconds)
             except Exception as error:
                 if len(readable) == 1:
-                    logger.exception("%s: parking a message that cannot be applied", self.name)
-                    self._park(readable[0][0], f"{type(error).__name__}: {error}")
+                    [only] = readable
+                    logger.exception(
+                        "%s: parking a message that cannot be applied",
+                        self.name,
+                        extra=_log_fields(only.delivery, only.event),
+                    )
+                    self._park(only.delivery, f"{type(error).__name__}: {error}", only.event)
                     return
                 # One of them is poison. Halves, not singles: the innocent stay together.
                 middle = len(readable) // 2
                 self._apply(readable[:middle])
                 self._apply(readable[middle:])
                 return
+        self._note(readable, seconds=time.monotonic() - started)
         reasons = {id(refused.event): refused.reason for refused in unprocessable}
-        for delivery, event in readable:
-            if id(event) in reasons:
-                self._park(delivery, reasons[id(event)])
+        for each in readable:
+            if id(each.event) in reasons:
+                self._park(each.delivery, reasons[id(each.event)], each.event)
+
+    def _note(self, handled: list[_Received], *, seconds: float) -> None:
+        """Count and log a batch whose effect is committed."""
+        self._sizes.observe(len(handled))
+        now_ms = time.time() * 1000
+        for each in handled:
+            if each.handed_over_ms is not None:
+                # Not below 0, which another machine's clock could make it.
+                self._ages.observe(max(0.0, now_ms - each.handed_over_ms) / 1000)
+            if self._recorder is not None:
+                self._recorder.record_message(
+                    self.name,
+                    each.source,
+                    seconds=seconds,
+                    attributes={
+                        "messaging.batch.message_count": len(handled),
+                        "messaging.message.conversation_id": each.event.correlation_id,
+                    },
+                )
+        logger.info(
+            "handled a batch",
+            extra={
+                "queue": self.name,
+                "messages": len(handled),
+                "milliseconds": round(seconds * 1000, 1),
+            },
+        )
+        if logger.isEnabledFor(logging.DEBUG):
+            for each in handled:
+                logger.debug(
+                    "%s: handled %s",
+                    self.name,
+                    each.event.routing_key,
+                    extra=_log_fields(each.delivery, each.event),
+                )
 
     def _wait(self, seconds: float) -> None:
         """Pause with a batch in hand, answering heartbeats."""
@@ -238,9 +309,15 @@ class BatchConsumer(StoppableThread):
                 raise ConnectionError("stopped with a batch in hand; it is not acknowledged")
             self._drain(min(remaining, 0.5))
 
-    def _park(self, delivery: Any, reason: str) -> None:
+    def _park(self, delivery: Any, reason: str, event: Event | None = None) -> None:
         queue = self._subscription.queue
-        logger.error("%s: parked a message: %r", queue, reason[:_REASON_MAX_LENGTH])
+        logger.error(
+            "%s: parked a message: %r",
+            queue,
+            reason[:_REASON_MAX_LENGTH],
+            extra=_log_fields(delivery, event),
+        )
+        source = Origin.of_headers(_headers(delivery))
         [outcome] = self._parking.publish(
             [
                 OutgoingMessage(
@@ -254,6 +331,8 @@ class BatchConsumer(StoppableThread):
                     or "application/octet-stream",
                     content_encoding=_text(delivery.properties.get("content_encoding")),
                     headers={
+                        # So that it goes on under its ids when it is put back.
+                        **(source.headers if source else {}),
                         REASON_HEADER: reason[:_REASON_MAX_LENGTH],
                         "x-parked-from": queue,
                         "x-parked-routing-key": delivery.delivery_info["routing_key"],
@@ -264,11 +343,33 @@ class BatchConsumer(StoppableThread):
         if outcome is not Outcome.CONFIRMED:
             # Not acknowledged then: it is delivered again, and parked when its queue is back.
             raise BrokerUnavailable(f"{dead_letter_queue_name(queue)} did not take it: {outcome}")
+        self._parked.inc()
 
 
 def _body(delivery: Any) -> bytes:
     # py-amqp gives an empty body as an empty str, and every other as bytes.
     return bytes(delivery.body) if delivery.body else b""
+
+
+def _headers(delivery: Any) -> Any:
+    return delivery.properties.get("application_headers")
+
+
+def _handed_over_ms(headers: Any) -> int | None:
+    """Return when the broker was given a message, if its sender says so and it can be true."""
+    at_ms = headers.get("timestamp_in_ms") if isinstance(headers, dict) else None
+    # Not `isinstance`, for which True is a number.
+    return at_ms if type(at_ms) is int and 0 <= at_ms <= _LATEST_MS else None
+
+
+def _log_fields(delivery: Any, event: Event | None = None) -> dict[str, str]:
+    """Return what a log line about one message says of it."""
+    source = Origin.of_headers(_headers(delivery))
+    fields = source.log_fields if source else {}
+    if event is not None:
+        about = "order_id" if hasattr(event, "order_id") else "product_id"
+        fields[about] = event.correlation_id
+    return fields
 
 
 def _text(value: object) -> str | None:

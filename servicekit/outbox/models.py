@@ -3,17 +3,24 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+import msgspec
 from django.db import connection, models
+from django.db.models import Value
 from django.db.models.functions import Now
 
+from servicekit import origin
 from servicekit.contracts.events import Event
+from servicekit.origin import Origin
 
 
 class OutgoingEventManager(models.Manager["OutgoingEvent"]):
     """Records and claims events in bulk."""
 
     def record(self, events: Iterable[Event]) -> None:
-        """Store events to be published once the surrounding transaction commits."""
+        """Store events to be published once the surrounding transaction commits.
+
+        Each is stored with the origin of what is being done in this thread.
+        """
         rows = [
             (
                 str(event.event_id),
@@ -21,17 +28,21 @@ class OutgoingEventManager(models.Manager["OutgoingEvent"]):
                 event.routing_key,
                 event.correlation_id,
                 event.to_json().decode(),
+                _headers(origin.of(event.correlation_id)),
             )
             for event in events
         ]
         if not rows:
             return
-        # One statement of five arrays, whatever their length: a third of the time of bulk_create.
+        # One statement of six arrays, whatever their length: a third of the time of bulk_create.
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                INSERT INTO outbox_event (event_id, exchange, routing_key, correlation_id, body)
-                SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[])
+                INSERT INTO outbox_event
+                    (event_id, exchange, routing_key, correlation_id, body, headers)
+                SELECT * FROM unnest(
+                    %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[]
+                )
                 """,
                 [list(column) for column in zip(*rows, strict=True)],
             )
@@ -44,6 +55,10 @@ class OutgoingEventManager(models.Manager["OutgoingEvent"]):
         return list(due.select_for_update(skip_locked=True)[:limit])
 
 
+def _headers(source: Origin | None) -> str:
+    return msgspec.json.encode(source.headers).decode() if source else "{}"
+
+
 class OutgoingEvent(models.Model):
     """An event on its way to the broker; it is deleted when the broker has confirmed it."""
 
@@ -53,6 +68,7 @@ class OutgoingEvent(models.Model):
     routing_key = models.TextField()
     correlation_id = models.TextField()
     body = models.TextField()
+    headers = models.JSONField(db_default=Value({}, models.JSONField()))
     recorded_at = models.DateTimeField(db_default=Now())
     available_at = models.DateTimeField(db_default=Now())
     attempts = models.PositiveIntegerField(db_default=0)

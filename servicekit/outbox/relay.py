@@ -1,6 +1,8 @@
 """The relay: from the outbox to the broker, at least once."""
 
 import logging
+import time
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +10,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 from django.db.models import F
 from django.db.models.functions import Now
 
+from servicekit import metrics
 from servicekit.failpoints import failpoint
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.publisher import (
@@ -38,6 +41,8 @@ def _message(event: OutgoingEvent) -> OutgoingMessage:
         type=event.routing_key,
         correlation_id=event.correlation_id,
         timestamp=int(event.recorded_at.timestamp()),
+        # AMQP's own timestamps are whole seconds. This one says when the broker was given it.
+        headers={**event.headers, "timestamp_in_ms": time.time_ns() // 1_000_000},
     )
 
 
@@ -55,6 +60,7 @@ def publish_recorded_events(publisher: ConfirmingPublisher, *, limit: int = 500)
             return 0
         outcomes = publisher.publish([_message(event) for event in events])
         failpoint("outbox.after_confirm")
+        _count(outcomes)
         confirmed, kept = [], []
         for event, outcome in zip(events, outcomes, strict=True):
             if outcome is Outcome.CONFIRMED:
@@ -71,6 +77,11 @@ def publish_recorded_events(publisher: ConfirmingPublisher, *, limit: int = 500)
     if kept:
         logger.warning("%d events wait: %s %s", len(kept), kept[0][0].routing_key, kept[0][1].value)
     return len(events)
+
+
+def _count(outcomes: list[Outcome]) -> None:
+    for outcome, count in Counter(outcomes).items():
+        metrics.OUTBOX_PUBLISHED.labels(outcome.value).inc(count)
 
 
 class Relay(StoppableThread):

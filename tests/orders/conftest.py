@@ -1,7 +1,7 @@
 """What the tests of the order service share: a product service to ask, a broker of their own."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from django.test import Client
 
-from orders_project.orders import intake
+from orders_project.orders import idempotent_intake, intake
 from orders_project.orders.group_commit import GroupCommit
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
@@ -37,18 +37,26 @@ class FakeProductService:
         self.products: dict[UUID, dict[str, object]] = {}
         self.versions: dict[UUID, int] = {}
         self.asked: list[UUID] = []
+        self.headers: list[Mapping[str, str]] = []
         self.is_broken = False
         self.answer_instead: bytes | None = None
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                fake._answer(self)
+                if self.path == "/health/live":
+                    self.send_response(500 if fake.is_broken else 200)
+                    self.end_headers()
+                else:
+                    fake._answer(self)
 
             def log_message(self, *_arguments: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/products"
@@ -73,6 +81,7 @@ class FakeProductService:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         product_id = UUID(handler.path.rsplit("/", 1)[1])
         self.asked.append(product_id)
+        self.headers.append(handler.headers)
         if self.is_broken:
             status, body = 500, b"<h1>Server Error</h1>"
         elif self.answer_instead is not None:
@@ -109,15 +118,21 @@ def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable
 
     def through(url: str) -> None:
         settings.BROKER_URL = url
-        durable = intake.DurableIntake()
+        plain, keyed = intake.DurableIntake(), intake.DurableIntake()
+        storing = idempotent_intake._StoringIntake(keyed)
 
-        def commit(orders: Sequence[AcceptedOrder]) -> None:
-            with on_its_way:
-                durable.commit(orders)
+        def commits(
+            commit: Callable[[Sequence[AcceptedOrder]], None],
+        ) -> GroupCommit[AcceptedOrder]:
+            def commit_alone(orders: Sequence[AcceptedOrder]) -> None:
+                with on_its_way:
+                    commit(orders)
 
-        commits = GroupCommit(commit, deadline_seconds=intake.DEADLINE_SECONDS)
-        monkeypatch.setattr(intake, "_commits", commits)
-        made.append(durable)
+            return GroupCommit(commit_alone, deadline_seconds=intake.DEADLINE_SECONDS)
+
+        monkeypatch.setattr(intake, "_commits", commits(plain.commit))
+        monkeypatch.setattr(idempotent_intake, "_commits", commits(storing.commit))
+        made.extend([plain, keyed])
 
     yield through
     with on_its_way:

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orders_project.orders import catalog
-from servicekit.contracts.events import ProductUpdated, StockRejected, StockReserved
+from servicekit.contracts.events import (
+    ProductArchived,
+    ProductUpdated,
+    StockRejected,
+    StockReserved,
+)
 from servicekit.identifiers import new_id
 
 
@@ -176,3 +181,51 @@ class TestNewsInAnyOrder:
 
         last_price = max(version for kind, version in history if kind == "product")
         assert state(product_id) == (100 + last_price, 50 - len(history))
+
+
+def archived(product_id: UUID, *, version: int) -> ProductArchived:
+    return ProductArchived(
+        id=product_id,
+        name="Lamp",
+        price=5,
+        qty=10,
+        version=version,
+        created_at="2026-11-23T10:00:00.000Z",
+    )
+
+
+class TestForget:
+    def test_leaves_no_copy_of_a_product_that_is_not_sold_any_more(self, lamp):
+        put(lamp, version=1)
+        catalog.refresh_products([archived(lamp, version=2)])
+
+        assert catalog.get(lamp) is None
+
+    @pytest.mark.parametrize(
+        "older_news",
+        [
+            lambda lamp: put(lamp, version=1),
+            lambda lamp: catalog.refresh_products([updated(lamp, price=5, qty=10, version=2)]),
+            lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=3)]),
+            # Stock that is given back of what was sold before.
+            lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=9)]),
+        ],
+    )
+    def test_is_not_undone_by_news_that_come_late(self, lamp, older_news):
+        put(lamp, version=1)
+        catalog.refresh_products([archived(lamp, version=4)])
+        older_news(lamp)
+
+        assert catalog.get(lamp) is None
+
+    def test_keeps_what_is_newer(self, lamp):
+        put(lamp, version=5)
+        catalog.refresh_products([archived(lamp, version=4)])
+
+        assert catalog.get(lamp) is not None
+
+    def test_is_remembered_without_a_copy(self, lamp):
+        catalog.refresh_products([archived(lamp, version=4)])
+        put(lamp, version=3)
+
+        assert catalog.get(lamp) is None

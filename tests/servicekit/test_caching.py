@@ -122,6 +122,14 @@ class TestVersionedCache:
 
         assert cache.get(1) == Versioned(version + 1, b"new")
 
+    def test_keeps_what_is_gone_from_coming_back(self, cache):
+        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        cache.set_if_newer([(1, Versioned(2, b""))])
+        assert cache.get(1) is None
+
+        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        assert cache.get(1) is None
+
     def test_does_not_last_for_ever(self, cache):
         cache.set_if_newer([(1, Versioned(1, b"one"))])
 

@@ -1,6 +1,8 @@
 """Consuming in batches, on a real broker: applied, parked or held, and nothing in between."""
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,7 +10,9 @@ from uuid import UUID, uuid4
 import amqp
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
+from servicekit import origin
 from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.consumer import (
@@ -18,8 +22,10 @@ from servicekit.messaging.consumer import (
     Unprocessable,
 )
 from servicekit.messaging.topology import Topology, dead_letter_queue_name
+from servicekit.origin import Origin
 from tests.servicekit.private_broker import VirtualHost, eventually
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PRODUCT_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
 
 
@@ -100,6 +106,9 @@ class Post:
             # Only then it has taken back what they had in hand.
             eventually(lambda: look().consumer_count == 0)
             return look().message_count == 0
+
+    def has_parked(self) -> bool:
+        return self._broker.count(self.dead) > 0
 
     def parked(self) -> list[Any]:
         return self._broker.take_all(self.dead)
@@ -248,6 +257,119 @@ POISON = {
     "nested 100,000 deep": b'{"orderId":' * 100_000,
     "10 MB": b"x" * 10_000_000,
 }
+
+
+class PublishedOrder(OrderCreated, frozen=True, kw_only=True):
+    """An event that wants to know when the broker was given it."""
+
+    def published(self, at_ms: int) -> "PublishedOrder":
+        return msgspec.structs.replace(self, total_price=at_ms)
+
+
+class TestHeaders:
+    def test_are_known_to_what_is_recorded_about_each_order(self, post, shop):
+        seen = {}
+
+        def look(batch: Sequence[Any]) -> None:
+            seen.update({event.order_id: origin.of(event.correlation_id) for event in batch})
+
+        shop.trouble = look
+        post.open()
+        post.send(an_order(1), application_headers={"request_id": "me", "traceparent": TRACEPARENT})
+        post.send(an_order(2), application_headers={"traceparent": "00-nonsense"})
+        post.send(an_order(3))
+        eventually(lambda: len(shop.applied) == 3)
+
+        assert seen == {1: Origin("me", TRACEPARENT), 2: None, 3: None}
+        assert origin.of("1") is None
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"traceparent": 7, "request_id": 7, "timestamp_in_ms": "now"},
+            {"traceparent": {"a": [1]}, "request_id": b"\xff", "timestamp_in_ms": -1},
+            {"timestamp_in_ms": True},
+            {"timestamp_in_ms": 2**62},
+        ],
+    )
+    def test_that_are_nonsense_change_nothing(self, post, shop, headers):
+        post.open()
+        post.send(an_order(), application_headers=headers)
+        eventually(lambda: shop.applied == [1])
+
+        assert post.is_done()
+        assert post.parked() == []
+
+    def test_tell_an_event_when_it_was_handed_over(self, broker, shop):
+        post = Post(broker, (PublishedOrder,), shop)
+        post.open()
+        post.send(an_order(1), application_headers={"timestamp_in_ms": 1_700_000_000_123})
+        post.send(an_order(2))
+        eventually(lambda: len(shop.applied) == 2)
+        post.close()
+        broker.delete_queue(post.queue)
+        broker.delete_queue(post.dead)
+
+        prices = [event.total_price for batch in shop.batches for event in batch]
+        assert prices == [1_700_000_000_123, None]
+
+    def test_stay_with_a_message_that_is_parked(self, post):
+        post.open()
+        post.send(b"{", application_headers={"request_id": "me", "traceparent": TRACEPARENT})
+        eventually(post.has_parked)
+
+        [parked] = post.parked()
+        assert (parked.headers["request_id"], parked.headers["traceparent"]) == ("me", TRACEPARENT)
+
+
+class TestLogLines:
+    def test_about_one_message_say_which_request_and_which_order(self, post, shop, caplog):
+        def choke(_batch: object) -> None:
+            raise ZeroDivisionError
+
+        shop.trouble = choke
+        post.open()
+        post.send(an_order(7), application_headers={"request_id": "me"})
+        eventually(post.has_parked)
+        post.close()
+
+        about = [record for record in caplog.records if "park" in record.getMessage()]
+        assert len(about) == 2
+        assert {(record.order_id, record.request_id) for record in about} == {("7", "me")}
+
+    def test_are_one_per_batch_and_at_debug_one_more_per_message(self, post, shop, caplog, backlog):
+        caplog.set_level(logging.INFO, "servicekit")
+        backlog(an_order(1), an_order(2))
+        post.open()
+        eventually(lambda: len(shop.applied) == 2)
+        post.close()
+        [batch] = [record for record in caplog.records if hasattr(record, "messages")]
+        assert (batch.queue, batch.messages) == (post.queue, 2)
+
+        caplog.set_level(logging.DEBUG, "servicekit")
+        backlog(an_order(3), an_order(4))
+        post.open()
+        eventually(lambda: len(shop.applied) == 4)
+        post.close()
+        assert [r.order_id for r in caplog.records if hasattr(r, "order_id")] == ["3", "4"]
+
+
+class TestMetrics:
+    def test_tell_sizes_ages_and_parked_messages_by_queue(self, post, shop):
+        post.open()
+        post.send(an_order(1), application_headers={"timestamp_in_ms": int(time.time() * 1000)})
+        post.send(an_order(2), b"{")
+        eventually(lambda: len(shop.applied) == 2)
+        eventually(post.has_parked)
+        post.close()
+
+        def value(name: str) -> float | None:
+            return REGISTRY.get_sample_value(name, {"queue": post.queue})
+
+        assert value("consumer_batch_messages_sum") == 2
+        assert value("consumer_message_age_seconds_count") == 1
+        assert 0 <= value("consumer_message_age_seconds_sum") < 60
+        assert value("consumer_parked_messages_total") == 1
 
 
 class TestPoison:

@@ -186,6 +186,18 @@ class TestAnEvent:
 
         assert len({event.event_id for event in events}) == 3
 
+    def test_knows_when_it_was_published_though_its_body_does_not_say(self):
+        event = OrderCreated.from_json(a_body())
+
+        assert event.published(1_795_000_000_123).announced_at == "2026-11-18T11:06:40.123Z"
+        assert b"announcedAt" not in event.to_json()
+
+    @pytest.mark.parametrize("at_ms", [0, -1, 10**15, 2**63])
+    def test_was_published_in_a_time_that_can_be_written(self, at_ms):
+        event = OrderCreated.from_json(a_body())
+
+        assert event.published(at_ms) == event
+
     @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.routing_key)
     def test_writes_its_fields_in_camel_case(self, event):
         for field in msgspec.structs.fields(event):

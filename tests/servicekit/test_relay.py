@@ -1,5 +1,6 @@
 """From the outbox to the broker: at least once, and nothing forgotten."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -9,10 +10,11 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from servicekit import failpoints
+from servicekit import failpoints, origin
 from servicekit.contracts.events import OrderCreated
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
+from servicekit.origin import Origin
 from servicekit.outbox import recording, relay
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.outbox.relay import Relay, publish_recorded_events
@@ -20,6 +22,7 @@ from tests.servicekit.private_broker import eventually, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PRODUCT_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
 
 
@@ -68,6 +71,29 @@ class TestPublishRecordedEvents:
         assert message.properties["type"] == "order.created"
         assert message.properties["correlation_id"] == "1"
         assert message.properties["delivery_mode"] == 2
+
+    def test_says_in_the_headers_when_it_was_handed_over(self, broker, publisher, subscriber):
+        record(1)
+        before = time.time_ns() // 1_000_000
+        publish_recorded_events(publisher)
+
+        [message] = broker.take(subscriber, count=1)
+        assert message.headers.keys() == {"timestamp_in_ms"}
+        assert before <= message.headers["timestamp_in_ms"] <= time.time_ns() // 1_000_000
+
+    def test_says_in_the_headers_which_request_each_goes_back_to(
+        self, broker, publisher, subscriber
+    ):
+        sources = {"1": Origin("me-1", TRACEPARENT), "2": Origin("me-2")}
+        with origin.of_messages(sources):
+            record(1, 2, 3)
+        publish_recorded_events(publisher)
+
+        headers = [message.headers for message in broker.take(subscriber, count=3)]
+        assert [each.pop("timestamp_in_ms") > 0 for each in headers] == [True] * 3
+        assert headers == [
+            {"request_id": "me-1", "traceparent": TRACEPARENT}, {"request_id": "me-2"}, {},
+        ]  # fmt: skip
 
     def test_takes_no_more_than_its_limit(self, publisher, subscriber):  # noqa: ARG002 - wants them
         record(1, 2, 3)

@@ -1,6 +1,5 @@
-"""Failpoints, times, pages, problems, log lines, task messages."""
+"""Failpoints, times, pages, problems, task messages."""
 
-import logging
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from servicekit.failpoints import FailpointError, failpoint
 from servicekit.http.pages import PageRequest, cursor_after, link_header
 from servicekit.http.problems import Translation, exception_handler, problem
 from servicekit.identifiers import new_id
-from servicekit.logs import OneLineFormatter
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.celery_protocol import task_message
 from servicekit.timestamps import now_in_milliseconds, rfc3339
@@ -160,25 +158,6 @@ class TestExceptionHandler:
 
     def test_leaves_out_errors_when_there_are_none(self):
         assert "errors" not in problem(400, "invalid", "x")
-
-
-class TestOneLineFormatter:
-    @staticmethod
-    def line(message: str) -> str:
-        record = logging.LogRecord("shop", logging.WARNING, "", 0, message, None, None)
-        return OneLineFormatter().format(record)
-
-    def test_says_level_logger_and_message(self):
-        assert self.line("Grüße").endswith("WARNING shop: Grüße")
-
-    @pytest.mark.parametrize(
-        "forged", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\x85b"]
-    )
-    def test_keeps_a_message_on_its_line(self, forged):
-        line = self.line(forged)
-
-        assert line.isprintable()
-        assert len(line.splitlines()) == 1
 
 
 class TestBackoff:

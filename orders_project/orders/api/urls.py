@@ -1,12 +1,11 @@
 """The routes of the order service's HTTP API."""
 
-from rest_framework.routers import APIRootView
-
 from orders_project.orders.api.views import OrderViewSet
 from servicekit.http import routes
+from servicekit.http.root import ServiceRoot
 
 
-class OrderService(APIRootView):
+class OrderService(ServiceRoot):
     """Accepts orders, loses none, and tells what became of each."""
 
 

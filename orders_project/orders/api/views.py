@@ -17,7 +17,7 @@ from orders_project.orders import (
     selectors,
     services,
 )
-from orders_project.orders.api import serializers
+from orders_project.orders.api import documentation, serializers
 from orders_project.orders.models import Order
 from orders_project.orders.representation import (
     OrderDetail,
@@ -45,6 +45,7 @@ class OrderViewSet(GenericViewSet[Order]):
     serializer_class = serializers.NewOrder
     lookup_value_regex = UUID_PATTERN
 
+    @documentation.list_orders
     def list(self, request: Request) -> Response:
         """Orders, newest first.
 
@@ -68,6 +69,7 @@ class OrderViewSet(GenericViewSet[Order]):
 
         return Response(Rendered(page.body), headers=link_header(request, page.next_cursor))
 
+    @documentation.place_order
     def create(self, request: Request) -> Response:
         """Accept an order. It is final moments later, under the id we return.
 
@@ -93,6 +95,7 @@ class OrderViewSet(GenericViewSet[Order]):
             headers["Preference-Applied"] = f"wait={seconds}"
         return Response(Rendered(rendered), status.HTTP_201_CREATED, headers=headers)
 
+    @documentation.get_order
     def retrieve(self, request: Request, pk: str) -> Response:
         """Return one order; one that was just accepted is found at once.
 
@@ -104,6 +107,7 @@ class OrderViewSet(GenericViewSet[Order]):
 
         return Response(Rendered(order))
 
+    @documentation.cancel_order
     @action(detail=True, methods=["post"], serializer_class=serializers.OrderCancellation)
     def cancel(self, request: Request, pk: str) -> Response:
         """Cancel an order: its stock is given back, once."""
@@ -114,6 +118,7 @@ class OrderViewSet(GenericViewSet[Order]):
 
         return Response(OrderDetail.of(order))
 
+    @documentation.get_order_timeline
     @action(detail=True)
     def timeline(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
         """Tell what has happened to an order, and how many milliseconds lie between."""

@@ -9,15 +9,15 @@ from products_project.products.services import (
 )
 from servicekit.http.problems import Translation, exception_handler
 
-handle = exception_handler(
-    {
-        ProductNotFound: Translation(404, "product_not_found"),
-        ProductIsArchived: Translation(404, "product_archived"),
-        VersionMismatch: Translation(412, "version_mismatch"),
-        StockBelowZero: Translation(
-            409, "insufficient_stock", members=lambda error: {"available": error.available}
-        ),
-        StockTooLarge: Translation(409, "stock_too_large"),
-        IdempotencyKeyReused: Translation(422, "idempotency_key_reused"),
-    }
-)
+TRANSLATIONS: dict[type[Exception], Translation] = {
+    ProductNotFound: Translation(404, "product_not_found"),
+    ProductIsArchived: Translation(404, "product_archived"),
+    VersionMismatch: Translation(412, "version_mismatch"),
+    StockBelowZero: Translation(
+        409, "insufficient_stock", members=lambda error: {"available": error.available}
+    ),
+    StockTooLarge: Translation(409, "stock_too_large"),
+    IdempotencyKeyReused: Translation(422, "idempotency_key_reused"),
+}
+
+handle = exception_handler(TRANSLATIONS)

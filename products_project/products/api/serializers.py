@@ -20,6 +20,8 @@ class NewProduct(StrictSerializer):
 class ProductChanges(StrictSerializer):
     """What is to be changed; what is left out stays as it is. Stock changes by movements only."""
 
+    schema_members = {"minProperties": 1}
+
     name = StrictStringField(max_length=255, required=False)
     price = StrictIntegerField(min_value=1, max_value=MAX_JSON_INTEGER, required=False)
 
@@ -36,6 +38,13 @@ class ProductChanges(StrictSerializer):
 
 class NewStockMovement(StrictSerializer):
     """Units to be added to a stock, or taken from it."""
+
+    schema_members = {
+        "anyOf": [
+            {"properties": {"delta": {"minimum": 1}}},
+            {"properties": {"delta": {"maximum": -1}, "reason": {"const": "correction"}}},
+        ]
+    }
 
     delta = StrictIntegerField(
         min_value=-MAX_INT32, max_value=MAX_INT32, help_text="Units to add; below 0: to take."

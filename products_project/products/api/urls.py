@@ -1,12 +1,11 @@
 """The routes of the product service's HTTP API."""
 
-from rest_framework.routers import APIRootView
-
 from products_project.products.api.views import ProductViewSet
 from servicekit.http import routes
+from servicekit.http.root import ServiceRoot
 
 
-class ProductService(APIRootView):
+class ProductService(ServiceRoot):
     """Creates products, keeps their stock, and gives each order its units or refuses it."""
 
 

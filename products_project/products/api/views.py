@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from products_project.products import cache, selectors, services
-from products_project.products.api import serializers
+from products_project.products.api import documentation, serializers
 from products_project.products.models import Product
 from products_project.products.representation import ProductDetail, StockMovementDetail
 from servicekit.http.conditional import (
@@ -49,6 +49,7 @@ class ProductViewSet(GenericViewSet[Product]):
                 return tagged_answer(request, cached.value, etag_of(cached.version))
         return super().dispatch(request, *args, **kwargs)
 
+    @documentation.list_products
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
         page_request = PageRequest.of(request.query_params, UUID)
@@ -66,6 +67,7 @@ class ProductViewSet(GenericViewSet[Product]):
             headers=link_header(request, next_cursor),
         )
 
+    @documentation.create_product
     def create(self, request: Request) -> Response:
         """Create a product."""
         body = serializers.NewProduct(data=request.data)
@@ -82,6 +84,7 @@ class ProductViewSet(GenericViewSet[Product]):
             },
         )
 
+    @documentation.get_product
     def retrieve(self, request: Request, pk: str) -> Response:
         """Return one product."""
         product = selectors.get_rendered_product(UUID(pk))
@@ -91,6 +94,7 @@ class ProductViewSet(GenericViewSet[Product]):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
         return Response(Rendered(product.value), headers=headers)
 
+    @documentation.change_product
     def partial_update(self, request: Request, pk: str) -> Response:
         """Change a product's name or price; with `If-Match`, only if you saw its last version."""
         body = serializers.ProductChanges(data=request.data)
@@ -102,12 +106,14 @@ class ProductViewSet(GenericViewSet[Product]):
 
         return Response(ProductDetail.of(product), headers={"ETag": etag_of(product.version)})
 
+    @documentation.archive_product
     def destroy(self, request: Request, pk: str) -> Response:
         """Archive a product: it is not sold any more, and its history is kept."""
         services.archive_product(UUID(pk), if_version=required_versions(request))
 
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    @documentation.list_stock_movements
     @action(detail=True, url_path="stock-movements", serializer_class=serializers.NewStockMovement)
     def stock_movements(self, request: Request, pk: str) -> Response:
         """Every change of the product's stock, newest first. `limit`, `cursor`."""
@@ -123,6 +129,7 @@ class ProductViewSet(GenericViewSet[Product]):
             headers=link_header(request, next_cursor),
         )
 
+    @documentation.move_stock
     @stock_movements.mapping.post
     def move_stock(self, request: Request, pk: str) -> Response:
         """Restock a product or correct its stock; once per `Idempotency-Key`."""

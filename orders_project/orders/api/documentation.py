@@ -1,0 +1,120 @@
+"""What the OpenAPI document and the browsable pages say of the order service's operations."""
+
+from orders_project.orders.api import serializers
+from orders_project.orders.models import Order
+from orders_project.orders.representation import OrderDetail, TimelineDetail
+from servicekit.http.operations import (
+    IDEMPOTENCY_KEY,
+    IDEMPOTENCY_PROBLEMS,
+    LINK,
+    LOCATION,
+    PAGE,
+    Answer,
+    Header,
+    Operation,
+    Problem,
+    header,
+    query,
+)
+from servicekit.http.waiting import MAX_WAIT_SECONDS
+
+_UUID = {"type": "string", "format": "uuid"}
+_TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-05T12:00:00Z"]}
+
+_NOT_FOUND = Problem(404, "order_not_found", "There is no such order.")
+_NOT_VISIBLE_YET = Problem(
+    503, "order_not_visible_yet", "It may be on its way into the database. Try again."
+)
+
+list_orders = Operation(
+    id="listOrders",
+    title="List orders",
+    answers={200: Answer(list[OrderDetail], "The orders, newest first.", (LINK,))},
+    parameters=(
+        query("productId", _UUID, "Only those of a product."),
+        query("status", {"type": "string", "enum": Order.Status.values}, "Only those of a status."),
+        query("createdAfter", _TIME, "Only those created after a time."),
+        query("createdBefore", _TIME, "Only those created before a time."),
+        *PAGE,
+    ),
+)
+
+place_order = Operation(
+    id="placeOrder",
+    title="Place an order",
+    takes=serializers.NewOrder,
+    example={"productId": "0198c0de-0000-7000-8000-00000000000a", "quantity": 3},
+    answers={
+        201: Answer(
+            OrderDetail,
+            "It is accepted, and cannot be lost any more.",
+            (
+                LOCATION,
+                Header(
+                    "Preference-Applied", "`wait=…` if the answer did wait.", is_always_there=False
+                ),
+            ),
+        )
+    },
+    parameters=(
+        IDEMPOTENCY_KEY,
+        header(
+            "Prefer",
+            {"type": "string", "examples": ["wait=2"]},
+            f"`wait=2`: answer when the status is final, after two seconds at the latest"
+            f" (RFC 7240; at most {MAX_WAIT_SECONDS}).",
+        ),
+    ),
+    problems=(
+        Problem(
+            400,
+            "insufficient_stock",
+            "There are fewer units left; `available` says how many.",
+            {"available": {"type": "integer", "minimum": 0}},
+        ),
+        Problem(400, "total_price_too_large", "Quantity times price is more than can be stored."),
+        Problem(404, "product_not_found", "There is no such product, or it is not sold any more."),
+        Problem(503, "not_accepted", "It cannot be stored now; nothing was. Try again."),
+        Problem(
+            503,
+            "outcome_unknown",
+            "It may be stored or not: look for `orderId` before trying again.",
+            {"orderId": _UUID},
+        ),
+        *IDEMPOTENCY_PROBLEMS,
+    ),
+)
+
+get_order = Operation(
+    id="getOrder",
+    title="Get an order",
+    answers={200: Answer(OrderDetail, "The order.")},
+    parameters=(
+        query(
+            "wait",
+            {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
+            "Seconds to wait at most for the final status.",
+        ),
+    ),
+    problems=(_NOT_FOUND, _NOT_VISIBLE_YET),
+)
+
+cancel_order = Operation(
+    id="cancelOrder",
+    title="Cancel an order",
+    takes=serializers.OrderCancellation,
+    is_body_required=False,
+    answers={200: Answer(OrderDetail, "It is cancelled, or was already.")},
+    problems=(
+        _NOT_FOUND,
+        Problem(409, "order_rejected", "It was rejected: there is nothing to cancel."),
+        _NOT_VISIBLE_YET,
+    ),
+)
+
+get_order_timeline = Operation(
+    id="getOrderTimeline",
+    title="Get the timeline of an order",
+    answers={200: Answer(TimelineDetail, "What has happened so far.")},
+    problems=(_NOT_FOUND, _NOT_VISIBLE_YET),
+)

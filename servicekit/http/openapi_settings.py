@@ -1,0 +1,105 @@
+"""What the OpenAPI documents of both services say of a service as a whole."""
+
+from typing import Any
+
+_HOW_TO_USE = """
+## Requests
+
+Bodies are JSON objects, read strictly: an unknown field, a number in quotes or a fraction is an \
+error, not a guess. Money is an integer in the smallest unit of the currency. Times are UTC with \
+milliseconds (RFC 3339). Ids are UUIDs made by the service. No account is needed.
+
+## Errors
+
+Every error is a problem document (RFC 9457, `application/problem+json`). Branch on its `code`, \
+which never changes; show its `detail` to a person. `errors` names each field that is wrong. A 503 \
+says in `Retry-After` when to come back. A method that a path does not have is answered with 405 \
+and `Allow`.
+
+## Pages
+
+Lists are bare arrays, newest first. Where there is more, the header `Link` holds the address of \
+the next page (`rel="next"`, RFC 8288): follow it as it is. A page neither repeats nor skips items \
+that are added meanwhile.
+"""
+
+
+def spectacular(
+    *, title: str, description: str, tags: dict[str, str], live: str, ready: str
+) -> dict[str, Any]:
+    """Return `SPECTACULAR_SETTINGS` for a service.
+
+    `live` and `ready` say what those two answers mean here.
+    """
+
+    def health(operation: str, summary: str, statuses: dict[str, str]) -> dict[str, Any]:
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
+        return {
+            "get": {
+                "operationId": operation,
+                "summary": summary,
+                "tags": ["operation"],
+                "responses": {
+                    status: {"description": text, "content": content}
+                    for status, text in statuses.items()
+                },
+            }
+        }
+
+    return {
+        "OAS_VERSION": "3.1.1",
+        "TITLE": title,
+        "VERSION": "1.0.0",
+        "DESCRIPTION": f"{description}\n{_HOW_TO_USE}",
+        "LICENSE": {"name": "MIT", "identifier": "MIT"},
+        "TAGS": [
+            *({"name": name, "description": text} for name, text in tags.items()),
+            {"name": "operation", "description": "For those who run the service."},
+        ],
+        "SERVE_INCLUDE_SCHEMA": False,
+        "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+        "COMPONENT_SPLIT_PATCH": False,
+        "POSTPROCESSING_HOOKS": [],
+        "SWAGGER_UI_DIST": "SIDECAR",
+        "APPEND_PATHS": {
+            "/health/live": health("isLive", "Is the process alive?", {"200": live}),
+            "/health/ready": health(
+                "isReady",
+                "Can it do its work?",
+                {
+                    "200": f"{ready} `degraded`: it works without what is down.",
+                    "503": "`not_ready`: it does not work now.",
+                },
+            ),
+            "/metrics": {
+                "get": {
+                    "operationId": "getMetrics",
+                    "summary": "Get the metrics",
+                    "description": "For Prometheus: requests, orders, queues, caches.",
+                    "tags": ["operation"],
+                    "responses": {
+                        "200": {
+                            "description": "In the text format of Prometheus.",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        }
+                    },
+                }
+            },
+        },
+        "APPEND_COMPONENTS": {
+            "schemas": {
+                "Health": {
+                    "type": "object",
+                    "properties": {
+                        "status": {"enum": ["live", "ready", "degraded", "not_ready"]},
+                        "checks": {
+                            "type": "object",
+                            "description": "Each thing that the service uses.",
+                            "additionalProperties": {"enum": ["up", "down"]},
+                        },
+                    },
+                    "required": ["status"],
+                }
+            }
+        },
+    }

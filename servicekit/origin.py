@@ -1,0 +1,91 @@
+"""Where something comes from: the request that it goes back to, through however many messages."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import NamedTuple, TypeGuard
+
+from servicekit.tracing import TraceContext
+
+_SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Origin(NamedTuple):
+    """The ids of a request, as they travel; empty where they are not known."""
+
+    request_id: str = ""
+    traceparent: str = ""
+
+    @classmethod
+    def of_headers(cls, headers: object) -> "Origin | None":
+        """Read the headers of a message; what is missing or malformed is not known."""
+        if not isinstance(headers, Mapping):
+            return None
+        return cls.of(headers.get("request_id"), headers.get("traceparent"))
+
+    @classmethod
+    def of(cls, request_id: object, traceparent: object) -> "Origin | None":
+        """Return what is known, or None where that is nothing."""
+        known_trace = TraceContext.parse(traceparent)
+        origin = cls(
+            request_id if is_safe_request_id(request_id) else "",
+            str(known_trace) if known_trace else "",
+        )
+        return origin if any(origin) else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a message that goes back to it."""
+        return {name: value for name, value in self._asdict().items() if value}
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log lines say of it."""
+        fields = {"request_id": self.request_id, "trace_id": self.traceparent[3:35]}
+        return {name: value for name, value in fields.items() if value}
+
+
+def is_safe_request_id(value: object) -> TypeGuard[str]:
+    """Return whether a stranger's request id may go into our answers, messages and logs."""
+    return isinstance(value, str) and _SAFE_REQUEST_ID.fullmatch(value) is not None
+
+
+_request: ContextVar[Origin | None] = ContextVar("origin_of_request", default=None)
+_messages: ContextVar[Mapping[str, Origin]] = ContextVar("origins_of_messages", default={})  # noqa: B039 - nobody writes to it
+
+
+def current() -> Origin | None:
+    """Return the request that is being answered in this thread."""
+    return _request.get()
+
+
+def headers() -> dict[str, str]:
+    """Return the ids of the request that is being answered, as far as there is one."""
+    request = _request.get()
+    return request.headers if request else {}
+
+
+def of(correlation_id: str) -> Origin | None:
+    """Return the origin of what is being done about an order or a product in this thread."""
+    return _messages.get().get(correlation_id) or _request.get()
+
+
+@contextlib.contextmanager
+def of_request(origin: Origin) -> Iterator[None]:
+    """Answer a request."""
+    token = _request.set(origin)
+    try:
+        yield
+    finally:
+        _request.reset(token)
+
+
+@contextlib.contextmanager
+def of_messages(origins: Mapping[str, Origin]) -> Iterator[None]:
+    """Handle messages together that have different origins, by their correlation ids."""
+    token = _messages.set(origins)
+    try:
+        yield
+    finally:
+        _messages.reset(token)

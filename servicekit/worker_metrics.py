@@ -1,0 +1,131 @@
+"""A worker's `/metrics`: what it has counted, and what it looks up when it is asked.
+
+Depths are looked up here and not in the web services: those answer from shared files, which only
+hold what was counted. Each look is bounded in time and in rows; what cannot be told is left out.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+import amqp
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from prometheus_client import REGISTRY, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from servicekit import metrics
+from servicekit.messaging import connections
+from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
+
+logger = logging.getLogger(__name__)
+
+COUNT_LIMIT = 10_000
+"""Deeper than this, an outbox is just as much of an alarm, and counting it costs a table scan."""
+
+_STATEMENT_TIMEOUT_MS = 500
+_BROKER_TIMEOUT_SECONDS = 1.0
+_BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
+
+
+class OutboxDepth(Collector):
+    """How many events wait, and for how long the first has."""
+
+    def describe(self) -> list[Metric]:
+        """Say nothing beforehand: otherwise it would be looked up to find its names."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Look into the table."""
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+                cursor.execute(
+                    """
+                    SELECT
+                        (SELECT count(*) FROM (SELECT 1 FROM outbox_event LIMIT %s) AS counted),
+                        (SELECT extract(epoch FROM now() - recorded_at)
+                         FROM outbox_event ORDER BY id LIMIT 1)
+                    """,
+                    [COUNT_LIMIT],
+                )
+                count, oldest_seconds = cursor.fetchone()
+        except (DatabaseError, InterfaceError):
+            return
+        finally:
+            # Each scrape has a thread of its own, which ends.
+            connection.close()
+        yield GaugeMetricFamily(
+            metrics.OUTBOX_EVENTS,
+            f"Events that wait for the broker to take them, counted up to {COUNT_LIMIT}.",
+            value=count,
+        )
+        yield GaugeMetricFamily(
+            metrics.OUTBOX_OLDEST_SECONDS,
+            "How long the first of them has been waiting.",
+            value=float(oldest_seconds or 0),
+        )
+
+
+class QueueDepths(Collector):
+    """How many messages wait in queues."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self._queues = queues
+
+    def describe(self) -> list[Metric]:
+        """Say nothing beforehand, as above."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Ask the broker; a queue that is not declared yet is left out."""
+        family = GaugeMetricFamily(
+            metrics.QUEUE_MESSAGES,
+            "Messages that wait in a queue, without those that a consumer has in its hands.",
+            labels=["queue"],
+        )
+        broker: Any = None
+        try:
+            broker = connections.connect(
+                settings.BROKER_URL, timeout_seconds=_BROKER_TIMEOUT_SECONDS
+            )
+            for queue in self._queues:
+                depth = _depth(broker, queue)
+                if depth is not None:
+                    family.add_metric([queue], depth)
+        except _BROKER_TROUBLE as error:
+            logger.debug("no depths of queues: %s", error)
+        finally:
+            connections.close(broker)
+        yield family
+
+
+def _depth(broker: Any, queue: str) -> int | None:
+    try:
+        # A channel for each: a queue that is not there costs the channel.
+        with broker.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+    except amqp.NotFound:
+        return None
+
+
+def serve(queues: Sequence[str]) -> WSGIServer | None:
+    """Answer `/metrics` on `WORKER_METRICS_PORT` from a thread; without a port, do nothing.
+
+    A port that is taken is no reason not to work: it is logged.
+    """
+    port = os.environ.get("WORKER_METRICS_PORT")
+    if not port:
+        return None
+    address = os.environ.get("WORKER_METRICS_ADDRESS") or "127.0.0.1"
+    try:
+        server, _thread = start_http_server(int(port), address)
+    except (OSError, ValueError) as error:
+        logger.error("no metrics on %s:%s: %s", address, port, error)  # noqa: TRY400 - says it all
+        return None
+    REGISTRY.register(OutboxDepth())
+    REGISTRY.register(QueueDepths(queues))
+    return server

@@ -1,0 +1,248 @@
+"""Placing an order again under the same Idempotency-Key."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+from django_redis import get_redis_connection
+
+from orders_project.orders import cache, catalog, idempotent_intake, selectors, services
+from orders_project.orders.models import Order
+from servicekit.breaker import Breaker
+from servicekit.contracts.commands import PersistOrders
+from servicekit.contracts.events import StockReserved
+from servicekit.outbox.models import OutgoingEvent
+from servicekit.timestamps import rfc3339
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def order(client: Client, product_id: UUID, quantity: int = 2, key: str | None = None) -> Any:
+    return client.post(
+        "/orders",
+        {"productId": str(product_id), "quantity": quantity},
+        content_type="application/json",
+        # Each of our products is ordered once, so its id will do.
+        headers={"idempotency-key": str(product_id) if key is None else key},
+    )
+
+
+def order_without_key(client: Client, product_id: UUID) -> Any:
+    return client.post(
+        "/orders",
+        {"productId": str(product_id), "quantity": 2},
+        content_type="application/json",
+    )
+
+
+def rush(requests: int, send: Any) -> list[Any]:
+    everybody = threading.Barrier(requests, timeout=20)
+
+    def one(_number: int) -> Any:
+        everybody.wait()
+        try:
+            return send(Client())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(requests) as pool:
+        return list(pool.map(one, range(requests)))
+
+
+@pytest.fixture(autouse=True)
+def breaker(monkeypatch) -> None:
+    """Whoever had the database down before us is not our business."""
+    monkeypatch.setattr(idempotent_intake, "_database", Breaker(pause_seconds=60.0))
+
+
+@pytest.fixture
+def without_database(monkeypatch) -> None:
+    def away(*_arguments: object) -> None:
+        raise OperationalError("connection failed: nobody is there")
+
+    monkeypatch.setattr(selectors, "find_stored_order", away)
+    monkeypatch.setattr(services, "place_orders", away)
+
+
+@pytest.mark.usefixtures("broker_with_queue")
+class TestTheSameKey:
+    def test_gives_the_same_answer_byte_for_byte(self, client, product_service):
+        product_id = product_service.add()
+        first, second = (order(client, product_id) for _ in range(2))
+
+        assert (first.status_code, second.status_code) == (201, 201)
+        assert first.content == second.content
+        assert first["Location"] == second["Location"]
+        assert Order.objects.count() == 1
+        assert OutgoingEvent.objects.count() == 1
+
+    def test_gives_it_also_when_price_stock_and_status_have_changed(self, client, product_service):
+        product_id = product_service.add(price=10, qty=2)
+        first = order(client, product_id)
+        product_service.change(product_id, price=99, qty=0, version=2)
+        catalog.put(product_id=product_id, name="Lamp", price=99, qty=0, version=2)
+        services.settle_orders(
+            [
+                StockReserved(
+                    order_id=first.json()["id"], product_id=product_id, quantity=2, remaining=0,
+                    version=2,
+                )
+            ]
+        )  # fmt: skip
+
+        assert order(client, product_id).content == first.content
+        assert client.get(first["Location"]).json()["status"] == "CONFIRMED"
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_holds_without_redis(self, client, product_service):
+        product_id = product_service.add()
+        first, second = (order(client, product_id) for _ in range(2))
+
+        assert first.status_code == 201
+        assert first.content == second.content
+        assert Order.objects.count() == 1
+
+    def test_is_the_same_in_quotes_and_without(self, client, product_service):
+        product_id = product_service.add()
+
+        quoted = order(client, product_id, key=f'"{product_id}"')
+        assert quoted.content == order(client, product_id, key=str(product_id)).content
+
+    def test_is_refused_for_another_order(self, client, product_service):
+        product_id = product_service.add()
+        order(client, product_id)
+
+        other_product = order(client, product_service.add(), key=str(product_id))
+        for answer in (order(client, product_id, 3), other_product):
+            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+        assert Order.objects.count() == 1
+
+    def test_may_be_used_again_after_a_refusal(self, client, product_service):
+        product_id = product_service.add(qty=1)
+        assert order(client, product_id).status_code == 400
+        product_service.change(product_id, price=1, qty=5, version=2)
+
+        assert order(client, product_id).status_code == 201
+
+    @pytest.mark.parametrize(
+        "key", ["", '""', '"abc', 'abc"', "a b", '"a", "b"', "a" * 256, '"a";p', "\x7f"]
+    )
+    def test_is_refused_when_it_is_malformed(self, client, product_service, key):
+        answer = order(client, product_service.add(), key=key)
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_idempotency_key")
+        assert not Order.objects.exists()
+
+    def test_another_key_is_another_order(self, client, product_service):
+        product_id = product_service.add()
+
+        first, second = (order(client, product_id, key=f"{product_id}{n}") for n in (1, 2))
+        assert first.json()["id"] != second.json()["id"]
+
+
+@pytest.mark.usefixtures("broker_with_queue")
+class TestTheSameOrderFromFiftyAtOnce:
+    REQUESTS = 50
+
+    def test_without_a_key_it_is_fifty_orders(self, product_service):
+        # Proves that the requests of the tests below would otherwise all count.
+        product_id = product_service.add()
+        answers = rush(self.REQUESTS, lambda client: order_without_key(client, product_id))
+
+        assert len({answer.json()["id"] for answer in answers}) == self.REQUESTS
+
+    def test_with_a_key_it_is_one(self, product_service):
+        product_id = product_service.add()
+        answers = rush(self.REQUESTS, lambda client: order(client, product_id))
+
+        assert {answer.content for answer in answers} == {answers[0].content}
+        assert Order.objects.count() == 1
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_with_a_key_it_is_one_without_redis(self, product_service):
+        product_id = product_service.add()
+        answers = rush(self.REQUESTS, lambda client: order(client, product_id))
+
+        assert {(answer.status_code, answer.content) for answer in answers} == {
+            (201, answers[0].content)
+        }
+        assert Order.objects.count() == 1
+
+    @pytest.mark.usefixtures("without_database")
+    def test_with_a_key_it_is_one_without_the_database(self, product_service, broker_with_queue):
+        product_id = product_service.add()
+        answers = rush(self.REQUESTS, lambda client: order(client, product_id))
+
+        # On a busy machine Redis may be too slow to say who was first: then the answer is 503.
+        assert {answer.status_code for answer in answers} <= {201, 503}
+        [accepted] = {answer.content for answer in answers if answer.status_code == 201}
+        messages = broker_with_queue.take_all(PersistOrders.queue)
+        commands = [PersistOrders.parse(msgspec.json.decode(m.body)[1]) for m in messages]
+        [handed_over] = {
+            (str(one.id), rfc3339(one.created_at)) for command in commands for one in command.orders
+        }
+        answer = msgspec.json.decode(accepted)
+        assert handed_over == (answer["id"], answer["createdAt"])
+
+
+class TestAnAttemptThatFailed:
+    """It may have left a claim; what it has not left is an order."""
+
+    @pytest.mark.usefixtures("without_database", "without_broker")
+    def test_is_no_order_and_no_promise(self, client, product_service):
+        product_id = product_service.add()
+
+        for _ in range(2):
+            answer = order(client, product_id)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_made_good_by_the_next_one(self, client, product_service, accepted_order):
+        product_id = product_service.add()
+        claim = accepted_order(
+            id=idempotent_intake.order_id_of(str(product_id)), product_id=product_id, total_price=7
+        )
+        cache.claim_copies([claim])
+
+        answer = order(client, product_id)
+
+        assert (answer.status_code, answer.json()["totalPrice"]) == (201, 7)
+        assert str(Order.objects.get().id) == answer.json()["id"]
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_not_made_good_by_another_order(self, client, product_service, accepted_order):
+        product_id = product_service.add()
+        claim = accepted_order(id=idempotent_intake.order_id_of(str(product_id)))
+        cache.claim_copies([claim])
+
+        assert order(client, product_id).status_code == 422
+        assert not Order.objects.exists()
+
+    @pytest.mark.usefixtures("without_database", "without_redis", "broker_with_queue")
+    def test_is_refused_when_nobody_can_tell_who_was_first(self, client, product_service):
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+
+
+class TestClaimCopies:
+    def test_returns_what_was_claimed_first(self, accepted_order):
+        first = accepted_order()
+        second = msgspec.structs.replace(first, total_price=1)
+        other = accepted_order()
+
+        assert cache.claim_copies([first]) == [first]
+        assert cache.claim_copies([second, other]) == [first, other]
+
+    def test_does_not_prolong_the_claim_of_the_first(self, accepted_order):
+        first = accepted_order()
+        cache.claim_copies([first])
+        get_redis_connection("default").expire(f"order:{first.id}", 5)
+        cache.claim_copies([first])
+
+        assert get_redis_connection("default").ttl(f"order:{first.id}") <= 5

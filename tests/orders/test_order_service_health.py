@@ -1,0 +1,76 @@
+"""The order service works while it can make orders durable, with less or with all of the rest."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from servicekit.caching import redis as caching
+from tests.servicekit.private_broker import unused_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def ready(client, broker, settings, product_service):  # noqa: ARG001 - it answers
+    """Return a function that asks, with everything up to begin with."""
+    settings.BROKER_URL = broker.url
+
+    def ask() -> tuple[int, str, set[str]]:
+        answer = client.get("/health/ready")
+        down = {name for name, state in answer.json()["checks"].items() if state == "down"}
+        return answer.status_code, answer.json()["status"], down
+
+    return ask
+
+
+@pytest.fixture
+def silence() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+class TestReady:
+    def test_says_so_when_everything_is_there(self, ready):
+        assert ready() == (200, "ready", set())
+
+    def test_is_degraded_without_the_broker(self, ready, settings):
+        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+
+        assert ready() == (200, "degraded", {"broker"})
+
+    def test_is_degraded_without_redis(self, ready, without_redis):  # noqa: ARG002 - stops it
+        assert ready() == (200, "degraded", {"redis"})
+
+    def test_is_degraded_without_the_database(self, ready, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
+
+        assert ready() == (200, "degraded", {"database"})
+
+    def test_is_degraded_without_the_product_service(self, ready, settings):
+        settings.PRODUCT_API_URL = f"http://127.0.0.1:{unused_port()}/products"
+
+        assert ready() == (200, "degraded", {"product-service"})
+
+    def test_is_degraded_when_the_product_service_does_not_work(self, ready, product_service):
+        product_service.is_broken = True
+
+        assert ready() == (200, "degraded", {"product-service"})
+
+    def test_is_not_without_database_and_broker(self, ready, settings, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
+        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+
+        assert ready() == (503, "not_ready", {"database", "broker"})
+
+    def test_says_the_same_of_servers_that_hang(self, ready, settings, monkeypatch, silence):
+        monkeypatch.setitem(connection.settings_dict, "PORT", silence)
+        monkeypatch.setattr(caching, "_breaker", type(caching._breaker)(pause_seconds=1.0))
+        settings.CACHES = {
+            "default": {**settings.CACHES["default"], "LOCATION": f"redis://127.0.0.1:{silence}/0"}
+        }
+        settings.PRODUCT_API_URL = f"http://127.0.0.1:{silence}/products"
+
+        assert ready() == (200, "degraded", {"database", "redis", "product-service"})

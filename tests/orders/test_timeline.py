@@ -1,0 +1,117 @@
+"""What happened to an order, and when."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from orders_project.orders import cache, services
+from orders_project.orders.models import Order
+from servicekit.contracts.events import StockRejected, StockReleased, StockReserved
+from servicekit.identifiers import new_id
+from servicekit.timestamps import rfc3339
+
+pytestmark = pytest.mark.django_db
+
+ACCEPTED_AT = datetime(2026, 11, 23, 10, 0, 0, 5000, tzinfo=UTC)
+
+
+def after(milliseconds: int) -> str:
+    return rfc3339(ACCEPTED_AT + timedelta(milliseconds=milliseconds))
+
+
+@pytest.fixture
+def order(accepted_order) -> Order:
+    accepted = accepted_order(created_at=ACCEPTED_AT)
+    services.place_orders([accepted])
+    Order.objects.filter(id=accepted.id).update(stored_at=ACCEPTED_AT + timedelta(milliseconds=12))
+    return Order.objects.get(id=accepted.id)
+
+
+def about(order: Order) -> dict[str, Any]:
+    return {
+        "order_id": str(order.id), "product_id": order.product_id, "quantity": order.quantity,
+        "remaining": 5, "version": 2,
+    }  # fmt: skip
+
+
+def steps(client: Any, order: Order) -> list[tuple[str, int | None]]:
+    """The steps whose times come from messages, by name."""
+    answer = client.get(f"/orders/{order.id}/timeline")
+    assert answer.status_code == 200
+    return [(step["name"], step["sincePreviousMs"]) for step in answer.json()["steps"]]
+
+
+class TestTimeline:
+    def test_tells_what_both_services_did(self, client, order):
+        services.settle_orders(
+            [StockReserved(**about(order), announced_at=after(20), decided_at=after(31))]
+        )
+        order.refresh_from_db()
+        settled = (order.settled_at - ACCEPTED_AT) // timedelta(milliseconds=1)
+
+        assert steps(client, order) == [
+            ("accepted", None),
+            ("stored", 12),
+            ("announced", 8),
+            ("reserved", 11),
+            ("settled", settled - 31),
+        ]
+
+    def test_names_the_order_and_its_status(self, client, order):
+        body = client.get(f"/orders/{order.id}/timeline").json()
+
+        assert (body["orderId"], body["status"]) == (str(order.id), "PENDING")
+        assert body["steps"][0]["at"] == "2026-11-23T10:00:00.005Z"
+
+    def test_tells_that_the_stock_was_refused(self, client, order):
+        services.settle_orders(
+            [
+                StockRejected(
+                    **about(order), announced_at=after(20), decided_at=after(31), reason="sold out"
+                )
+            ]
+        )
+
+        assert [name for name, _ in steps(client, order)] == [
+            "accepted", "stored", "announced", "rejected", "settled",
+        ]  # fmt: skip
+
+    def test_tells_what_was_given_back(self, client, order):
+        services.settle_orders(
+            [StockReserved(**about(order), announced_at=after(20), decided_at=after(31))]
+        )
+        services.cancel_order(order.id)
+        services.settle_orders([StockReleased(**about(order), released_at="2099-01-01T00:00:00Z")])
+
+        assert [name for name, _ in steps(client, order)] == [
+            "accepted", "stored", "announced", "reserved", "settled", "cancelled", "released",
+        ]  # fmt: skip
+
+    def test_tells_that_a_cancelled_order_had_been_refused(self, client, order):
+        services.cancel_order(order.id)
+        services.settle_orders(
+            [StockRejected(**about(order), decided_at=after(31), reason="sold out")]
+        )
+
+        assert "rejected" in [name for name, _ in steps(client, order)]
+
+    @pytest.mark.parametrize("moment", ["", "yesterday", "2026-11-23T10:00:00"])
+    def test_bears_times_that_are_none(self, client, order, moment):
+        services.settle_orders(
+            [StockReserved(**about(order), announced_at=moment, decided_at=moment)]
+        )
+
+        assert "reserved" in [name for name, _ in steps(client, order)]
+
+    def test_begins_with_an_order_that_is_not_stored_yet(self, client, accepted_order):
+        accepted = accepted_order()
+        cache.offer_copies([accepted])
+
+        body = client.get(f"/orders/{accepted.id}/timeline").json()
+        assert [step["name"] for step in body["steps"]] == ["accepted"]
+
+    def test_is_not_there_for_no_order(self, client):
+        answer = client.get(f"/orders/{new_id()}/timeline")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")

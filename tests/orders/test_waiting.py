@@ -1,0 +1,193 @@
+"""Waiting for the final status instead of asking for it again and again."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from django.db import connection
+from django.test import Client
+
+from orders_project.orders import cache, final_status, services
+from orders_project.orders.final_status import FinalStatusWatch
+from servicekit.contracts.commands import PersistOrders
+from servicekit.contracts.events import StockReserved
+from tests.servicekit.private_broker import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def watch(monkeypatch) -> FinalStatusWatch:
+    made = FinalStatusWatch(limit=3)
+    monkeypatch.setattr(final_status, "watch", made)
+    return made
+
+
+@pytest.fixture
+def order_id(accepted_order) -> UUID:
+    accepted = accepted_order()
+    services.place_orders([accepted])
+    return accepted.id
+
+
+@pytest.fixture
+def in_background() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+    """Return a function that starts a request and returns what it will have answered."""
+
+    def start(request: Callable[[], Any]) -> Future[Any]:
+        def send() -> Any:
+            try:
+                return request()
+            finally:
+                connection.close()
+
+        return pool.submit(send)
+
+    with ThreadPoolExecutor(8) as pool:
+        yield start
+
+
+def confirm(order_id: UUID, accepted: Any = None) -> None:
+    product_id = accepted.product_id if accepted else order_id
+    services.settle_orders(
+        [
+            StockReserved(
+                order_id=str(order_id), product_id=product_id, quantity=2, remaining=1, version=2
+            )
+        ]
+    )
+
+
+def waiting(watch: FinalStatusWatch, count: int) -> Callable[[], bool]:
+    return lambda: watch.waiting == count
+
+
+class TestGetOrderWithWait:
+    def test_answers_as_soon_as_the_order_is_final(self, watch, order_id, in_background):
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(waiting(watch, 1))
+        confirm(order_id)
+
+        # Well before the thirty seconds, or the test would be ended.
+        assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
+        assert watch.waiting == 0
+
+    def test_is_woken_and_need_not_look(self, watch, order_id, in_background, monkeypatch):
+        looked = threading.Event()
+        monkeypatch.setattr(watch, "_look", looked.set)
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        # Once after the subscription, which is there then.
+        assert looked.wait(10)
+        confirm(order_id)
+
+        assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_looks_for_itself_without_redis(self, watch, order_id, in_background):
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(waiting(watch, 1))
+        confirm(order_id)
+
+        assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
+
+    def test_hears_of_a_cancellation(self, watch, order_id, in_background):
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(waiting(watch, 1))
+        services.cancel_order(order_id)
+
+        assert answer.result(timeout=10).json()["status"] == "CANCELLED"
+
+    @pytest.mark.usefixtures("watch")
+    def test_answers_at_once_when_it_is_final_already(self, order_id, monkeypatch):
+        confirm(order_id)
+        monkeypatch.setattr(final_status.Waiter, "wait", pytest.fail)
+
+        assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "CONFIRMED"
+
+    @pytest.mark.usefixtures("watch")
+    def test_tells_what_is_known_when_the_time_is_over(self, order_id):
+        assert Client().get(f"/orders/{order_id}?wait=1").json()["status"] == "PENDING"
+
+    def test_answers_at_once_when_too_many_wait(self, watch, order_id, in_background):
+        answers = [
+            in_background(lambda: Client().get(f"/orders/{order_id}?wait=30")) for _ in range(3)
+        ]
+        eventually(waiting(watch, 3))
+
+        assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "PENDING"
+
+        confirm(order_id)
+        assert {answer.result(10).json()["status"] for answer in answers} == {"CONFIRMED"}
+
+    def test_waits_for_an_order_that_is_not_stored_yet(self, watch, accepted_order, in_background):
+        accepted = accepted_order()
+        cache.offer_copies([accepted])
+        answer = in_background(lambda: Client().get(f"/orders/{accepted.id}?wait=30"))
+        eventually(waiting(watch, 1))
+        services.place_orders([accepted])
+        confirm(accepted.id, accepted)
+
+        assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
+
+    @pytest.mark.parametrize("wait", ["", "-1", "31", "1.5", "soon", "%00", "1" * 20])
+    def test_refuses_to_wait_for_nonsense(self, client, order_id, wait):
+        answer = client.get(f"/orders/{order_id}?wait={wait}")
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+
+
+class TestPreferWait:
+    def order(self, product_id: UUID, prefer: str) -> Any:
+        return Client().post(
+            "/orders",
+            {"productId": str(product_id), "quantity": 2},
+            content_type="application/json",
+            headers={"prefer": prefer},
+        )
+
+    def test_answers_201_with_the_final_status(
+        self, watch, product_service, broker_with_queue, in_background
+    ):
+        product_id = product_service.add()
+        answer = in_background(lambda: self.order(product_id, "respond-async, wait=30"))
+        [message] = broker_with_queue.take(PersistOrders.queue, count=1)
+        [accepted] = PersistOrders.parse(_kwargs(message)).orders
+        eventually(waiting(watch, 1))
+        services.place_orders([accepted])
+        confirm(accepted.id, accepted)
+
+        answered = answer.result(timeout=10)
+        assert (answered.status_code, answered.json()["status"]) == (201, "CONFIRMED")
+        assert answered["Preference-Applied"] == "wait=30"
+
+    @pytest.mark.usefixtures("watch", "broker_with_queue")
+    def test_answers_201_and_pending_when_the_time_is_over(self, product_service):
+        answer = self.order(product_service.add(), "wait=1")
+
+        assert (answer.status_code, answer.json()["status"]) == (201, "PENDING")
+        assert answer["Preference-Applied"] == "wait=1"
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    def test_is_not_applied_when_too_many_wait(self, product_service, monkeypatch):
+        monkeypatch.setattr(final_status, "watch", FinalStatusWatch(limit=0))
+        answer = self.order(product_service.add(), "wait=30")
+
+        assert (answer.status_code, answer.json()["status"]) == (201, "PENDING")
+        assert "Preference-Applied" not in answer
+
+    @pytest.mark.usefixtures("watch", "broker_with_queue")
+    @pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=soon", "wait=-1", "waiting=5"])
+    def test_that_makes_no_sense_is_ignored(self, product_service, prefer):
+        answer = self.order(product_service.add(), prefer)
+
+        assert answer.status_code == 201
+        assert "Preference-Applied" not in answer
+
+
+def _kwargs(message: Any) -> dict[str, Any]:
+
+    return msgspec.json.decode(message.body)[1]

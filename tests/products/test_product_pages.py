@@ -1,0 +1,219 @@
+"""The pages of the product service: its API, as a browser sees it."""
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from products_project.products import services
+from products_project.products.models import Product
+from servicekit.http.browsable import described, highlighted
+from servicekit.identifiers import new_id
+
+pytestmark = pytest.mark.django_db
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+
+
+def page(client: Client, path: str, **options: Any) -> Any:
+    return client.get(path, headers=BROWSER, **options)
+
+
+def forms(answer: Any) -> list[tuple[str, str]]:
+    """Return method and address of each form that changes something."""
+    return re.findall(r'<form data-method="(\w+)" action="([^"]+)"', answer.content.decode())
+
+
+class TestTheRoot:
+    def test_leads_to_everything(self, client):
+        shown = page(client, "/").content.decode()
+
+        for path in ("/products", "/docs", "/schema", "/admin/", "/health/ready", "/metrics"):
+            assert f'href="{path}"' in shown
+
+    def test_leads_nowhere_in_vain(self, client):
+        for address in client.get("/").json().values():
+            assert client.get(address, follow=True).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("host", "peer"),
+        [
+            ("localhost:3001", "http://localhost:3002"),
+            ("[::1]:3001", "http://[::1]:3002"),
+            ("localhost:8080", None),
+            ("localhost", None),
+        ],
+    )
+    def test_leads_to_the_other_service_where_it_is_known(self, client, host, peer):
+        shown = client.get("/", headers={**BROWSER, "Host": host}).content.decode()
+
+        assert re.findall(r'href="(http:[^"]+)"', shown)[:1] == ([peer] if peer else [])
+
+
+class TestAPage:
+    def test_has_a_form_for_what_can_be_done_there(self, client, lamp):
+        assert forms(page(client, "/products")) == [("POST", "/products")]
+        assert forms(page(client, f"/products/{lamp.id}")) == [
+            ("PATCH", f"/products/{lamp.id}"),
+            ("DELETE", f"/products/{lamp.id}"),
+            ("POST", f"http://testserver/products/{lamp.id}/stock-movements"),
+        ]
+
+    def test_leads_to_the_pages_below_it(self, client, lamp):
+        shown = page(client, f"/products/{lamp.id}").content.decode()
+
+        assert f'href="http://testserver/products/{lamp.id}/stock-movements"' in shown
+
+    def test_leads_to_each_item_and_to_the_next_page(self, client, lamp):
+        services.create_product(name="Chair", price=1, qty=1)
+
+        first = page(client, "/products?limit=1").content.decode()
+        [following] = re.findall(r'href="([^"]+cursor=[^"]+)"', first)
+        second = page(client, following.replace("&amp;", "&")).content.decode()
+
+        assert f'href="http://testserver/products/{lamp.id}"' in second
+
+    def test_fills_in_what_can_be_changed(self, client, lamp):
+        shown = page(client, f"/products/{lamp.id}").content.decode()
+
+        assert 'name="name" value="Lamp"' in shown
+        assert 'name="price" value="190000"' in shown
+
+    def test_says_its_docstring(self, client):
+        assert b"Products, newest first." in page(client, "/products").content
+
+    def test_is_not_kept_by_the_tag_of_the_json(self, client, lamp):
+        # The browser would come back with it and be shown an old page.
+        assert "ETag" not in page(client, f"/products/{lamp.id}")
+
+    def test_shows_what_a_stranger_wrote_as_text(self, client):
+        product = services.create_product(name='</pre><script>alert("1")</script>', price=1, qty=1)
+
+        for path in ("/products", f"/products/{product.id}", "/products?search=</script><script>"):
+            shown = page(client, path).content.decode()
+            assert shown.count("<script") == 1  # ours
+
+    def test_answers_what_was_sent_from_it(self, client):
+        answer = client.post(
+            "/products",
+            {"name": "Lamp", "price": 5, "qty": 5},
+            content_type="application/json",
+            headers=BROWSER,
+        )
+
+        assert answer.status_code == 201
+        assert answer["Content-Type"].startswith("text/html")
+        assert Product.objects.get().name == "Lamp"
+
+    def test_is_there_for_an_answer_without_a_body(self, client, lamp):
+        answer = client.delete(f"/products/{lamp.id}", headers=BROWSER)
+
+        # A browser shows nothing at all for a real 204.
+        assert answer.status_code == 200
+        assert b"204 No Content" in answer.content
+
+    def test_costs_a_program_nothing(self, client, lamp, django_assert_num_queries):
+        client.get(f"/products/{lamp.id}")
+
+        with django_assert_num_queries(0):
+            answer = client.get(f"/products/{lamp.id}", headers={"Accept": "application/json"})
+
+        assert answer["Content-Type"] == "application/json; charset=utf-8"
+
+
+class TestAFormOfABrowserWithASession:
+    @pytest.fixture
+    def client(self, admin_user) -> Client:
+        client = Client(enforce_csrf_checks=True)
+        client.force_login(admin_user)
+        return client
+
+    def send(self, client: Client, token: str) -> Any:
+        return client.post(
+            "/products",
+            {"name": "Lamp", "price": 5, "qty": 5},
+            content_type="application/json",
+            headers={**BROWSER, "X-CSRFToken": token},
+        )
+
+    def test_is_refused_without_its_token(self, client):
+        answer = self.send(client, "")
+
+        assert answer.status_code == 403
+        assert not Product.objects.exists()
+
+    def test_is_taken_with_the_token_of_its_page(self, client):
+        [token] = re.findall(r'data-csrf="(\w+)"', page(client, "/products").content.decode())
+
+        assert self.send(client, token).status_code == 201
+
+
+class TestAProblem:
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("GET", "/nowhere", 404),
+            ("GET", "/products/not-a-uuid", 404),
+            ("GET", f"/products/{new_id()}", 404),
+            ("GET", "/products?limit=0", 400),
+            ("POST", "/products", 415),
+            ("PUT", "/products", 405),
+            ("POST", "/docs", 405),
+        ],
+    )
+    def test_is_a_page_of_ours(self, client, method, path, status):
+        answer = client.generic(method, path, b"x", content_type="text/plain", headers=BROWSER)
+
+        assert answer.status_code == status
+        assert answer["Content-Type"] == "text/html; charset=utf-8"
+        assert f"{status} ".encode() in answer.content
+        assert b"Product-Service" in answer.content
+
+    def test_of_ours_is_a_page_of_ours_too(self, client, monkeypatch):
+        def bug(**_page: object) -> None:
+            raise RuntimeError("secret")
+
+        monkeypatch.setattr("products_project.products.selectors.products_page", bug)
+
+        answer = page(client, "/products")
+
+        assert answer.status_code == 500
+        assert b"Something went wrong on our side." in answer.content
+        assert b"secret" not in answer.content
+
+    def test_names_the_fields_that_are_wrong(self, client):
+        answer = client.post(
+            "/products", {"name": ""}, content_type="application/json", headers=BROWSER
+        )
+
+        fields = set(re.findall(r'data-field="(\w+)"', answer.content.decode()))
+        assert fields == {"name", "price", "qty"}
+
+    @pytest.mark.parametrize("path", ["/products", "/", "/schema"])
+    def test_of_an_unknown_format_is_no_html(self, client, path):
+        answer = client.get(f"{path}?format=xml")
+
+        assert (answer.status_code, answer["Content-Type"]) == (406, "application/problem+json")
+
+
+class TestHighlighting:
+    def test_links_ids_and_escapes_the_rest(self):
+        shown = highlighted('{"id": "a\\"<b>", "n": [1, null]}', {"id": "/x/"})
+
+        assert shown == (
+            '{<span class="key">&quot;id&quot;</span>: '
+            '<a class="text" href="/x/a\\&quot;&lt;b&gt;">&quot;a\\&quot;&lt;b&gt;&quot;</a>, '
+            '<span class="key">&quot;n&quot;</span>: '
+            '[<span class="word">1</span>, <span class="word">null</span>]}'
+        )
+
+    def test_shows_code_in_descriptions(self):
+        assert (
+            described("Say `<hi>`.\n\nTwice.") == "<p>Say <code>&lt;hi&gt;</code>.</p><p>Twice.</p>"
+        )

@@ -1,0 +1,153 @@
+"""What becomes of the stock of cancelled orders, in whichever order the events come."""
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+from django.db import connection
+from django.db.models import Sum
+
+from products_project.products import cache, reservations, services
+from products_project.products.models import Product, Reservation
+from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.identifiers import new_id
+from servicekit.outbox.models import OutgoingEvent
+
+QUANTITY = 3
+
+
+def created(product: Product, order_id: str, quantity: int = QUANTITY) -> OrderCreated:
+    return OrderCreated(order_id=order_id, product_id=product.id, quantity=quantity)
+
+
+def cancelled(product: Product, order_id: str, quantity: int = QUANTITY) -> OrderCancelled:
+    return OrderCancelled(order_id=order_id, product_id=product.id, quantity=quantity)
+
+
+def stock_of(product: Product) -> tuple[int, int]:
+    """The stock, as it is and as its movements explain it."""
+    product.refresh_from_db()
+    return product.qty, product.movements.aggregate(total=Sum("delta"))["total"]
+
+
+@pytest.mark.django_db
+class TestReleaseStock:
+    @pytest.fixture
+    def order_id(self) -> str:
+        return str(new_id())
+
+    def test_gives_back_what_was_reserved(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        reservations.release_stock([cancelled(lamp, order_id)])
+
+        assert stock_of(lamp) == (10, 10)
+        assert Reservation.objects.get().outcome == Reservation.Outcome.RELEASED
+
+    def test_explains_what_it_gave_back(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        reservations.release_stock([cancelled(lamp, order_id)])
+
+        movements = lamp.movements.order_by("id").values_list("delta", "reason", "qty_after")
+        assert list(movements) == [(10, "initial", 10), (-3, "order", 7), (3, "cancellation", 10)]
+
+    def test_tells_what_is_there_now(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        reservations.release_stock([cancelled(lamp, order_id)])
+
+        event = OutgoingEvent.objects.latest("id")
+        body = msgspec.json.decode(event.body)
+        assert event.routing_key == "stock.released"
+        assert (body["orderId"], body["remaining"], body["version"]) == (order_id, 10, 3)
+
+    def test_caches_what_is_there_now(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        reservations.release_stock([cancelled(lamp, order_id)])
+
+        assert msgspec.json.decode(cache.get(lamp.id).value)["qty"] == 10
+
+    # Every event comes once or twice, in every order; what comes out is the same.
+    @pytest.mark.parametrize(
+        "order_of_events", sorted(set(itertools.permutations(["created", "cancelled"] * 2)))
+    )
+    def test_leaves_the_stock_whole_in_any_order_of_events(self, lamp, order_id, order_of_events):
+        for event in order_of_events:
+            if event == "created":
+                assert reservations.reserve_stock([created(lamp, order_id)]) == []
+            else:
+                assert reservations.release_stock([cancelled(lamp, order_id)]) == []
+
+        assert stock_of(lamp) == (10, 10)
+
+    def test_keeps_an_order_from_its_stock_that_it_has_overtaken(self, lamp, order_id):
+        reservations.release_stock([cancelled(lamp, order_id)])
+        reservations.reserve_stock([created(lamp, order_id)])
+
+        assert Reservation.objects.get().outcome == Reservation.Outcome.CANCELLED
+        assert not OutgoingEvent.objects.filter(routing_key__startswith="stock.").exists()
+
+    def test_gives_nothing_back_of_a_rejected_order(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id, quantity=11)])
+        reservations.release_stock([cancelled(lamp, order_id, quantity=11)])
+
+        assert stock_of(lamp) == (10, 10)
+        assert Reservation.objects.get().outcome == Reservation.Outcome.REJECTED
+
+    def test_gives_back_what_an_archived_product_had_sold(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        services.archive_product(lamp.id)
+        reservations.release_stock([cancelled(lamp, order_id)])
+
+        assert stock_of(lamp) == (10, 10)
+
+    def test_notes_an_order_for_a_product_that_was_never_there(self, order_id):
+        nowhere = Product(id=new_id())
+        reservations.release_stock([cancelled(nowhere, order_id)])
+
+        assert Reservation.objects.get().outcome == Reservation.Outcome.CANCELLED
+
+    def test_refuses_a_cancellation_of_more_than_was_ordered(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+
+        [refused] = reservations.release_stock([cancelled(lamp, order_id, quantity=9)])
+
+        assert refused.reason == f"order {order_id} was decided with another payload"
+        assert stock_of(lamp) == (7, 7)
+
+    def test_takes_the_same_cancellation_twice_in_one_batch(self, lamp, order_id):
+        reservations.reserve_stock([created(lamp, order_id)])
+        reservations.release_stock([cancelled(lamp, order_id)] * 2)
+
+        assert stock_of(lamp) == (10, 10)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestReleaseBesideReserve:
+    ORDERS = 12
+
+    def test_leaves_the_stock_whole_when_both_come_at_once(self):
+        lamp = services.create_product(name="Lamp", price=1, qty=100)
+        order_ids = [str(new_id()) for _ in range(self.ORDERS)]
+        everybody = threading.Barrier(2, timeout=10)
+
+        def reserve() -> None:
+            everybody.wait()
+            for order_id in order_ids:
+                reservations.reserve_stock([created(lamp, order_id)])
+            connection.close()
+
+        def release() -> None:
+            everybody.wait()
+            for order_id in order_ids:
+                reservations.release_stock([cancelled(lamp, order_id)])
+            connection.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(reserve), pool.submit(release)]:
+                done.result()
+
+        assert stock_of(lamp) == (100, 100)
+        outcomes = set(Reservation.objects.values_list("outcome", flat=True))
+        assert outcomes <= {"RELEASED", "CANCELLED"}
+        assert Reservation.objects.count() == self.ORDERS

@@ -1,0 +1,248 @@
+"""`/metrics` of several web processes together, and of a worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import amqp
+import pytest
+import requests
+from django.db import connection, transaction
+from django.test import RequestFactory
+from django.urls import resolve
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.settings import ROOT
+from servicekit import worker_metrics
+from servicekit.contracts.events import OrderCreated
+from servicekit.http.measuring import NO_ROUTE, method_of, route_of
+from servicekit.identifiers import new_id
+from servicekit.outbox import recording
+from tests.servicekit.private_broker import eventually, unused_port
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(url: str) -> Samples:
+    answer = requests.get(f"{url}/metrics", timeout=5)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+class WebService:
+    """The product service under gunicorn, with two worker processes."""
+
+    def __init__(self, directory: Path, log: Path) -> None:
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.directory = directory
+        self.log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py",
+                    "--bind", f"127.0.0.1:{self.port}", "products_project.config.wsgi:application",
+                ],
+                cwd=ROOT,
+                env={
+                    **os.environ, "WEB_WORKERS": "2", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
+                    "PROMETHEUS_MULTIPROC_DIR": str(directory),
+                    "DJANGO_SETTINGS_MODULE": "products_project.config.settings",
+                },
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        eventually(lambda: len(self.counting()) == 2, within_seconds=60)
+
+    def counting(self) -> set[int]:
+        """The processes that have begun to count."""
+        self.get("/health/live")
+        return {int(file.stem.rpartition("_")[2]) for file in self.directory.glob("histogram_*")}
+
+    def get(self, path: str) -> None:
+        try:
+            # A connection of its own each time, so that both processes get their share.
+            requests.get(self.url + path, headers={"Connection": "close"}, timeout=5)
+        except requests.ConnectionError:
+            assert self._process.poll() is None, self.log.read_text()
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+@pytest.fixture
+def service(tmp_path) -> Iterator[WebService]:
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    (directory / "counter_1.db").write_bytes(b"of an earlier start")
+    service = WebService(directory, tmp_path / "log")
+    yield service
+    service.end()
+    assert not directory.exists()
+
+
+LIVE = frozenset({("method", "GET"), ("route", "/health/live"), ("status", "2xx")})
+
+
+class TestTwoWebProcesses:
+    def test_answer_for_each_other_and_for_those_that_have_died(self, service):
+        name = "http_request_duration_seconds_count"
+        before = samples(service.url)[name, LIVE]
+        for _ in range(20):
+            service.get("/health/live")
+
+        # Whichever answers, however often it is asked.
+        assert {samples(service.url)[name, LIVE] for _ in range(10)} == {before + 20}
+
+        victim = min(service.counting())
+        waiting = service.directory / f"gauge_livesum_{victim}.db"
+        counted = samples(service.url)[name, LIVE]
+        assert waiting.exists()
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: not waiting.exists())
+
+        assert samples(service.url)[name, LIVE] >= counted
+
+    def test_say_everything_in_json_when_asked_to(self, service):
+        requests.get(
+            f"{service.url}/a%0Ab",
+            headers={"X-Request-ID": "me-1", "Connection": "close"},
+            timeout=5,
+        )
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+
+        assert {"gunicorn.error", "servicekit.http.identity"} <= {each["logger"] for each in lines}
+        [access] = [each for each in lines if each.get("request_id") == "me-1"]
+        assert access["message"] == "GET /a\nb: 404"
+
+
+class TestRouteOf:
+    def of(self, path: str) -> str:
+        request = RequestFactory().get(path)
+        request.resolver_match = resolve(path)
+        return route_of(request)
+
+    def test_is_the_same_for_everything_of_one_kind(self):
+        assert self.of(f"/products/{new_id()}") == self.of(f"/products/{new_id()}")
+        assert self.of(f"/products/{new_id()}") == "/products/<pk>"
+        assert self.of("/products") == "/products"
+
+    @pytest.mark.parametrize("path", ["/nowhere", "/products/7", "/a/b/c.php"])
+    def test_is_one_for_all_that_leads_nowhere(self, path):
+        assert self.of(path) == NO_ROUTE
+
+    def test_is_one_for_the_whole_admin(self):
+        assert self.of("/admin/") == self.of("/admin/auth/user/7/change/") == "/admin/"
+
+    def test_is_none_before_there_is_one(self):
+        assert route_of(RequestFactory().get("/")) == NO_ROUTE
+
+    def test_comes_with_a_method_that_nobody_has_thought_up(self):
+        assert method_of(RequestFactory().generic("PATCH", "/")) == "PATCH"
+        assert method_of(RequestFactory().generic("BREW", "/")) == "other"
+
+
+@pytest.fixture
+def worker(broker, monkeypatch, settings) -> Iterator[str]:
+    """The metrics server of a worker that has two queues, one of them declared."""
+    port = unused_port()
+    settings.BROKER_URL = broker.url
+    monkeypatch.setenv("WORKER_METRICS_PORT", str(port))
+    broker.declare_queue("metrics-queue")
+    before = set(REGISTRY._collector_to_names)
+    server = worker_metrics.serve(["metrics-queue", "undeclared-queue"])
+    yield f"http://127.0.0.1:{port}"
+    server.shutdown()
+    server.server_close()
+    for collector in set(REGISTRY._collector_to_names) - before:
+        REGISTRY.unregister(collector)
+    broker.delete_queue("metrics-queue")
+
+
+def record(*order_ids: int) -> None:
+    with transaction.atomic():
+        recording.record_all(
+            OrderCreated(order_id=each, product_id=new_id(), quantity=1) for each in order_ids
+        )
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAWorker:
+    def test_tells_the_depth_of_its_outbox_and_the_age_of_the_first(self, worker):
+        record(1, 2)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE outbox_event SET recorded_at = now() - interval '1 hour' WHERE id ="
+                " (SELECT min(id) FROM outbox_event)"
+            )
+        told = samples(worker)
+
+        assert told["outbox_events", frozenset()] == 2
+        assert 3600 <= told["outbox_oldest_event_age_seconds", frozenset()] < 3700
+
+    def test_tells_of_an_empty_outbox_that_nothing_waits(self, worker):
+        told = samples(worker)
+
+        assert told["outbox_events", frozenset()] == 0
+        assert told["outbox_oldest_event_age_seconds", frozenset()] == 0
+
+    def test_counts_no_further_than_anybody_needs_to_know(self, worker, monkeypatch):
+        monkeypatch.setattr(worker_metrics, "COUNT_LIMIT", 2)
+        record(1, 2, 3)
+
+        assert samples(worker)["outbox_events", frozenset()] == 2
+
+    def test_tells_the_depths_of_the_queues_that_there_are(self, worker, broker):
+        with broker.channel() as channel:
+            channel.basic_publish(amqp.Message(b"{}"), routing_key="metrics-queue")
+        eventually(lambda: broker.count("metrics-queue") == 1)
+        told = samples(worker)
+
+        assert told["queue_messages", frozenset({("queue", "metrics-queue")})] == 1
+        assert ("queue_messages", frozenset({("queue", "undeclared-queue")})) not in told
+
+    def test_leaves_out_what_it_cannot_know_and_tells_the_rest(self, worker, settings):
+        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+        told = samples(worker)
+
+        assert not [name for name, _ in told if name == "queue_messages"]
+        assert told["outbox_events", frozenset()] == 0
+
+    def test_leaves_no_connection_behind(self, worker):
+        def connections() -> int:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                )
+                return int(cursor.fetchone()[0])
+
+        before = connections()
+        for _ in range(3):
+            samples(worker)
+        eventually(lambda: connections() == before)
+
+
+class TestServe:
+    def test_does_nothing_without_a_port(self, monkeypatch):
+        monkeypatch.setenv("WORKER_METRICS_PORT", "")
+        before = threading.active_count()
+
+        assert worker_metrics.serve([]) is None
+        assert threading.active_count() == before
+
+    def test_leaves_the_worker_alone_when_the_port_is_taken(self, worker, monkeypatch, caplog):
+        monkeypatch.setenv("WORKER_METRICS_PORT", worker.rpartition(":")[2])
+
+        assert worker_metrics.serve([]) is None
+        assert "no metrics on 127.0.0.1" in caplog.text

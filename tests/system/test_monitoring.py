@@ -1,0 +1,199 @@
+"""What the dashboard and the alert rules ask for is there to be asked for."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import requests
+import yaml
+from kombu import Connection, Exchange, Producer
+from prometheus_client.parser import text_string_to_metric_families
+from shop import Shop, eventually
+
+from deploy.native.stack import Stack
+from deploy.processes import SERVICES
+from deploy.settings import ROOT
+
+MONITORING = ROOT / "deploy" / "monitoring"
+DASHBOARD = MONITORING / "grafana" / "shop.dashboard.json"
+
+#: Of Prometheus itself, and put on by it.
+OF_PROMETHEUS = {"up": {"job"}}
+LABELS_OF_PROMETHEUS = {"job", "instance"}
+KEYWORDS = {"by", "or", "and", "unless", "without", "on", "ignoring"}
+
+
+def panels() -> list[dict]:
+    return json.loads(DASHBOARD.read_text())["panels"]
+
+
+def expressions() -> Iterator[str]:
+    """Every PromQL expression that we have."""
+    for panel in panels():
+        for target in panel.get("targets", []):
+            yield target["expr"].replace("$__rate_interval", "1m")
+    for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule["expr"]
+
+
+def asked_for(expression: str) -> dict[str, set[str]]:
+    """Return the metrics that an expression names, each with the labels that it selects by."""
+    selectors = dict.fromkeys(re.findall(r"\b(\w+)(?=\{)", expression), "")
+    found: dict[str, set[str]] = {name: set() for name in selectors}
+    for name, matchers in re.findall(r"\b(\w+)\{([^}]*)\}", expression):
+        found[name] |= set(re.findall(r"(\w+)\s*[=!]~?\s*\"", matchers))
+    plain = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(?:by|without)\s*\([^)]*\)', "", expression)
+    for name in re.findall(r"\b([a-z_]\w*)\b(?!\s*\()", plain):
+        if name not in KEYWORDS:
+            found.setdefault(name, set())
+    return found
+
+
+@pytest.fixture
+def exposed(shop: Shop, stack: Stack) -> Iterator[dict[str, set[str]]]:
+    """What the four processes answer after everything has happened once: metrics, their labels."""
+    _let_everything_happen(shop, stack)
+    yield _exposed(stack)
+    with Connection(shop.environment["BROKER_URL"]) as connection:
+        connection.channel().queue_purge("product_order_queue.dead")
+
+
+def _exposed(stack: Stack) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for process in SERVICES:
+        url = f"http://127.0.0.1:{stack.metrics_port(process.name)}/metrics"
+        answer = requests.get(url, timeout=5)
+        assert answer.status_code == 200, answer.text
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                found[sample.name] |= set(sample.labels)
+    return found
+
+
+def _let_everything_happen(shop: Shop, stack: Stack) -> None:
+    lamp = shop.create_product(qty=1)
+    accepted = shop.order(lamp["id"]).json()["id"]
+    assert shop.final_status(accepted) == "CONFIRMED"
+    assert shop.order(lamp["id"]).status_code == 400
+    shop.http.get(f"{shop.orders}?productId={lamp['id']}", timeout=5)
+    with Connection(shop.environment["BROKER_URL"]) as connection:
+        exchange = Exchange("order.exchange", type="topic", durable=True)
+        producer = Producer(connection.channel(), exchange)
+        producer.publish(b"not json", routing_key="order.created")
+        # Of an older system, for a product that nobody has: refused by the stock.
+        producer.publish(
+            {"orderId": str(uuid4().int % 10**9), "productId": str(uuid4()), "quantity": 1},
+            routing_key="order.created",
+        )
+    eventually(lambda: "stock_refusals_total" in _exposed(stack))
+
+
+class TestTheDashboardAndTheRules:
+    def test_ask_for_nothing_that_no_process_tells(self, exposed: dict[str, set[str]]) -> None:
+        for expression in expressions():
+            for name, labels in asked_for(expression).items():
+                known = {**exposed, **OF_PROMETHEUS}
+                assert name in known, f"nobody tells {name}: {expression}"
+                unknown = labels - known[name] - LABELS_OF_PROMETHEUS
+                assert not unknown, f"{name} has no {unknown}: {expression}"
+
+    def test_ask_for_every_metric_of_ours(self, exposed: dict[str, set[str]]) -> None:
+        asked = {name for expression in expressions() for name in asked_for(expression)}
+        ours = {
+            re.sub(r"_(bucket|sum|count|total)$", "", name)
+            for name in exposed
+            if not name.startswith(("python_", "process_"))
+        }
+
+        assert ours == {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in asked} - {"up"}
+
+    def test_would_be_found_out(self) -> None:
+        # Proves that names and labels are read out of expressions, or the tests above see nothing.
+        assert asked_for('sum by (a) (rate(x_total{b="1",c=~"2"}[1m])) / y or vector(0) > 5') == {
+            "x_total": {"b", "c"}, "y": set(),
+        }  # fmt: skip
+
+
+class TestTheDashboard:
+    def test_lays_out_its_panels_without_gap_or_overlap(self) -> None:
+        taken: dict[tuple[int, int], str] = {}
+        for panel in panels():
+            place = panel["gridPos"]
+            for x in range(place["x"], place["x"] + place["w"]):
+                for y in range(place["y"], place["y"] + place["h"]):
+                    assert (x, y) not in taken, f"{panel['title']} lies on {taken[x, y]}"
+                    taken[x, y] = panel["title"]
+        height = max(y for _, y in taken) + 1
+
+        assert taken.keys() == {(x, y) for x in range(24) for y in range(height)}
+
+    def test_uses_the_data_source_that_is_provisioned(self) -> None:
+        [source] = yaml.safe_load((MONITORING / "grafana/datasource.yml").read_text())[
+            "datasources"
+        ]
+        used = {panel["datasource"]["uid"] for panel in panels() if "datasource" in panel}
+
+        assert used == {source["uid"]}
+
+
+class TestTheComposeFile:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+    def mounts(self, service: str) -> dict[str, Path]:
+        """Return the files of ours that a container sees, by where it sees them."""
+        pairs = [str(volume).split(":") for volume in self.compose[service]["volumes"]]
+        return {pair[1]: ROOT / pair[0] for pair in pairs if pair[0].startswith("./")}
+
+    def test_mounts_what_prometheus_is_told_to_read(self) -> None:
+        mounted = self.mounts("prometheus")
+        [config] = [
+            part.partition("=")[2]
+            for part in self.compose["prometheus"]["command"]
+            if part.startswith("--config.file=")
+        ]
+        rules = yaml.safe_load(mounted[config].read_text())["rule_files"]
+
+        assert {config, *rules} == mounted.keys()
+        assert all(file.is_file() for file in mounted.values())
+
+    def test_mounts_what_grafana_is_told_to_show(self) -> None:
+        mounted = self.mounts("grafana")
+        home = self.compose["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+        [provider] = yaml.safe_load((MONITORING / "grafana/dashboards.yml").read_text())[
+            "providers"
+        ]
+
+        assert mounted[home] == ROOT / DASHBOARD
+        assert Path(home).parent == Path(provider["options"]["path"])
+        assert all(file.is_file() for file in mounted.values())
+
+    def test_has_every_process_asked_for_its_metrics_where_it_listens(self) -> None:
+        jobs = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["scrape_configs"]
+        addresses = {
+            job["job_name"]: [
+                *(
+                    target
+                    for static in job.get("static_configs", [])
+                    for target in static["targets"]
+                ),
+                *(
+                    f"{name}:{dns['port']}"
+                    for dns in job.get("dns_sd_configs", [])
+                    for name in dns["names"]
+                ),
+            ]
+            for job in jobs
+        }
+
+        assert addresses == {
+            process.name: [f"{process.name}:{self._port(process.name, process.port)}"]
+            for process in SERVICES
+        }
+
+    def _port(self, name: str, port: int | None) -> int:
+        return port or int(self.compose[name]["environment"]["WORKER_METRICS_PORT"])

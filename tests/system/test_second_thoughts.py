@@ -1,0 +1,150 @@
+"""What people do after they have ordered: order again, cancel, restock, archive, and ask."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import requests
+from shop import Shop, eventually
+
+
+def cancel(shop: Shop, order_id: str) -> requests.Response:
+    return shop.http.post(f"{shop.orders}/{order_id}/cancel", timeout=5)
+
+
+def timeline(shop: Shop, order_id: str) -> list[str]:
+    body = shop.http.get(f"{shop.orders}/{order_id}/timeline", timeout=5).json()
+    return [step["name"] for step in body["steps"]]
+
+
+class TestCancelling:
+    def test_gives_the_stock_of_a_confirmed_order_back(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        order_id = shop.order(lamp["id"], 4).json()["id"]
+        assert shop.final_status(order_id) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+
+        assert cancel(shop, order_id).json()["status"] == "CANCELLED"
+
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 10)
+        eventually(lambda: timeline(shop, order_id)[-1] == "released")
+        assert timeline(shop, order_id) == [
+            "accepted", "stored", "announced", "reserved", "settled", "cancelled", "released",
+        ]  # fmt: skip
+        assert shop.ledger().differences == []
+
+    def test_lets_somebody_else_have_the_last_unit(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=1)
+        first = shop.order(lamp["id"]).json()["id"]
+        assert shop.final_status(first) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
+        assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
+        cancel(shop, first)
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 1)
+
+        second = shop.order(lamp["id"])
+
+        assert second.status_code == 201
+        assert shop.final_status(second.json()["id"]) == "CONFIRMED"
+
+    def test_at_any_moment_leaves_books_that_agree(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=60)
+        dice = random.Random(7)
+
+        def buy_and_regret(number: int) -> None:
+            answer = shop.order(lamp["id"], 1 + number % 3)
+            if answer.status_code == 201 and dice.random() < 0.6:
+                # At once for some, so that the cancellation overtakes the order.
+                order_id = answer.json()["id"]
+                if dice.random() < 0.5:
+                    shop.final_status(order_id)
+                assert cancel(shop, order_id).status_code in (200, 409)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(buy_and_regret, range(80)))
+
+        assert shop.ledger().differences == []
+        # The events have been handled when the ledger is at rest, so the stock is what it will be.
+        sold = sum(each["quantity"] for each in shop.listed(lamp["id"])
+                   if each["status"] == "CONFIRMED")  # fmt: skip
+        assert shop.product(lamp["id"])["qty"] == 60 - sold
+
+
+class TestTheSameKey:
+    def test_is_one_order_from_fifty_requests_at_once(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=100)
+        key = str(uuid4())
+
+        def send(_number: int) -> requests.Response:
+            return shop.http.post(
+                shop.orders,
+                json={"productId": lamp["id"], "quantity": 2},
+                headers={"Idempotency-Key": key},
+                timeout=10,
+            )
+
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(send, range(50)))
+
+        assert {(each.status_code, each.content) for each in answers} == {(201, answers[0].content)}
+        assert shop.final_status(answers[0].json()["id"]) == "CONFIRMED"
+        assert len(shop.listed(lamp["id"])) == 1
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 98)
+        assert send(0).content == answers[0].content
+
+
+class TestWaiting:
+    def test_answers_201_with_the_final_status(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+
+        answer = shop.http.post(
+            shop.orders,
+            json={"productId": lamp["id"], "quantity": 1},
+            headers={"Prefer": "wait=20"},
+            timeout=30,
+        )
+
+        assert (answer.status_code, answer.json()["status"]) == (201, "CONFIRMED")
+        assert answer.headers["Preference-Applied"] == "wait=20"
+
+    def test_spares_asking_again_and_again(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+        order_id = shop.order(lamp["id"]).json()["id"]
+
+        answer = shop.http.get(f"{shop.orders}/{order_id}?wait=20", timeout=30)
+
+        assert answer.json()["status"] == "CONFIRMED"
+
+
+class TestRestocking:
+    def move(self, shop: Shop, product_id: str, body: dict[str, Any]) -> requests.Response:
+        return shop.http.post(f"{shop.products}/{product_id}/stock-movements", json=body, timeout=5)
+
+    def test_lets_orders_in_again(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=0)
+        assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
+
+        moved = self.move(shop, lamp["id"], {"delta": 3, "reason": "restock"})
+
+        assert (moved.status_code, moved.json()["qtyAfter"]) == (201, 3)
+        order = shop.order(lamp["id"], 3)
+        assert order.status_code == 201
+        assert shop.final_status(order.json()["id"]) == "CONFIRMED"
+        assert shop.ledger().differences == []
+
+
+class TestArchiving:
+    def test_ends_the_sale(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+        assert shop.final_status(shop.order(lamp["id"]).json()["id"]) == "CONFIRMED"
+
+        gone = shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=5)
+        assert gone.status_code == 204
+
+        # The order service hears of it, and asks from then on.
+        eventually(lambda: shop.order(lamp["id"]).status_code == 404)
+        assert shop.refused[-1].json()["code"] == "product_not_found"
+        history = shop.http.get(f"{shop.products}/{lamp['id']}/stock-movements", timeout=5).json()
+        assert history[-1]["reason"] == "initial"
+        assert shop.ledger().differences == []
