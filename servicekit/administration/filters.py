@@ -60,5 +60,5 @@ class AmongNewest(ChoicesFieldListFilter):
         order = self._newest_by
         rows = queryset.model._default_manager.order_by(f"-{order}")  # noqa: SLF001 - Django documents it
         last = rows.values_list(order, flat=True)[self.LIMIT : self.LIMIT + 1].first()
-        chosen: QuerySet[Any] = super().queryset(request, queryset)
+        chosen = super().queryset(request, queryset) or queryset
         return chosen if last is None else chosen.filter(**{f"{order}__gt": last})
