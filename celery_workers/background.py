@@ -7,7 +7,7 @@ and makes the worker's sign of life stop.
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,15 @@ class SignOfLife(StoppableThread):
 
 
 def run_in_background(
-    app: Celery, subscriptions: Sequence[Subscription], periodic: Sequence[Periodic] = ()
+    app: Celery,
+    subscriptions: Sequence[Subscription],
+    periodic: Sequence[Periodic] = (),
+    explain: Mapping[str, Callable[[bytes], str]] | None = None,
 ) -> None:
-    """Make every worker of `app` consume the subscriptions, relay events and call `periodic`."""
+    """Make every worker of `app` consume the subscriptions, relay events and call `periodic`.
+
+    `explain` says, by queue, why a task of this body was rejected.
+    """
     takes_tasks = threading.Event()
     names = [subscription.queue for subscription in subscriptions]
     names += [queue.name for queue in app.conf.task_queues]
@@ -104,12 +110,13 @@ def run_in_background(
                 for subscription in subscriptions
             ]
             repairs = Periodic(forget_outdated, every_seconds=1)
-            queues = [each.queue for each in subscriptions] + [q.name for q in app.conf.task_queues]
             working: list[StoppableThread] = [
                 repairs,
                 *consumers,
                 Relay(broker_url=settings.BROKER_URL),
-                Collector(queues, broker_url=settings.BROKER_URL, topology=topology),
+                Collector(
+                    names, broker_url=settings.BROKER_URL, topology=topology, explain=explain
+                ),
                 Replayer(broker_url=settings.BROKER_URL),
                 *periodic,
             ]

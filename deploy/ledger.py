@@ -607,6 +607,11 @@ def _check_queues(report: Report, servers: _Servers) -> None:
         if buried := servers.messages_in(dead):
             total += buried
             parked.differs(f"{dead} holds {buried:,} messages")
+    for database in (servers.products, servers.orders):
+        query = "SELECT queue, count(*) FROM parked_message WHERE status = 'PARKED' GROUP BY queue"
+        for queue, count in database.stream(query):
+            total += count
+            parked.differs(f"{count:,} messages from {queue} wait for a decision in the admin")
     parked.compared = f"{total:,} messages"
 
 

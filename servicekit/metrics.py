@@ -73,10 +73,11 @@ CONSUMER_MESSAGE_AGE = Histogram(
 )
 CONSUMER_PARKED = Counter(
     "consumer_parked_messages",
-    "Messages that could not be read or applied, and wait in the dead-letter queue.",
+    "Messages that could not be read or applied, and were parked.",
     ["queue"],
 )
 QUEUE_MESSAGES = "queue_messages"
+PARKED_MESSAGES = "parked_messages"
 
 # Business
 

@@ -70,6 +70,40 @@ class OutboxDepth(Collector):
         )
 
 
+class ParkedMessages(Collector):
+    """How many messages wait for a person to decide about them."""
+
+    def describe(self) -> list[Metric]:
+        """Say nothing beforehand, as above."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Look into the table."""
+        family = GaugeMetricFamily(
+            metrics.PARKED_MESSAGES,
+            f"Messages that wait for a decision in the admin, counted up to {COUNT_LIMIT}.",
+            labels=["queue"],
+        )
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+                cursor.execute(
+                    """
+                    SELECT queue, count(*)
+                    FROM (SELECT queue FROM parked_message WHERE status = 'PARKED' LIMIT %s) AS few
+                    GROUP BY queue
+                    """,
+                    [COUNT_LIMIT],
+                )
+                for queue, count in cursor.fetchall():
+                    family.add_metric([queue], count)
+        except (DatabaseError, InterfaceError):
+            return
+        finally:
+            connection.close()
+        yield family
+
+
 class QueueDepths(Collector):
     """How many messages wait in queues."""
 
@@ -127,5 +161,6 @@ def serve(queues: Sequence[str]) -> WSGIServer | None:
         logger.error("no metrics on %s:%s: %s", address, port, error)  # noqa: TRY400 - says it all
         return None
     REGISTRY.register(OutboxDepth())
+    REGISTRY.register(ParkedMessages())
     REGISTRY.register(QueueDepths(queues))
     return server

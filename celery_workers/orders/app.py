@@ -16,8 +16,14 @@ from celery_workers.configuration import celery_settings  # noqa: E402
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 from orders_project.orders import services  # noqa: E402
 from servicekit.contracts.commands import PersistOrders  # noqa: E402
+from servicekit.messaging import celery_protocol  # noqa: E402
 
 app = Celery("orders")
 app.conf.update(celery_settings(queue=PersistOrders.queue))
 app.conf.update(imports=["celery_workers.orders.tasks"])
-run_in_background(app, SUBSCRIPTIONS, [Periodic(services.announce_overdue_orders, every_seconds=5)])
+run_in_background(
+    app,
+    SUBSCRIPTIONS,
+    [Periodic(services.announce_overdue_orders, every_seconds=5)],
+    explain={PersistOrders.queue: celery_protocol.explained_by(PersistOrders.parse)},
+)

@@ -44,19 +44,24 @@ def fingerprint(queue: str, message_id: str, body: bytes) -> bytes:
 
 
 def read(
-    queue: str, body: bytes, headers: Mapping[str, Any], properties: Mapping[str, Any]
+    queue: str,
+    body: bytes,
+    headers: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    *,
+    explanation: str = "",
 ) -> DeadLetter:
     """Say what a message in the dead-letter queue of `queue` is.
 
     Our consumers say in headers why they parked it; what the broker put there by itself (a task
-    that a worker rejected) carries the broker's `x-death`.
+    that a worker rejected) carries the broker's `x-death`, and needs an `explanation`.
     """
     death = _death(headers)
     keys = death.get("routing-keys")
     routing_key = headers.get("x-parked-routing-key") or (
         keys[0] if isinstance(keys, list) and keys else ""
     )
-    reason = headers.get(REASON_HEADER)
+    reason = headers.get(REASON_HEADER) or explanation
     if not reason and death:
         reason = f"{queue} {death.get('reason', 'dropped')} it; the worker's log says why"
     return DeadLetter(

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
@@ -35,8 +35,16 @@ class Collector(StoppableThread):
     held, and the rest stays in its queue.
     """
 
-    def __init__(self, queues: Sequence[str], *, broker_url: str, topology: Topology) -> None:
+    def __init__(
+        self,
+        queues: Sequence[str],
+        *,
+        broker_url: str,
+        topology: Topology,
+        explain: Mapping[str, Callable[[bytes], str]] | None = None,
+    ) -> None:
         super().__init__("parked messages: collector")
+        self._explain = explain or {}
         self._queues = list(queues)
         self._broker_url = broker_url
         self._topology = topology
@@ -107,7 +115,7 @@ class Collector(StoppableThread):
         return True
 
     def _store(self, deliveries: Sequence[tuple[str, Any]]) -> None:
-        letters = [_letter(queue, delivery) for queue, delivery in deliveries]
+        letters = [self._letter(queue, delivery) for queue, delivery in deliveries]
         pauses = Backoff()
         while True:
             try:
@@ -122,6 +130,16 @@ class Collector(StoppableThread):
             self._wait(seconds)
         for _queue, delivery in deliveries:
             delivery.channel.basic_ack(delivery.delivery_tag)
+
+    def _letter(self, queue: str, delivery: Any) -> DeadLetter:
+        properties = dict(delivery.properties)
+        headers = properties.pop("application_headers", None) or {}
+        # py-amqp gives an empty body as an empty str, and every other as bytes.
+        body = bytes(delivery.body) if delivery.body else b""
+        explain = self._explain.get(queue)
+        return recognising.read(
+            queue, body, headers, properties, explanation=explain(body) if explain else ""
+        )
 
     def _wait(self, seconds: float) -> None:
         """Pause with messages in hand, answering heartbeats."""
@@ -161,11 +179,3 @@ class Replayer(StoppableThread):
             self.stopping.wait(pause)
         self._publisher.close()
         connection.close()
-
-
-def _letter(queue: str, delivery: Any) -> DeadLetter:
-    properties = dict(delivery.properties)
-    headers = properties.pop("application_headers", None) or {}
-    # py-amqp gives an empty body as an empty str, and every other as bytes.
-    body = bytes(delivery.body) if delivery.body else b""
-    return recognising.read(queue, body, headers, properties)

@@ -156,6 +156,12 @@ def without_broker(intake_through) -> None:
 
 
 @pytest.fixture
+def unused_broker_url() -> str:
+    """Where no broker is."""
+    return f"amqp://guest:guest@127.0.0.1:{unused_port()}//"
+
+
+@pytest.fixture
 def accepted_order() -> Callable[..., AcceptedOrder]:
     """Return a function that makes accepted orders."""
 

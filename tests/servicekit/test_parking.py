@@ -18,10 +18,11 @@ from django.db import (
 )
 
 from servicekit import failpoints
+from servicekit.contracts.commands import PersistOrders
 from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.backoff import Backoff
-from servicekit.messaging.celery_protocol import task_message
+from servicekit.messaging.celery_protocol import explained_by, task_message
 from servicekit.messaging.consumer import BatchConsumer, Subscription
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from servicekit.messaging.topology import Topology, dead_letter_queue_name
@@ -189,6 +190,19 @@ class TestCollecting:
         [message] = post.parked()
         assert "rejected" in message.reason
         assert message.headers["x-death"][0]["queue"] == post.queue
+
+    def test_says_what_is_wrong_with_a_task_that_was_rejected(self, post):
+        sent = task_message(
+            task=PersistOrders.task_name, queue=post.queue, task_id=uuid4(), kwargs={"orders": [{}]}
+        )
+        explain = {post.queue: explained_by(PersistOrders.parse)}
+        letters = [
+            read(post.queue, body, {}, {}, explanation=explain[post.queue](body))
+            for body in (sent.body, b"[]", b"hello", b"[" * 100_000)
+        ]
+
+        assert "missing required field `id`" in letters[0].reason
+        assert all(letter.reason != "nobody said why" for letter in letters)
 
     def test_counts_the_same_message_and_keeps_it_once(self, post):
         post.collect()

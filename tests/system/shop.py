@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import local
 from typing import Any, TypeVar
 
+import psycopg
 import requests
 
 from deploy.ledger import Report, check_ledger
@@ -104,6 +105,15 @@ class Shop:
             found += answer.json()
             url = answer.links.get("next", {}).get("url")
         return found
+
+    def parked(self, service: str, *, queue: str) -> list[dict[str, Any]]:
+        """Return the messages from a queue that wait for a decision, the oldest first."""
+        url = self.environment[f"{service.upper()}_DATABASE_URL"]
+        with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
+            return connection.execute(
+                "SELECT * FROM parked_message WHERE queue = %s AND status = 'PARKED' ORDER BY id",
+                [queue],
+            ).fetchall()
 
     def ledger(self) -> Report:
         """Check the books of both services against each other."""

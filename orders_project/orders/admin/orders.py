@@ -13,7 +13,6 @@ from django.utils.safestring import SafeString
 from import_export.admin import ExportMixin
 from import_export.formats.base_formats import CSV
 from import_export.resources import ModelResource
-from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -33,6 +32,7 @@ from servicekit.administration.display import (
     number,
     span,
 )
+from servicekit.administration.filters import TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
 
 Status = Order.Status
@@ -81,7 +81,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     export_template_name = "orders/export.html"
 
     list_display = ["short_id", "status_badge", "units", "total", "product", "created", "took"]
-    list_filter = ["status", ("created_at", RangeDateTimeFilter)]
+    list_filter = ["status", ("created_at", TimeRange)]
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]

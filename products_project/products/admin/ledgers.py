@@ -7,10 +7,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import RangeDateTimeFilter
 
 from products_project.products.models import Reservation, StockMovement
 from servicekit.administration.display import Tone, badge, code, link, moment, number
+from servicekit.administration.filters import AmongNewest, TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
 
 _OUTCOMES: dict[str, Tone] = {
@@ -26,8 +26,7 @@ class StockMovementAdmin(LedgerAdmin):
     """Every change of every stock."""
 
     list_display = ["created", "product_link", "change", "left", "reason", "order"]
-    # By id, as is the list: a movement is stored when it is made.
-    list_filter = ["reason"]
+    list_filter = [("reason", AmongNewest)]
     list_select_related = ["product"]
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
@@ -76,7 +75,7 @@ class ReservationAdmin(LedgerAdmin):
     """What was decided about each order."""
 
     list_display = ["created", "outcome_badge", "units", "before", "why", "product", "order"]
-    list_filter = ["outcome", ("created_at", RangeDateTimeFilter)]
+    list_filter = [("outcome", AmongNewest), ("created_at", TimeRange)]
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
     ordering = ["-created_at"]

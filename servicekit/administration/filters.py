@@ -1,0 +1,64 @@
+"""Filters of lists."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.admin import ChoicesFieldListFilter
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from unfold.contrib.filters.admin import RangeDateTimeFilter
+
+
+class TimeRange(RangeDateTimeFilter):
+    """From a time to a time, in UTC; a day without a time is meant as a whole.
+
+    Unfold's own leaves out what has no time, and hands on times without a zone.
+    """
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 - Django's signature
+        """Keep what is within; an end that is no time restricts nothing."""
+        for end, lookup, else_at in (("from", "gte", "00:00:00"), ("to", "lte", "23:59:59.999999")):
+            moment = self._moment(end, else_at)
+            if moment is not None:
+                queryset = queryset.filter(**{f"{self.parameter_name}__{lookup}": moment})
+        return queryset
+
+    def _moment(self, end: str, else_at: str) -> datetime | None:
+        day = self.used_parameters.get(f"{self.parameter_name}_{end}_0")
+        time = self.used_parameters.get(f"{self.parameter_name}_{end}_1") or else_at
+        try:
+            return datetime.fromisoformat(f"{day}T{time}").replace(tzinfo=UTC) if day else None
+        except ValueError:
+            return None
+
+
+class AmongNewest(ChoicesFieldListFilter):
+    """By a choice that has no index, so only among the newest rows; and says so.
+
+    A page of a rare choice would otherwise be looked for through the whole table.
+    """
+
+    LIMIT = 20_000
+
+    def __init__(  # noqa: PLR0917 - Django's signature
+        self,
+        field: Any,
+        request: HttpRequest,
+        params: dict[str, Any],
+        model: Any,
+        model_admin: Any,
+        field_path: str,
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)
+        self.title = f"{self.title}, among the newest {self.LIMIT:,}"
+        self._newest_by = str(model_admin.ordering[0]).removeprefix("-")
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep the rows with that choice that are newer than the last one looked at."""
+        if not self.used_parameters:
+            return queryset
+        order = self._newest_by
+        rows = queryset.model._default_manager.order_by(f"-{order}")  # noqa: SLF001 - Django documents it
+        last = rows.values_list(order, flat=True)[self.LIMIT : self.LIMIT + 1].first()
+        chosen = super().queryset(request, queryset) or queryset
+        return chosen if last is None else chosen.filter(**{f"{order}__gt": last})

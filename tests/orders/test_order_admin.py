@@ -1,0 +1,257 @@
+"""The admin of the order service: looking at orders, and deciding about them."""
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.urls import reverse
+
+from orders_project.orders import services
+from orders_project.orders.models import Order
+from servicekit.contracts.events import StockRejected, StockReserved
+from servicekit.identifiers import new_id
+from servicekit.outbox.models import OutgoingEvent
+from servicekit.timestamps import now_in_milliseconds
+
+pytestmark = pytest.mark.django_db
+
+ORDERS = "admin:orders_order"
+Status = Order.Status
+
+
+@pytest.fixture
+def order(accepted_order):
+    """Return a function that places an order and, unless it is to be PENDING, settles it."""
+
+    def place(status: str = Status.CONFIRMED, **facts) -> Order:
+        accepted = accepted_order(**facts)
+        services.place_orders([accepted])
+        answer = {
+            "order_id": str(accepted.id), "product_id": accepted.product_id,
+            "quantity": accepted.quantity, "remaining": 1, "version": 1,
+        }  # fmt: skip
+        if status == Status.CONFIRMED:
+            services.settle_orders([StockReserved(**answer)])
+        elif status == Status.REJECTED:
+            services.settle_orders([StockRejected(**answer, reason="insufficient_stock")])
+        return Order.objects.get(id=accepted.id)
+
+    return place
+
+
+def listed(admin_client, query: str = "") -> list[Order]:
+    answer = admin_client.get(f"{reverse(f'{ORDERS}_changelist')}{query}")
+    assert answer.status_code == 200
+    return list(answer.context["cl"].result_list)
+
+
+class TestTheList:
+    def test_shows_the_newest_first_with_readable_money(self, admin_client, order):
+        older, newer = order(), order(total_price=1_234_567)
+        answer = admin_client.get(reverse(f"{ORDERS}_changelist"))
+
+        assert list(answer.context["cl"].result_list) == [newer, older]
+        assert b"1,234,567" in answer.content
+
+    def test_finds_an_order_by_its_id_and_a_products_orders_by_the_products(
+        self, admin_client, order
+    ):
+        first, second = order(), order()
+
+        assert listed(admin_client, f"?q={first.id}") == [first]
+        assert listed(admin_client, f"?q={second.product_id}") == [second]
+        assert listed(admin_client, f"?q={new_id()}") == []
+
+    def test_says_that_half_an_id_is_none(self, admin_client, order):
+        order()
+        answer = admin_client.get(reverse(f"{ORDERS}_changelist"), {"q": "0198"})
+
+        assert list(answer.context["cl"].result_list) == []
+        assert b"That is no id" in answer.content
+
+    def test_is_filtered_by_status(self, admin_client, order):
+        order(Status.CONFIRMED)
+        rejected = order(Status.REJECTED)
+
+        assert listed(admin_client, "?status__exact=REJECTED") == [rejected]
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("?created_at_from_0=2020-01-01&created_at_to_0=2020-01-02", 0),
+            ("?created_at_from_0=2020-01-01&created_at_to_0=2020-02-01", 1),
+            ("?created_at_from_0=2020-01-03", 1),
+            ("?created_at_from_0=2020-01-03&created_at_from_1=10:00:00", 1),
+            ("?created_at_from_0=2020-01-03&created_at_from_1=10:00:01", 0),
+            ("?created_at_to_0=2020-01-03&created_at_to_1=09:00:00", 0),
+            ("?created_at_to_0=2020-01-03", 1),
+            ("?created_at_to_0=nonsense", 1),
+        ],
+    )
+    def test_is_filtered_by_time(self, admin_client, order, query, found):
+        order(created_at=datetime(2020, 1, 3, 10, tzinfo=UTC))
+
+        assert len(listed(admin_client, query)) == found
+
+    @pytest.mark.parametrize("page", ["add", "import"])
+    def test_lets_nobody_write_orders(self, admin_client, page):
+        answer = admin_client.get(f"{reverse(f'{ORDERS}_changelist')}{page}/")
+
+        assert answer.status_code in {302, 403}
+
+
+class TestTheTimeline:
+    def test_is_drawn_on_the_orders_page_with_its_milliseconds(self, admin_client, order):
+        # The clock of a transaction stands still, and the test is one.
+        earlier = now_in_milliseconds() - timedelta(seconds=5)
+        page = reverse(f"{ORDERS}_change", args=[order(created_at=earlier).pk])
+        answer = admin_client.get(page)
+
+        drawn = answer.context["timeline"]
+        assert [step["name"] for step in drawn][:2] == ["accepted", "stored"]
+        assert drawn[0]["gap"] is None
+        assert all(step["gap"] for step in drawn[1:])
+        assert b"sk-timeline" in answer.content
+
+    def test_says_that_an_order_is_waiting(self, admin_client, order):
+        page = reverse(f"{ORDERS}_change", args=[order(Status.PENDING).pk])
+
+        assert b"for its stock" in admin_client.get(page).content
+
+
+class TestCancelling:
+    @staticmethod
+    def cancel(admin_client, order):
+        return admin_client.post(
+            reverse("admin:orders_order_cancel", args=[order.pk]), {"_form_submitted": "True"}
+        )
+
+    def test_asks_first(self, admin_client, order):
+        confirmed = order()
+        answer = admin_client.get(reverse("admin:orders_order_cancel", args=[confirmed.pk]))
+
+        confirmed.refresh_from_db()
+        assert b"Cancel this order?" in answer.content
+        assert confirmed.status == Status.CONFIRMED
+
+    def test_cancels_announces_and_logs_who_did(self, admin_client, admin_user, order):
+        confirmed = order()
+        self.cancel(admin_client, confirmed)
+
+        confirmed.refresh_from_db()
+        assert confirmed.status == Status.CANCELLED
+        assert OutgoingEvent.objects.filter(routing_key="order.cancelled").count() == 1
+        assert LogEntry.objects.get().user == admin_user
+
+    def test_leaves_a_rejected_order_as_it_is(self, admin_client, order):
+        rejected = order(Status.REJECTED)
+        self.cancel(admin_client, rejected)
+
+        rejected.refresh_from_db()
+        assert rejected.status == Status.REJECTED
+        assert not LogEntry.objects.exists()
+
+    def test_of_several_says_which_were_too_late(self, admin_client, order):
+        chosen = [order(), order(Status.REJECTED)]
+        answer = admin_client.post(
+            reverse(f"{ORDERS}_changelist"),
+            {
+                "action": "cancel_selected",
+                "_selected_action": [str(each.pk) for each in chosen],
+                "confirmed": "1",
+            },
+            follow=True,
+        )
+
+        assert b"Cancelled: 1." in answer.content
+        assert b"rejected before: 1." in answer.content
+
+    def test_is_not_for_those_who_may_only_look(self, client, order):
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.add(Permission.objects.get(codename="view_order"))
+        client.force_login(viewer)
+        confirmed = order()
+
+        assert self.cancel(client, confirmed).status_code == 403
+        assert client.get(reverse(f"{ORDERS}_change", args=[confirmed.pk])).status_code == 200
+
+
+class TestAnnouncingAgain:
+    def test_records_the_event_again(self, admin_client, order):
+        pending = order(Status.PENDING)
+        admin_client.post(
+            reverse("admin:orders_order_announce", args=[pending.pk]), {"_form_submitted": "True"}
+        )
+
+        assert OutgoingEvent.objects.filter(routing_key="order.created").count() == 2
+
+
+class TestExporting:
+    @staticmethod
+    def rows(admin_client, query: str = "") -> list[dict[str, str]]:
+        address = f"{reverse('admin:orders_order_export')}{query}"
+        answer = admin_client.post(address, {"format": "0", "resource": ""})
+        return list(csv.DictReader(io.StringIO(answer.content.decode())))
+
+    def test_follows_the_filter_of_the_list(self, admin_client, order):
+        order()
+        rejected = order(Status.REJECTED)
+
+        [row] = self.rows(admin_client, "?status__exact=REJECTED")
+        assert (row["id"], row["total_price"]) == (str(rejected.id), "380000")
+
+    def test_says_where_it_ends_and_ends_there_with_the_newest(
+        self, admin_client, order, monkeypatch
+    ):
+        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
+        orders = [order() for _ in range(3)]
+        page = admin_client.get(reverse("admin:orders_order_export"))
+
+        assert b"at most 2 of them" in page.content
+        assert [row["id"] for row in self.rows(admin_client)] == [
+            str(orders[2].id),
+            str(orders[1].id),
+        ]
+
+
+class TestTheStartPage:
+    def test_draws_what_there_is(self, admin_client, order):
+        order()
+        order(Status.REJECTED)
+        order(Status.PENDING)
+        answer = admin_client.get(reverse("admin:index"))
+
+        per_minute, by_status, *_others = answer.context["cards"]
+        assert sum(sum(each["data"]) for each in per_minute.data["datasets"]) == 3
+        assert by_status.data["datasets"][0]["data"] == [1, 1, 1]
+        assert [tile.value for tile in answer.context["tiles"]] == ["3", "1", "3", "0"]
+
+    def test_says_in_a_sentence_that_there_is_nothing(self, admin_client):
+        answer = admin_client.get(reverse("admin:index"))
+
+        assert b"No orders in the last hour" in answer.content
+        assert b"Every message that came could be applied" in answer.content
+
+    def test_does_without_the_broker(self, admin_client, settings, unused_broker_url):
+        settings.BROKER_URL = unused_broker_url
+        answer = admin_client.get(reverse("admin:index"))
+
+        assert b"The broker does not answer" in answer.content
+
+    def test_shows_how_long_the_queues_are(self, admin_client, settings, broker):
+        settings.BROKER_URL = broker.url
+        settings.WORKER_QUEUES = ["there", "missing"]
+        broker.declare_queue("there")
+        with broker.channel() as channel:
+            channel.basic_publish(channel.prepare_message(b"x"), routing_key="there")
+        answer = admin_client.get(reverse("admin:index"))
+        broker.delete_queue("there")
+
+        [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
+        assert [[cell.text for cell in row][:2] for row in queues.rows] == [
+            ["there", "1"],
+            ["missing", "not there yet"],
+        ]

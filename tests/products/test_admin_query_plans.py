@@ -1,0 +1,101 @@
+"""The admin costs the same with millions of movements as with five."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from tests.servicekit.query_plans import rows_read, scans_of
+
+pytestmark = pytest.mark.django_db
+
+ROWS = 200_000
+# What a page may read of a table at most: the dashboard's sample.
+MOST_ROWS_READ = 50_000
+
+
+@pytest.fixture(scope="module")
+def many_movements(django_db_setup, django_db_blocker) -> Iterator[None]:  # noqa: ARG001 - pytest-django's
+    """Fill both ledgers for the tests of this module."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO product (id, name, price, qty, version, created_at)
+            SELECT lpad(n::text, 32, '0')::uuid, 'Lamp ' || n, 100, mod(n, 20), 1, now()
+            FROM generate_series(0, 499) AS n
+            """
+        )
+        cursor.execute(
+            """
+            INSERT INTO stock_movement
+                (product_id, delta, qty_after, reason, order_id, idempotency_key, created_at)
+            SELECT lpad((n %% 500)::text, 32, '0')::uuid, -1, 0, 'order', 'order ' || n, '',
+                   now() - (%s - n) * interval '10 milliseconds'
+            FROM generate_series(1, %s) AS n
+            """,
+            [ROWS, ROWS],
+        )
+        cursor.execute(
+            """
+            INSERT INTO reservation
+                (order_id, product_id, quantity, outcome, reason, stock_before, created_at)
+            SELECT 'order ' || n, lpad((n %% 500)::text, 32, '0')::uuid, 1,
+                   CASE WHEN n < 20 THEN 'REJECTED' ELSE 'RESERVED' END,
+                   CASE WHEN n < 20 THEN 'insufficient_stock' ELSE '' END, 1,
+                   now() - (%s - n) * interval '10 milliseconds'
+            FROM generate_series(1, %s) AS n
+            """,
+            [ROWS, ROWS],
+        )
+        cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
+        yield
+        cursor.execute("TRUNCATE product, stock_movement, reservation")
+        cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
+
+
+class TestNoPageReadsAWholeLedger:
+    @pytest.mark.parametrize(
+        ("page", "query", "table"),
+        [
+            ("index", "", "stock_movement"),
+            ("index", "", "reservation"),
+            ("products_stockmovement_changelist", "", "stock_movement"),
+            ("products_stockmovement_changelist", "?q=order+77", "stock_movement"),
+            (
+                "products_stockmovement_changelist",
+                "?product__id__exact=00000000-0000-0000-0000-000000000007",
+                "stock_movement",
+            ),
+            ("products_stockmovement_changelist", "?reason__exact=correction", "stock_movement"),
+            ("products_reservation_changelist", "", "reservation"),
+            ("products_reservation_changelist", "?outcome__exact=REJECTED", "reservation"),
+            ("products_reservation_changelist", "?q=order+77", "reservation"),
+            (
+                "products_reservation_changelist",
+                "?created_at_from_0=2020-01-01&created_at_to_0=2020-01-02",
+                "reservation",
+            ),
+        ],
+    )
+    @pytest.mark.usefixtures("many_movements")
+    def test_of_stock(self, admin_client, page, query, table):
+        with CaptureQueriesContext(connection) as captured:
+            answer = admin_client.get(reverse(f"admin:{page}") + query)
+
+        assert answer.status_code == 200
+        scans = scans_of(table, captured.captured_queries)
+        assert scans, "the page did not look at the table at all"
+        for scan in scans:
+            assert scan["Node Type"] != "Seq Scan", scan["sql"]
+            assert rows_read(scan) <= MOST_ROWS_READ, scan["sql"]
+
+    @pytest.mark.usefixtures("many_movements")
+    def test_and_the_start_page_says_what_it_has_looked_at(self, admin_client):
+        answer = admin_client.get(reverse("admin:index"))
+
+        taken, refused, low, *_others = answer.context["cards"]
+        assert "newest 50,000" in taken.note
+        assert refused.is_empty
+        assert len(low.rows) == 10

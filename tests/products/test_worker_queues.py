@@ -1,0 +1,12 @@
+"""What the admin takes for the worker's queues is what the worker consumes."""
+
+from django.conf import settings
+
+
+def test_all_queues_of_the_worker_are_shown():
+    from celery_workers.products.app import app  # noqa: PLC0415 - it sets Django up, which is done by now
+    from celery_workers.products.subscriptions import SUBSCRIPTIONS  # noqa: PLC0415
+
+    consumed = [each.queue for each in SUBSCRIPTIONS] + [each.name for each in app.conf.task_queues]
+
+    assert sorted(settings.WORKER_QUEUES) == sorted(consumed)
