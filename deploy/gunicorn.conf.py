@@ -73,7 +73,9 @@ logger_class = LineLogger
 def on_starting(_server: object) -> None:
     """Begin counting at nothing: the files of an earlier master are no processes of ours."""
     shutil.rmtree(_metrics, ignore_errors=True)
-    _metrics.mkdir(parents=True)
+    _metrics.parent.mkdir(parents=True, exist_ok=True)
+    # Fails if there is one that we could not remove: somebody else's, who could read along.
+    _metrics.mkdir(mode=0o700)
 
 
 def on_exit(_server: object) -> None:

@@ -237,7 +237,8 @@ class Stack:
         with contextlib.suppress(OSError):
             # Only where it had to be put outside, and is empty now.
             self._postgres_directory.parent.rmdir()
-        shutil.rmtree(self._metrics_directory, ignore_errors=True)
+        for process in SERVICES:
+            shutil.rmtree(self._metrics_directory(process.name), ignore_errors=True)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     # One process at a time
@@ -541,11 +542,12 @@ class Stack:
         )
         return place
 
-    @property
-    def _metrics_directory(self) -> Path:
-        """Where web processes count together: in memory, because writing must never wait."""
+    def _metrics_directory(self, name: str) -> Path:
+        """Return where web processes count together: in memory, because writing must never wait."""
         memory = Path("/dev/shm")  # noqa: S108 - a name of our own below it
-        return memory / f"shop-{self._digest}" if memory.is_dir() else self.run_dir / "metrics"
+        if memory.is_dir():
+            return memory / f"shop-{self._digest}-{name}"
+        return self.run_dir / "metrics" / name
 
     @property
     def _digest(self) -> str:
@@ -655,7 +657,7 @@ class Stack:
             **self.environment,
             "WORKER_ALIVE_FILE": str(alive),
             "WORKER_METRICS_PORT": str(self.metrics_port(process.name)),
-            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory / process.name),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory(process.name)),
         }
         available |= self._overrides.get(process.name, {})
         is_worker = "WORKER_ALIVE_FILE" in process.environment

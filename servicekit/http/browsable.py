@@ -25,6 +25,7 @@ from rest_framework.renderers import BrowsableAPIRenderer
 from servicekit.http.html import Link, page_context
 from servicekit.http.json import JSONRenderer
 from servicekit.http.operations import Operation, Parameter, operation_of
+from servicekit.http.problems import title_of
 
 _WRITES = ("POST", "PATCH", "DELETE")
 _SHOWN_HEADERS = (
@@ -129,13 +130,14 @@ class BrowsableRenderer(BrowsableAPIRenderer):
         assert renderer_context is not None  # noqa: S101 - DRF always gives it
         view, request = renderer_context["view"], renderer_context["request"]
         response = renderer_context["response"]
-        shown = operation_of(view, request.method) or operation_of(view, "POST")
+        method = request.method if operation_of(view, request.method) else "POST"
+        shown = operation_of(view, method)
         forms = [] if response.status_code == HTTPStatus.NOT_FOUND else list(_forms(view, data))
         context = {
             **page_context(request),
             "request": request,
             "status": response.status_code,
-            "reason": HTTPStatus(response.status_code).phrase,
+            "reason": title_of(response.status_code),
             "is_problem": response.status_code >= HTTPStatus.BAD_REQUEST,
             "problem": data if response.status_code >= HTTPStatus.BAD_REQUEST else None,
             "headers": {
@@ -145,7 +147,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
             },
             "next_page": _next_page(response),
             "title": shown.title if shown else settings.SERVICE.name,
-            "description": described(_description(view, request.method)),
+            "description": described(_description(view, method)),
             "query": _query(view, request),
             "forms": forms,
             "pages": list(_pages(view)),
@@ -286,7 +288,7 @@ def _pages(view: Any) -> Iterator[Link]:
 
 
 def _actions_below(view: Any) -> Iterator[tuple[Any, str]]:
-    if getattr(view, "action", None) not in (None, "list", "create", "retrieve", "partial_update"):
+    if not {"list", "retrieve"} & set((getattr(view, "action_map", None) or {}).values()):
         return
     for action in view.get_extra_actions() if hasattr(view, "get_extra_actions") else ():
         if action.detail == bool(view.detail):

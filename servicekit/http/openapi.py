@@ -25,6 +25,7 @@ from servicekit.http.operations import (
     operation_of,
 )
 from servicekit.http.problems import CONTENT_TYPE as PROBLEM_CONTENT_TYPE
+from servicekit.http.problems import title_of
 
 
 class FieldError(msgspec.Struct, kw_only=True):
@@ -209,7 +210,7 @@ class AutoSchema(openapi.AutoSchema):
                     },
                     "example": {
                         "type": "about:blank",
-                        "title": HTTPStatus(status).phrase,
+                        "title": title_of(status),
                         "status": status,
                         "code": problems[0].code,
                         "detail": problems[0].when,

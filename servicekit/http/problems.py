@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+_NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 # The codes of the errors that the framework raises. A code is part of the contract: it may be
 # branched on, and never changes.
@@ -58,13 +59,18 @@ class Translation:
     """What the document says beyond RFC 9457's own members."""
 
 
+def title_of(status: int) -> str:
+    """Return the words for a status (RFC 9110), the same in every version of Python."""
+    return _NEWER_TITLES.get(status) or http.HTTPStatus(status).phrase
+
+
 def problem(
     status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None, **extra: Any
 ) -> dict[str, Any]:
     """Return a problem document. `errors` name the fields that are wrong, one entry each."""
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "code": code,
         "detail": detail,

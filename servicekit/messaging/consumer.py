@@ -126,6 +126,7 @@ class BatchConsumer(StoppableThread):
             try:
                 self._connect()
                 self._consume(backoff)
+                connections.close_in_order(self._connection)
             except _BROKER_TROUBLE as error:
                 logger.warning("%s: lost the broker (%s), will be back", self.name, error)
             except Exception:

@@ -65,6 +65,13 @@ class TestAPage:
             ("POST", f"http://testserver/products/{lamp.id}/stock-movements"),
         ]
 
+    def test_is_there_for_what_can_only_be_done(self, client, lamp):
+        answer = client.put(f"/products/{lamp.id}/stock-movements", headers=BROWSER)
+
+        assert answer.status_code == 405
+        assert b"Allow" in answer.content
+        assert forms(answer) == [("POST", f"/products/{lamp.id}/stock-movements")]
+
     def test_leads_to_the_pages_below_it(self, client, lamp):
         shown = page(client, f"/products/{lamp.id}").content.decode()
 

@@ -236,6 +236,8 @@ class TestRelay:
     def test_goes_on_after_losing_the_database(self, broker, subscriber, running):
         record(1)
         assert received(broker, subscriber, count=1) == [1]
+        # Not before it is forgotten, or it rightly comes again.
+        eventually(lambda: waiting() == [])
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

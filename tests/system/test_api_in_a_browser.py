@@ -1,4 +1,4 @@
-"""Both APIs in a real browser: forms, errors, Swagger UI, and nothing from elsewhere."""
+"""The pages of both APIs in a real browser: forms, errors, Swagger UI, and nothing foreign."""
 
 import shutil
 from collections.abc import Iterator

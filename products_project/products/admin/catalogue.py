@@ -62,7 +62,7 @@ class StockFilter(admin.SimpleListFilter):
 class ArchivedFilter(admin.SimpleListFilter):
     """By whether it is still sold."""
 
-    title = "sold"
+    title = "on sale"
     parameter_name = "sold"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
@@ -179,10 +179,10 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         """In the currency's smallest unit."""
         return money(product.price)
 
-    @admin.display(description="sold")
+    @admin.display(description="on sale")
     def sold_badge(self, product: Product) -> SafeString:
         """Whether one can order it."""
-        return badge("sold", "info") if product.archived_at is None else badge("archived", "")
+        return badge("on sale", "info") if product.archived_at is None else badge("archived", "")
 
     @admin.display(description="created, UTC")
     def created(self, product: Product) -> str:
