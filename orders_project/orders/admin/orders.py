@@ -195,6 +195,10 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
 
     # Export
 
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Allow it to those who may see the same on pages."""
+        return bool(self.has_view_permission(request))
+
     def get_export_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
         rows: QuerySet[Order] = super().get_export_queryset(request)
