@@ -13,7 +13,7 @@ from deploy.ledger import Report, check_ledger
 
 T = TypeVar("T")
 
-FINAL = {"CONFIRMED", "REJECTED"}
+FINAL = {"CONFIRMED", "REJECTED", "CANCELLED"}
 
 
 def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = 30) -> T:
@@ -57,10 +57,15 @@ class Shop:
     def product(self, product_id: str) -> dict[str, Any]:
         return self.http.get(f"{self.products}/{product_id}", timeout=5).json()
 
-    def order(self, product_id: str, quantity: int = 1) -> requests.Response:
-        """Order, and remember the outcome."""
+    def order(
+        self, product_id: str, quantity: int = 1, *, key: str | None = None
+    ) -> requests.Response:
+        """Order, under an Idempotency-Key or without, and remember the outcome."""
         answer = self.http.post(
-            self.orders, json={"productId": product_id, "quantity": quantity}, timeout=5
+            self.orders,
+            json={"productId": product_id, "quantity": quantity},
+            headers={} if key is None else {"Idempotency-Key": key},
+            timeout=5,
         )
         if answer.status_code == 201:
             self.acknowledged[answer.json()["id"]] = answer.json()
@@ -73,11 +78,14 @@ class Shop:
         with ThreadPoolExecutor(clients) as pool:
             list(pool.map(lambda _: self.order(product_id), range(count)))
 
+    def cancel(self, order_id: str) -> requests.Response:
+        return self.http.post(f"{self.orders}/{order_id}/cancel", timeout=5)
+
     def status(self, order_id: str) -> str:
         return self.http.get(f"{self.orders}/{order_id}", timeout=5).json()["status"]
 
     def final_status(self, order_id: str, *, timeout_seconds: float = 30) -> str:
-        """Wait for CONFIRMED or REJECTED."""
+        """Wait for any status but PENDING."""
 
         def probe() -> str | None:
             try:

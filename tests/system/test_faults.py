@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from uuid import uuid4
 
 import pytest
 import requests
@@ -37,6 +38,18 @@ def order_persistently(shop: Shop, product_id: str) -> str:
     return eventually(attempt, timeout_seconds=60)
 
 
+def cancel_persistently(shop: Shop, order_id: str) -> None:
+    """Cancel an order as a patient client does."""
+
+    def attempt() -> bool:
+        try:
+            return shop.cancel(order_id).status_code == 200
+        except requests.RequestException:
+            return False
+
+    eventually(attempt, timeout_seconds=60)
+
+
 @contextmanager
 def without(stack: Stack, name: str) -> Iterator[None]:
     """Take one process away for a while."""
@@ -54,6 +67,7 @@ class TestKillingAProcess:
         self, stack: Stack, shop: Shop, victim: str
     ) -> None:
         lamp = shop.create_product(qty=100_000)
+        cancelled: list[str] = []
         enough = threading.Event()
 
         def kill_on() -> None:
@@ -67,12 +81,18 @@ class TestKillingAProcess:
             until = time.monotonic() + 5
             while time.monotonic() < until:
                 order_persistently(shop, lamp["id"])
+                regretted = order_persistently(shop, lamp["id"])
+                cancel_persistently(shop, regretted)
+                cancelled.append(regretted)
         finally:
             enough.set()
             killer.join()
         stack.wait_ready()
 
-        assert shop.final_statuses()["CONFIRMED"] == len(shop.acknowledged)
+        kept = len(shop.acknowledged) - len(cancelled)
+        assert shop.final_statuses() == {
+            "CONFIRMED": kept, "REJECTED": 0, "CANCELLED": len(cancelled),
+        }  # fmt: skip
         assert shop.ledger().differences == []
         listed = {each["id"] for each in shop.listed(lamp["id"])}
         assert set(shop.acknowledged) <= listed
@@ -95,6 +115,29 @@ class TestOrdersAreAcceptedWithout:
                 assert found.status_code == 200, found.text
 
         assert shop.final_statuses()["CONFIRMED"] == 4
+        assert shop.ledger().differences == []
+
+    @pytest.mark.parametrize("absent", ["postgres", "redis", "rabbitmq", "product-service"])
+    def test_one_part_of_the_system_and_are_one_order_under_one_key(
+        self, stack: Stack, shop: Shop, absent: str
+    ) -> None:
+        lamp = shop.create_product(qty=100)
+        shop.final_status(shop.order(lamp["id"]).json()["id"])
+        key = str(uuid4())
+        answers = []
+
+        with without(stack, absent):
+            for _ in range(3):
+                started = time.monotonic()
+                answers.append(shop.order(lamp["id"], key=key))
+                assert time.monotonic() - started < 2.0
+        # And the same when all is well again.
+        answers.append(shop.order(lamp["id"], key=key))
+
+        assert {(answer.status_code, answer.content) for answer in answers} == {
+            (201, answers[0].content)
+        }
+        assert shop.final_statuses()["CONFIRMED"] == 2
         assert shop.ledger().differences == []
 
     def test_its_workers(self, stack: Stack, shop: Shop) -> None:
@@ -141,6 +184,24 @@ class TestDyingAtTheWorstLine:
 
         assert shop.final_status(order["id"]) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 5)
+        assert shop.ledger().differences == []
+
+    def test_gives_back_the_stock_of_a_cancelled_order_once(self, stack: Stack, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        order = shop.order(lamp["id"], 4).json()
+        assert shop.final_status(order["id"]) == "CONFIRMED"
+
+        failpoint = "products.release.before_commit"
+        stack.set_environment("products-worker", FAILPOINTS=f"{failpoint}:kill")
+        try:
+            shop.cancel(order["id"])
+            lives: set[int] = set()
+            eventually(lambda: len(self._live_on(stack, "products-worker", lives)) > 2)
+        finally:
+            stack.set_environment("products-worker", FAILPOINTS=None)
+        stack.wait_ready()
+
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 10)
         assert shop.ledger().differences == []
 
     @staticmethod

@@ -12,10 +12,6 @@ from shop import Shop, eventually
 from deploy.native.stack import Stack
 
 
-def cancel(shop: Shop, order_id: str) -> requests.Response:
-    return shop.http.post(f"{shop.orders}/{order_id}/cancel", timeout=5)
-
-
 def timeline(shop: Shop, order_id: str) -> list[str]:
     body = shop.http.get(f"{shop.orders}/{order_id}/timeline", timeout=5).json()
     return [step["name"] for step in body["steps"]]
@@ -28,7 +24,7 @@ class TestCancelling:
         assert shop.final_status(order_id) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
 
-        assert cancel(shop, order_id).json()["status"] == "CANCELLED"
+        assert shop.cancel(order_id).json()["status"] == "CANCELLED"
 
         eventually(lambda: shop.product(lamp["id"])["qty"] == 10)
         eventually(lambda: timeline(shop, order_id)[-1] == "released")
@@ -43,7 +39,7 @@ class TestCancelling:
         assert shop.final_status(first) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
         assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
-        cancel(shop, first)
+        shop.cancel(first)
         eventually(lambda: shop.product(lamp["id"])["qty"] == 1)
 
         second = shop.order(lamp["id"])
@@ -62,7 +58,7 @@ class TestCancelling:
                 order_id = answer.json()["id"]
                 if dice.random() < 0.5:
                     shop.final_status(order_id)
-                assert cancel(shop, order_id).status_code in (200, 409)
+                assert shop.cancel(order_id).status_code in (200, 409)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(buy_and_regret, range(80)))
@@ -80,12 +76,7 @@ class TestTheSameKey:
         key = str(uuid4())
 
         def send(_number: int) -> requests.Response:
-            return shop.http.post(
-                shop.orders,
-                json={"productId": lamp["id"], "quantity": 2},
-                headers={"Idempotency-Key": key},
-                timeout=10,
-            )
+            return shop.order(lamp["id"], 2, key=key)
 
         with ThreadPoolExecutor(50) as pool:
             answers = list(pool.map(send, range(50)))
