@@ -78,6 +78,21 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
         return text
 
 
+class QueueFilter(admin.SimpleListFilter):
+    """By the queue that a message came from."""
+
+    title = "queue"
+    parameter_name = "queue"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
+        """Offer this service's queues."""
+        return [(queue, queue) for queue in settings.WORKER_QUEUES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 - Django's signature
+        """Keep the messages of the one that was chosen."""
+        return queryset.filter(queue=self.value()) if self.value() else queryset
+
+
 @admin.register(ParkedMessage)
 class ParkedMessageAdmin(ServiceAdmin):
     """What no consumer could apply: look, correct, replay, or discard."""
@@ -85,7 +100,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     form = BodyForm
     list_display = ["about", "status_badge", "why", "excerpt", "seen", "times"]
     list_display_links = ["about"]
-    list_filter = ["status", "queue"]
+    list_filter = ["status", QueueFilter]
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
@@ -115,10 +130,6 @@ class ParkedMessageAdmin(ServiceAdmin):
         )
         rows: QuerySet[ParkedMessage] = super().get_queryset(request)
         return rows.defer("body", "edited_body", "headers").annotate(beginning=beginning)
-
-    def get_list_filter(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - Django's signature
-        """Filter by status and by the queues there are."""
-        return ["status", QueueFilter]
 
     def get_search_results(
         self,
@@ -388,21 +399,6 @@ class ParkedMessageAdmin(ServiceAdmin):
             return
         log_changes(self, request, selected, what)
         messages.success(request, f"{what} ({count:,} messages).")
-
-
-class QueueFilter(admin.SimpleListFilter):
-    """By the queue that a message came from."""
-
-    title = "queue"
-    parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
-        """Offer this service's queues."""
-        return [(queue, queue) for queue in settings.WORKER_QUEUES]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 - Django's signature
-        """Keep the messages of the one that was chosen."""
-        return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
 def shown(body: bytes) -> str:
