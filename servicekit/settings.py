@@ -93,6 +93,9 @@ TEMPLATES = [
 
 CSRF_FAILURE_VIEW = "servicekit.http.problems.csrf_failure"
 
+# Who logs in without having wanted to go anywhere.
+LOGIN_REDIRECT_URL = "/admin/"
+
 AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = []
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
