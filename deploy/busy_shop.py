@@ -12,19 +12,20 @@ import redis
 import requests
 from kombu import Connection, Producer
 
+from deploy.failure import DeployFailure
 from deploy.native.stack import Stack
 from deploy.native.supervision import wait_until
 
 #: Name, price in cents, stock, how often it is ordered.
 _CATALOGUE = (
     ("Desk lamp, brass", 18900, 240, 8),
-    ("Oak bookshelf, 5 boards", 34900, 60, 4),
+    ("Oak bookshelf, 5 boards", 34900, 92, 4),
     ("Wool blanket, grey", 7900, 150, 6),
     ("Espresso cups, set of 4", 3200, 400, 9),
-    ("Linen curtain, 140 × 250 cm", 5900, 42, 3),
-    ("Kitchen scale", 2450, 75, 6),
+    ("Linen curtain, 140 × 250 cm", 5900, 46, 3),
+    ("Kitchen scale", 2450, 130, 6),
     ("Walnut side table", 21900, 22, 2),
-    ("Enamel kettle, 1.5 l", 4900, 27, 3),
+    ("Enamel kettle, 1.5 l", 4900, 90, 3),
 )
 _ORDERS = 460
 _CANCELLED = 0.04
@@ -44,8 +45,8 @@ class BusyShop:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         environment = self._environment = stack.environment
-        self._products_url = environment["PRODUCT_API_URL"]
-        self._orders_url = environment["ORDER_API_URL"]
+        self.products_url = environment["PRODUCT_API_URL"]
+        self.orders_url = environment["ORDER_API_URL"]
         self._session = requests.Session()
         # A proxy of the environment knows nothing of services on this machine.
         self._session.trust_env = False
@@ -56,10 +57,13 @@ class BusyShop:
         self._rush: set[str] = set()
 
     def fill(self) -> None:
-        """Open the shop, sell, cancel, restock, and get one message that nobody can apply."""
+        """Open the shop, sell, cancel, restock, and get one message that nobody can apply.
+
+        :raises DeployFailure: if the system does not get on with it
+        """
         for name, price, stock, _weight in _CATALOGUE:
             body = {"name": name, "price": price, "qty": stock}
-            self.products.append(self._post(self._products_url, body))
+            self.products.append(self._post(self.products_url, body))
         self._sell(_ORDERS // 2)
         self._sell_out(6)
         self._restock(6, 12)
@@ -74,8 +78,13 @@ class BusyShop:
         for product in self._random.choices(self.products, weights, k=count):
             self._order(product, self._random.choice((1, 1, 1, 2, 2, 3)))
             if self._random.random() < _CANCELLED:
-                order = self._random.choice(self.orders[-5:])
-                self._session.post(f"{self._orders_url}/{order['id']}/cancel", timeout=5)
+                self._cancel(self.orders[-1]["id"])
+
+    def _cancel(self, order_id: str) -> None:
+        address = f"{self.orders_url}/{order_id}"
+        # First its stock is taken, so that there is something to give back.
+        self._session.get(address, params={"wait": 10}, timeout=15).raise_for_status()
+        self._session.post(f"{address}/cancel", timeout=5)
 
     def _sell_out(self, index: int) -> None:
         """Accept more than there is: nobody knows better until the worker is back."""
@@ -90,13 +99,13 @@ class BusyShop:
 
     def _order(self, product: Mapping[str, Any], quantity: int) -> None:
         body = {"productId": product["id"], "quantity": quantity}
-        answer = self._session.post(self._orders_url, json=body, timeout=5)
+        answer = self._session.post(self.orders_url, json=body, timeout=5)
         # Refused at once where the stock is known to be too small: as in life.
         if answer.status_code == requests.codes.created:
             self.orders.append(answer.json())
 
     def _restock(self, index: int, units: int) -> None:
-        address = f"{self._products_url}/{self.products[index]['id']}/stock-movements"
+        address = f"{self.products_url}/{self.products[index]['id']}/stock-movements"
         self._post(address, {"delta": units, "reason": "restock"})
 
     def _order_what_is_unknown(self) -> None:
@@ -130,11 +139,12 @@ class BusyShop:
 
     def _wait_for(self, service: str, question: str) -> None:
         with self._database(service) as database:
-            wait_until(
+            if not wait_until(
                 lambda: bool((database.execute(question).fetchone() or [False])[0]),
                 timeout_seconds=_PATIENCE_SECONDS,
                 pause_seconds=0.2,
-            )
+            ):
+                raise DeployFailure(f"{service}: still not so after {_PATIENCE_SECONDS} s: {question}")
 
     def _spread_over_an_hour(self) -> None:
         moves = self._moves()

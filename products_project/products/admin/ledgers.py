@@ -120,7 +120,7 @@ class ReservationAdmin(LedgerAdmin):
     def product(self, reservation: Reservation) -> SafeString:
         """Of what."""
         address = reverse("admin:products_product_change", args=[reservation.product_id])
-        return link(address, reservation.product_id)
+        return link(address, code(reservation.product_id))
 
     @admin.display(description="order")
     def order(self, reservation: Reservation) -> SafeString:
