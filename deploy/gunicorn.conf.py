@@ -13,6 +13,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from servicekit import logs
+from servicekit.http import departure
 
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_WORKERS") or 1)
@@ -100,3 +101,14 @@ def post_fork(_server: object, _worker: object) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # prctl(2)
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def post_worker_init(_worker: object) -> None:
+    """Have requests that wait for something answered at once when this worker is asked to end."""
+    end: Any = signal.getsignal(signal.SIGTERM)
+
+    def tell_and_end(number: int, frame: object) -> None:
+        departure.begin()
+        end(number, frame)
+
+    signal.signal(signal.SIGTERM, tell_and_end)

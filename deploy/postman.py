@@ -23,7 +23,8 @@ _SERVICES = {
     "products_project": ("productService", "http://localhost:3001"),
     "orders_project": ("orderService", "http://localhost:3002"),
 }
-_METHODS = ("get", "post", "put", "patch", "delete")
+# Deleting comes last, in a folder of its own: what is gone cannot be ordered.
+_METHODS = ("get", "post", "put", "patch")
 
 Json = dict[str, Any]
 
@@ -59,7 +60,7 @@ def _parameters(operation: Json, place: str) -> list[Json]:
         entries.append(
             {
                 "key": each["name"],
-                "value": f"{{{{{each['name']}}}}}" if is_required else str(value),
+                "value": f"{{{{{each['name']}}}}}" if each["name"].endswith("Id") else str(value),
                 "description": each.get("description", ""),
                 **({} if is_required else {"disabled": True}),
             }
@@ -132,10 +133,8 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
         for method, operation in methods.items()
         if method in _METHODS
     ]
-    order = ("post", "get", "patch", "put", "delete")
-    yield from sorted(
-        operations, key=lambda each: (each[1] == "delete", each[0], order.index(each[1]))
-    )
+    order = ("post", "get", "patch", "put")
+    yield from sorted(operations, key=lambda each: (each[0], order.index(each[1])))
 
 
 def _folders(base: str, document: Json) -> list[Json]:
@@ -150,7 +149,7 @@ def _folders(base: str, document: Json) -> list[Json]:
 
 def collection() -> Json:
     """Return the collection."""
-    services, ids = [], {}
+    services, ids, clean_up = [], {}, []
     for project, path in DOCUMENTS.items():
         document = yaml.safe_load(path.read_text())
         base, _ = _SERVICES[project]
@@ -161,6 +160,11 @@ def collection() -> Json:
                 "item": _folders(base, document),
             }
         )
+        clean_up += [
+            _item(base, route, "delete", methods["delete"])
+            for route, methods in document["paths"].items()
+            if "delete" in methods
+        ]
         for route in document["paths"]:
             if "{" in route:
                 ids[_id_variable(route.split("/")[1])] = ""
@@ -171,7 +175,10 @@ def collection() -> Json:
             "description": "Made from docs/openapi by `make postman`. Create a product first.",
             "schema": _SCHEMA,
         },
-        "item": services,
+        "item": [
+            *services,
+            {"name": "Clean up", "description": "What ends the story.", "item": clean_up},
+        ],
         "variable": [
             *({"key": name, "value": address} for name, address in _SERVICES.values()),
             *({"key": name, "value": value} for name, value in ids.items()),

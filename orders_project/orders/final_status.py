@@ -30,6 +30,7 @@ from orders_project.orders.cache import FINAL_CHANNEL
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail
 from servicekit.contracts.commands import AcceptedOrder
+from servicekit.http.departure import on_departure
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,14 @@ class FinalStatusWatch:
             if not self._waiting[order_id]:
                 del self._waiting[order_id]
 
+    def close(self) -> None:
+        """Let everybody go, with what they know by then, and let nobody in any more."""
+        with self._changed:
+            self._limit = 0
+            for waiters in self._waiting.values():
+                for waiter in waiters:
+                    waiter.wake()
+
     def _start(self) -> None:
         # Lazily, because a thread does not survive the fork that makes a web worker.
         if self._thread is None or not self._thread.is_alive():
@@ -165,6 +174,7 @@ class FinalStatusWatch:
 
 watch = FinalStatusWatch(limit=settings.WAITING_REQUESTS_LIMIT)
 """The one of this process."""
+on_departure(watch.close)
 
 
 class _Status(msgspec.Struct):

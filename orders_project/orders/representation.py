@@ -65,11 +65,12 @@ class TimelineStepDetail(msgspec.Struct, frozen=True, kw_only=True, rename="came
     since_previous_ms: int | None
 
 
-class TimelineDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What has happened to an order so far."""
+class TimelineDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What has happened to an order so far; `reason` where it got no stock."""
 
     order_id: UUIDText
     status: Status
+    reason: str = ""
     steps: list[TimelineStepDetail]
 
 

@@ -4,7 +4,6 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from servicekit.http import exposition, health, problems
-from servicekit.http.problems import reading_only
 
 admin.site.site_header = admin.site.site_title = "Product-Service"
 admin.site.index_title = "Products and stock"
@@ -13,15 +12,13 @@ urlpatterns = [
     path("", include("products_project.products.api.urls")),
     path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
-    path("metrics", reading_only(exposition.metrics)),
-    path("health/live", reading_only(health.live)),
+    path("metrics", exposition.metrics),
+    path("health/live", health.live),
     path(
         "health/ready",
-        reading_only(
-            health.ready(
-                {"database": health.database_is_up, "redis": health.redis_is_up},
-                works_with=lambda up: "database" in up,
-            )
+        health.ready(
+            {"database": health.database_is_up, "redis": health.redis_is_up},
+            works_with=lambda up: "database" in up,
         ),
     ),
     # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.

@@ -96,6 +96,7 @@ class Cell:
     tone: Tone = ""
     is_number: bool = False
     link: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

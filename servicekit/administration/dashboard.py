@@ -151,19 +151,19 @@ def parked_card() -> Card:
     newest = (
         ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
         .order_by("-last_seen", "-id")
-        .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:5]
+        .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     )
     return Table(
         title="Parked last",
-        headers=["Message", "Reason", "Seen"],
+        headers=["Message", "Reason"],
         rows=[
             [
                 Cell(
                     text=message.routing_key or message.queue,
                     link=reverse("admin:parking_parkedmessage_change", args=[message.pk]),
+                    note=ago(message.last_seen),
                 ),
                 Cell(text=message.reason[:120]),
-                Cell(text=ago(message.last_seen), is_number=True),
             ]
             for message in newest
         ],

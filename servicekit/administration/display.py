@@ -59,6 +59,11 @@ def moment(value: datetime | None) -> SafeString:
     return format_html('<span class="sk-moment">{}</span>', clock(value, day=True))
 
 
+def second(value: datetime) -> SafeString:
+    """Return a time in UTC, to the second, for columns."""
+    return format_html('<span class="sk-moment">{}</span>', f"{value:%Y-%m-%d %H:%M:%S}")
+
+
 def clock(value: datetime | None, *, day: bool = False) -> str:
     """Return the time of day in UTC, to the millisecond, with its date if wanted."""
     if value is None:

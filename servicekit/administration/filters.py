@@ -53,12 +53,12 @@ class AmongNewest(ChoicesFieldListFilter):
         self.title = f"{self.title}, among the newest {self.LIMIT:,}"
         self._newest_by = str(model_admin.ordering[0]).removeprefix("-")
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         """Keep the rows with that choice that are newer than the last one looked at."""
         if not self.used_parameters:
             return queryset
         order = self._newest_by
         rows = queryset.model._default_manager.order_by(f"-{order}")  # noqa: SLF001 - Django documents it
         last = rows.values_list(order, flat=True)[self.LIMIT : self.LIMIT + 1].first()
-        chosen = super().queryset(request, queryset) or queryset
-        return chosen if last is None else chosen.filter(**{f"{order}__gt": last})
+        newest = queryset if last is None else queryset.filter(**{f"{order}__gt": last})
+        return super().queryset(request, newest)

@@ -47,6 +47,7 @@ class BoundedAdmin(ModelAdmin):
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER
     list_per_page = 50
+    empty_text = "There are none yet."
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
     list_filter_submit = True

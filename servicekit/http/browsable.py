@@ -34,7 +34,6 @@ _SHOWN_HEADERS = (
     "Link",
     "Retry-After",
     "Preference-Applied",
-    "Idempotency-Replayed",
     "Allow",
 )
 _NO_SUCH_METHOD = HTTPStatus.METHOD_NOT_ALLOWED
@@ -138,7 +137,6 @@ class BrowsableRenderer(BrowsableAPIRenderer):
             "request": request,
             "status": response.status_code,
             "reason": title_of(response.status_code),
-            "is_problem": response.status_code >= HTTPStatus.BAD_REQUEST,
             "problem": data if response.status_code >= HTTPStatus.BAD_REQUEST else None,
             "headers": {
                 name: response[name]
@@ -188,7 +186,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
 
 def _description(view: Any, method: str) -> str:
     handler = getattr(view, (getattr(view, "action_map", None) or {}).get(method.lower(), ""), None)
-    return getdoc(handler) or getdoc(type(view)) or ""
+    return (handler and getdoc(handler)) or getdoc(type(view)) or ""
 
 
 def _next_page(response: Any) -> str:

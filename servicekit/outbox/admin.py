@@ -14,6 +14,7 @@ class OutgoingEventAdmin(LedgerAdmin):
 
     list_display = ["event", "about", "waits", "attempts", "last_outcome"]
     ordering = ["id"]
+    empty_text = "Everything that has happened is published."
     sortable_by = ()
     list_before_template = "administration/outbox_note.html"
 

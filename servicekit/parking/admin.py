@@ -89,6 +89,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
+    empty_text = "Every message that came could be applied."
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]

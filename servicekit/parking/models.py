@@ -14,7 +14,9 @@ class ParkedMessageManager(models.Manager["ParkedMessage"]):
     def lock(self, ids: Iterable[int]) -> list["ParkedMessage"]:
         """Return the messages that exist, locked until the end of the transaction."""
         # Sorted, so that two people with the same selection wait for each other, not in a circle.
-        return list(self.filter(id__in=sorted(set(ids))).order_by("id").select_for_update())
+        wanted = self.filter(id__in=sorted(set(ids))).order_by("id")
+        # Without the bodies: somebody may decide about hundreds of ten megabytes each.
+        return list(wanted.defer("body", "edited_body").select_for_update())
 
     def lock_alike(self, marks: Iterable[bytes]) -> dict[bytes, "ParkedMessage"]:
         """Lock the messages with these fingerprints, as they came or as they were corrected."""

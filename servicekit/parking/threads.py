@@ -168,7 +168,7 @@ class Replayer(StoppableThread):
             pause = 1.0
             try:
                 close_old_connections()
-                services.publish_requested(self._publisher, limit=self._per_second)
+                self._publish()
                 backoff.reset()
             except _REPLAY_TROUBLE as error:
                 pause = max(pause, backoff.next_seconds())
@@ -179,3 +179,14 @@ class Replayer(StoppableThread):
             self.stopping.wait(pause)
         self._publisher.close()
         connection.close()
+
+    def _publish(self) -> None:
+        """Send what was asked for, as much as a second may have."""
+        left = self._per_second
+        while left > 0 and not self.stopping.is_set():
+            # A few at a time, because all of them are in memory.
+            limit = min(left, _BATCH_LIMIT)
+            taken = services.publish_requested(self._publisher, limit=limit)
+            left -= taken
+            if taken < limit:
+                return

@@ -216,6 +216,11 @@ class TestExporting:
             str(orders[1].id),
         ]
 
+    def test_is_not_for_those_who_may_not_even_look(self, client):
+        client.force_login(User.objects.create_user("newcomer", is_staff=True))
+
+        assert client.get(reverse("admin:orders_order_export")).status_code == 403
+
 
 class TestTheStartPage:
     def test_draws_what_there_is(self, admin_client, order):

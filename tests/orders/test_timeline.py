@@ -76,6 +76,7 @@ class TestTimeline:
         assert [name for name, _ in steps(client, order)] == [
             "accepted", "stored", "announced", "rejected", "settled",
         ]  # fmt: skip
+        assert client.get(f"/orders/{order.id}/timeline").json()["reason"] == "sold out"
 
     def test_tells_what_was_given_back(self, client, order):
         services.settle_orders(

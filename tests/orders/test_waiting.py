@@ -123,6 +123,14 @@ class TestGetOrderWithWait:
         confirm(order_id)
         assert {answer.result(10).json()["status"] for answer in answers} == {"CONFIRMED"}
 
+    def test_is_answered_before_the_process_ends(self, watch, order_id, in_background):
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(waiting(watch, 1))
+        watch.close()
+
+        assert answer.result(timeout=10).json()["status"] == "PENDING"
+        assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "PENDING"
+
     def test_waits_for_an_order_that_is_not_stored_yet(self, watch, accepted_order, in_background):
         accepted = accepted_order()
         cache.offer_copies([accepted])

@@ -422,6 +422,20 @@ class TestReplaying:
         assert publish_requested(publisher, limit=3) == 3
         assert len(post.parked(count=2, status=Status.REPLAY_REQUESTED)) == 2
 
+    def test_sends_no_more_per_second_than_agreed(self, post, monkeypatch):
+        messages = [keep(post) for _ in range(45)]
+        services.request_replay([message.pk for message in messages], by="ada")
+        pauses = threading.Event()
+        replayer = Replayer(broker_url=post.broker.url, per_second=25)
+        # The thread ends where it would wait for the second to be over.
+        monkeypatch.setattr(replayer.stopping, "wait", lambda _seconds: pauses.set())
+        monkeypatch.setattr(replayer.stopping, "is_set", pauses.is_set)
+        replayer.start()
+        replayer.join(10)
+
+        assert len(post.parked(count=25, status=Status.REPLAYED)) == 25
+        assert post.broker.count(post.queue) == 25
+
     def test_by_many_people_at_once_happens_once(self, post, publisher):
         message = keep(post)
         together = threading.Barrier(8)

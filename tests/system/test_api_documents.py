@@ -1,9 +1,13 @@
 """The documents of both APIs are true: what schemathesis makes of them, real services answer so."""
 
+import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +15,7 @@ import requests
 import yaml
 
 from deploy.openapi import DOCUMENTS
+from deploy.postman import COLLECTION
 
 HERE = Path(__file__).parent
 SERVICES = pytest.mark.parametrize("project", DOCUMENTS)
@@ -65,6 +70,43 @@ class TestAService:
         for answer in answers:
             assert answer.headers["Content-Type"].startswith("application/yaml")
             assert answer.text == DOCUMENTS[project].read_text()
+
+
+def requests_of(folder: Any) -> Iterator[Any]:
+    for item in folder["item"]:
+        if "item" in item:
+            yield from requests_of(item)
+        else:
+            yield item
+
+
+def test_the_postman_collection_tells_a_story_from_its_first_to_its_last_request(shop):
+    collection = json.loads(COLLECTION.read_text())
+    variables = {each["key"]: each["value"] for each in collection["variable"]}
+    variables["productService"] = shop.products.removesuffix("/products")
+    variables["orderService"] = shop.orders.removesuffix("/orders")
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{\{(\w+)\}\}", lambda found: variables[found[1]], text)
+
+    for item in requests_of(collection):
+        request = item["request"]
+        address = filled(request["url"]["raw"])
+        for variable in request["url"].get("variable", []):
+            address = address.replace(f":{variable['key']}", filled(variable["value"]))
+        answer = requests.request(
+            request["method"],
+            address,
+            headers={
+                each["key"]: each["value"] for each in request["header"] if "disabled" not in each
+            },
+            data=filled(request.get("body", {}).get("raw", "")).encode() or None,
+            timeout=10,
+        )
+        assert answer.ok, (item["name"], answer.text)
+        for event in item.get("event", []):
+            [name] = re.findall(r'set\("(\w+)"', "".join(event["script"]["exec"]))
+            variables[name] = answer.json()["id"]
 
 
 def test_the_books_are_right_after_all_of_it(shop):

@@ -5,8 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
+import redis
 import requests
 from shop import Shop, eventually
+
+from deploy.native.stack import Stack
 
 
 def cancel(shop: Shop, order_id: str) -> requests.Response:
@@ -115,6 +118,22 @@ class TestWaiting:
         answer = shop.http.get(f"{shop.orders}/{order_id}?wait=20", timeout=30)
 
         assert answer.json()["status"] == "CONFIRMED"
+
+    def test_is_not_cut_off_when_the_service_is_restarted(self, shop: Shop, stack: Stack) -> None:
+        lamp = shop.create_product(qty=5)
+        stack.stop_process("products-worker")
+        order_id = shop.order(lamp["id"]).json()["id"]
+        cache = redis.Redis.from_url(shop.environment["CACHE_URL"])
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(requests.get, f"{shop.orders}/{order_id}?wait=30", timeout=40)
+            # Only who waits makes the service listen.
+            eventually(lambda: cache.pubsub_numsub("orders.final")[0][1])
+            stack.stop_process("order-service")
+            answer = waiting.result()
+        stack.start_process("order-service")
+        stack.start_process("products-worker")
+
+        assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
 
 
 class TestRestocking:

@@ -30,6 +30,7 @@ from servicekit.administration.display import (
     moment,
     money,
     number,
+    second,
     span,
 )
 from servicekit.administration.filters import TimeRange
@@ -80,11 +81,12 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     export_form_class = ExportForm
     export_template_name = "orders/export.html"
 
-    list_display = ["short_id", "status_badge", "units", "total", "product", "created", "took"]
+    list_display = ["short_id", "status_badge", "units", "total", "product", "since", "took"]
     list_filter = ["status", ("created_at", TimeRange)]
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]
+    empty_text = "No orders yet. They appear here a moment after they are accepted."
     sortable_by = ()
     actions = ["cancel_selected", "announce_selected"]
     actions_detail = ["cancel", "announce"]
@@ -139,12 +141,12 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         """Why it was refused."""
         return order.reason.replace("_", " ") or "—"
 
-    @admin.display(description="quantity")
+    @admin.display(description="units")
     def units(self, order: Order) -> SafeString:
         """How many."""
         return number(order.quantity)
 
-    @admin.display(description="total price")
+    @admin.display(description="total")
     def total(self, order: Order) -> SafeString:
         """The price of that moment times the quantity, in the currency's smallest unit."""
         return money(order.total_price)
@@ -160,12 +162,17 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         """When it was accepted."""
         return moment(order.created_at)
 
+    @admin.display(description="created, UTC")
+    def since(self, order: Order) -> SafeString:
+        """When it was accepted, for the list."""
+        return second(order.created_at)
+
     @admin.display(description="settled, UTC")
     def settled(self, order: Order) -> str:
         """When its outcome was known."""
         return moment(order.settled_at)
 
-    @admin.display(description="settled after")
+    @admin.display(description="took")
     def took(self, order: Order) -> str:
         """How long its client had to wait for the outcome."""
         if order.settled_at is None:
@@ -188,6 +195,10 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
 
     # Export
 
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Allow it to those who may see the same on pages."""
+        return bool(self.has_view_permission(request))
+
     def get_export_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
         rows: QuerySet[Order] = super().get_export_queryset(request)
@@ -195,7 +206,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
 
     def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Say how far an export goes."""
-        return {**super().get_export_context_data(**kwargs), "limit": EXPORT_LIMIT}
+        return {**super().get_export_context_data(**kwargs), "limit": f"{EXPORT_LIMIT:,}"}
 
     def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
         """Refuse selections: the library would read every id there is to check them."""

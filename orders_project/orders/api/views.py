@@ -130,4 +130,8 @@ class OrderViewSet(GenericViewSet[Order]):
             )
             for step in selectors.timeline(order)
         ]
-        return Response(TimelineDetail(order_id=str(order.id), status=order.status, steps=steps))
+        return Response(
+            TimelineDetail(
+                order_id=str(order.id), status=order.status, reason=order.reason, steps=steps
+            )
+        )

@@ -134,6 +134,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
     search_fields = ["name", "id"]
     search_help_text = "A part of the name, or the whole id"
     ordering = ["-id"]
+    empty_text = "No products yet. Add one, or import a file of them."
     sortable_by = ()
     actions = ["archive_selected"]
     actions_row = ["restock"]
@@ -365,7 +366,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
 
     def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Say how far an export goes."""
-        return {**super().get_export_context_data(**kwargs), "limit": EXPORT_LIMIT}
+        return {**super().get_export_context_data(**kwargs), "limit": f"{EXPORT_LIMIT:,}"}
 
     def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
         """Refuse selections: the library would read every id there is to check them."""
