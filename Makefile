@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load test check schema postman format lock clean
+.PHONY: help up down ps logs env demo ledger load test check schema postman screenshots format lock clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 16
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
 
 up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wait until it is ready
 	@$(BIN)/python -m deploy up
@@ -45,6 +45,9 @@ schema: $(VENV)/.complete ## Write docs/openapi/*.yaml anew, from the code
 
 postman: $(VENV)/.complete ## Write the Postman collection anew, from docs/openapi
 	@$(BIN)/python -m deploy.postman
+
+screenshots: $(VENV)/.complete ## Take the pictures in docs/images anew, from a system of their own
+	@$(BIN)/python -m deploy.screenshots
 
 format: $(VENV)/.complete ## Format the code and mend what the linter can
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .

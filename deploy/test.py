@@ -2,7 +2,7 @@
 
 PostgreSQL, Redis and RabbitMQ are started on free ports in a directory of their own, and are
 gone afterwards. The tests of each service run with its settings; those of the whole system start
-whole systems by themselves.
+whole systems by themselves, and look at their pages with Chromium.
 """
 
 import os
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from deploy.console import TerminalProgress
 from deploy.failure import DeployFailure
+from deploy.native.install import ensure_installed
 from deploy.native.ports import Ports
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
@@ -25,10 +26,12 @@ _SUITES = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the suites in turn, with the given pytest arguments; return 0 if all pass."""
-    stack = Stack(ROOT / ".run" / f"test-{os.getpid()}", Ports.free(), progress=TerminalProgress())
+    progress = TerminalProgress()
+    stack = Stack(ROOT / ".run" / f"test-{os.getpid()}", Ports.free(), progress=progress)
     failed = False
     try:
         stack.start_servers()
+        _provide_a_browser(progress)
         for paths, settings in _SUITES:
             environment = {**os.environ, **stack.environment, "DATABASE_POOL_SIZE": "0"}
             if settings:
@@ -49,6 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         stack.remove()
     return int(failed)
+
+
+def _provide_a_browser(progress: TerminalProgress) -> None:
+    try:
+        ensure_installed(["chromium"], progress)
+    except DeployFailure as failure:
+        # Those tests are skipped and say so; all others need none.
+        progress.note(str(failure))
 
 
 if __name__ == "__main__":

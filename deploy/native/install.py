@@ -1,4 +1,4 @@
-"""Put missing servers on this machine, from its own packages, if we may."""
+"""Put what is missing on this machine, from its own packages, if we may."""
 
 import os
 import shutil
@@ -9,31 +9,32 @@ from pathlib import Path
 
 from deploy.console import Progress
 from deploy.failure import DeployFailure
-from deploy.native import postgres, rabbitmq, redis
+from deploy.native import chromium, postgres, rabbitmq, redis
 
 _SCRIPT = Path(__file__).with_name("install.sh")
 
-#: Server → how to find it, its Debian package, its name for people.
-_SERVERS: dict[str, tuple[Callable[[], object | None], str, str]] = {
+#: Program → how to find it, its Debian package, its name for people.
+_PROGRAMS: dict[str, tuple[Callable[[], object | None], str, str]] = {
     "postgres": (postgres.binaries, "postgresql", "PostgreSQL"),
     "redis": (redis.binary, "redis-server", "Redis"),
     "rabbitmq": (rabbitmq.scripts, "rabbitmq-server", "RabbitMQ"),
+    "chromium": (chromium.binary, "chromium", "Chromium"),
 }
 
 
-def ensure_installed(servers: Iterable[str], progress: Progress) -> None:
-    """Install those of `postgres`, `redis` and `rabbitmq` that this machine lacks.
+def ensure_installed(programs: Iterable[str], progress: Progress) -> None:
+    """Install those of `postgres`, `redis`, `rabbitmq` and `chromium` that this machine lacks.
 
     Only from Debian's packages, only as root or with a sudo that asks for nothing.
     Nothing that is installed already is changed, and nothing is started.
 
     :raises DeployFailure: if something is missing and we may not, or cannot, install it
     """
-    missing = [name for name in servers if _SERVERS[name][0]() is None]
+    missing = [name for name in programs if _PROGRAMS[name][0]() is None]
     if not missing:
         return
-    names = _listed([_SERVERS[name][2] for name in missing])
-    packages = [_SERVERS[name][1] for name in missing]
+    names = _listed([_PROGRAMS[name][2] for name in missing])
+    packages = [_PROGRAMS[name][1] for name in missing]
     become_root = _root_prefix()
     if become_root is None or shutil.which("apt-get") is None:
         raise DeployFailure(
@@ -51,7 +52,7 @@ def ensure_installed(servers: Iterable[str], progress: Progress) -> None:
     if done.returncode != 0:
         sys.stderr.write(done.stdout[-2000:] + done.stderr[-2000:])
         raise DeployFailure(f"{names} could not be installed; what apt-get said is above.")
-    still_missing = [_SERVERS[name][2] for name in missing if _SERVERS[name][0]() is None]
+    still_missing = [_PROGRAMS[name][2] for name in missing if _PROGRAMS[name][0]() is None]
     if still_missing:
         raise DeployFailure(
             f"{_listed(still_missing)} was installed but cannot be found in the usual places."
