@@ -21,16 +21,11 @@ _OUTCOMES: dict[str, Tone] = {
 }
 
 
-@admin.register(StockMovement)
-class StockMovementAdmin(LedgerAdmin):
-    """Every change of every stock."""
+class FoundByOrder(LedgerAdmin):
+    """A ledger in which one looks for an order by its whole id, which an index finds."""
 
-    list_display = ["created", "product_link", "change", "left", "reason", "order"]
-    list_filter = [("reason", AmongNewest)]
-    list_select_related = ["product"]
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
-    ordering = ["-id"]
     sortable_by = ()
 
     def get_search_results(
@@ -39,9 +34,19 @@ class StockMovementAdmin(LedgerAdmin):
         queryset: QuerySet[Any],
         search_term: str,
     ) -> tuple[QuerySet[Any], bool]:
-        """Find the movements of one order, by the index that allows one of each kind."""
+        """Find the rows of one order."""
         term = search_term.strip()
         return (queryset.filter(order_id=term) if term else queryset), False
+
+
+@admin.register(StockMovement)
+class StockMovementAdmin(FoundByOrder):
+    """Every change of every stock."""
+
+    list_display = ["created", "product_link", "change", "left", "reason", "order"]
+    list_filter = [("reason", AmongNewest)]
+    list_select_related = ["product"]
+    ordering = ["-id"]
 
     @admin.display(description="time, UTC")
     def created(self, movement: StockMovement) -> str:
@@ -71,25 +76,12 @@ class StockMovementAdmin(LedgerAdmin):
 
 
 @admin.register(Reservation)
-class ReservationAdmin(LedgerAdmin):
+class ReservationAdmin(FoundByOrder):
     """What was decided about each order."""
 
     list_display = ["created", "outcome_badge", "units", "before", "why", "product", "order"]
     list_filter = [("outcome", AmongNewest), ("created_at", TimeRange)]
-    search_fields = ["order_id"]
-    search_help_text = "The id of an order"
     ordering = ["-created_at"]
-    sortable_by = ()
-
-    def get_search_results(
-        self,
-        request: HttpRequest,  # noqa: ARG002 - Django's signature
-        queryset: QuerySet[Any],
-        search_term: str,
-    ) -> tuple[QuerySet[Any], bool]:
-        """Find by order, which is the primary key."""
-        term = search_term.strip()
-        return (queryset.filter(order_id=term) if term else queryset), False
 
     @admin.display(description="time, UTC")
     def created(self, reservation: Reservation) -> str:
