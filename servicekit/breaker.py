@@ -1,7 +1,18 @@
 """A circuit breaker for calls that many threads make at once."""
 
+import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Spared(Exception):
+    """The call was not made, because one like it failed a moment ago."""
 
 
 class Breaker:
@@ -10,13 +21,33 @@ class Breaker:
     # Not pybreaker: it holds its lock during the call, which would let the threads of a web
     # process reach the other side one at a time only (docs/decisions/0004).
 
-    def __init__(self, *, pause_seconds: float) -> None:
+    def __init__(self, name: str, *, pause_seconds: float) -> None:
+        self._name = name
         self._pause_seconds = pause_seconds
         self._closed_until = 0.0
         self._lock = threading.Lock()
 
-    def admits(self) -> bool:
-        """Return whether to call now."""
+    def call(self, function: Callable[[], T], *, failures: tuple[type[Exception], ...]) -> T:
+        """Return what `function` returns; the first of a series of failures is logged, and its end.
+
+        :raises Spared: if it is not called
+        :raises: what it raises; one of `failures` spares the next callers
+        """
+        if not self._admits():
+            raise Spared(f"{self._name} was away a moment ago")
+        try:
+            answer = function()
+        except failures as error:
+            if self._closed_until == 0.0:
+                logger.warning("%s is away, going on without it: %s", self._name, error)
+            self._closed_until = time.monotonic() + self._pause_seconds
+            raise
+        if self._closed_until != 0.0:
+            self._closed_until = 0.0
+            logger.warning("%s is back", self._name)
+        return answer
+
+    def _admits(self) -> bool:
         if self._closed_until == 0.0:
             return True
         with self._lock:
@@ -26,16 +57,3 @@ class Breaker:
             # This caller tries for all; the others wait for the outcome in the next pause.
             self._closed_until = now + self._pause_seconds
             return True
-
-    def failed(self) -> bool:
-        """Note a failure; return whether it is the first of a series."""
-        first = self._closed_until == 0.0
-        self._closed_until = time.monotonic() + self._pause_seconds
-        return first
-
-    def succeeded(self) -> bool:
-        """Note a success; return whether it ends a series of failures."""
-        if self._closed_until == 0.0:
-            return False
-        self._closed_until = 0.0
-        return True

@@ -29,6 +29,6 @@ def without_redis(settings, monkeypatch) -> None:
     """Nothing listens where Redis should be."""
     from tests.servicekit.private_broker import unused_port  # noqa: PLC0415 - as above
 
-    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=1.0))
+    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker("it", pause_seconds=1.0))
     address = f"redis://127.0.0.1:{unused_port()}/0"
     settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}

@@ -5,7 +5,6 @@ attempts is the order, with its price and its time, PostgreSQL decides: it is st
 it is answered. While PostgreSQL is away, Redis decides, and the broker keeps the order.
 """
 
-import logging
 from collections.abc import Sequence
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -15,18 +14,17 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from orders_project.orders import cache, intake, selectors, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 from orders_project.orders.product_service import ProductNotFound
-from servicekit.breaker import Breaker
+from servicekit.breaker import Breaker, Spared
 from servicekit.caching.redis import UNAVAILABLE
 from servicekit.contracts.commands import AcceptedOrder
 from servicekit.messaging.publisher import PublishingFailed
-
-logger = logging.getLogger(__name__)
 
 _ORDER_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:idempotency-keys")
 _REFUSALS = (ProductNotFound, intake.InsufficientStock, intake.TotalPriceTooLarge)
 
 # Looking, storing and looking again would each wait for a database that is away.
-_database = Breaker(pause_seconds=1.0)
+_FAILURES = (DatabaseError, InterfaceError)
+_database = Breaker("the database", pause_seconds=1.0)
 
 
 class IdempotencyKeyReused(Exception):
@@ -76,15 +74,10 @@ def _check_same(order: AcceptedOrder, product_id: UUID, quantity: int) -> None:
 
 def _stored(order_id: UUID) -> AcceptedOrder | None:
     """Return the order if it is stored, None if it is not or the database is away."""
-    if not _database.admits():
-        return None
     try:
-        order = selectors.find_stored_order(order_id)
-    except (DatabaseError, InterfaceError) as error:
-        _note_failure(error)
+        return _database.call(lambda: selectors.find_stored_order(order_id), failures=_FAILURES)
+    except (Spared, *_FAILURES):
         return None
-    _note_success()
-    return order
 
 
 def _claimed(order_id: UUID) -> AcceptedOrder | None:
@@ -108,18 +101,17 @@ class _StoringIntake:
         :raises OutcomeUnknown: if one of them may have been
         """
         may_be_stored = False
-        if _database.admits():
-            try:
-                close_old_connections()
-                services.place_orders(orders)
-            except (DatabaseError, InterfaceError) as error:
-                _note_failure(error)
-                may_be_stored = intake.may_have_committed(error)
-            else:
-                _note_success()
-                return
-            finally:
-                close_old_connections()
+        try:
+            close_old_connections()
+            _database.call(lambda: services.place_orders(orders), failures=_FAILURES)
+        except Spared:
+            pass
+        except _FAILURES as error:
+            may_be_stored = intake.may_have_committed(error)
+        else:
+            return
+        finally:
+            close_old_connections()
         firsts = cache.claim_copies(orders)
         if firsts is UNAVAILABLE:
             failure = "neither the database nor Redis answers"
@@ -133,16 +125,6 @@ class _StoringIntake:
                 raise OutcomeUnknown(str(error)) from error
             raise NotCommitted(str(error)) from error
         cache.keep_copies(firsts)
-
-
-def _note_failure(error: Exception) -> None:
-    if _database.failed():
-        logger.warning("accepting orders with a key without the database: %s", error)
-
-
-def _note_success() -> None:
-    if _database.succeeded():
-        logger.warning("the database stores orders with a key again")
 
 
 _commits: GroupCommit[AcceptedOrder] = GroupCommit(

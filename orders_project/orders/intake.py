@@ -16,7 +16,7 @@ from orders_project.orders import cache, catalog, product_service, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 from orders_project.orders.product_service import ProductServiceUnavailable
 from servicekit import metrics, origin
-from servicekit.breaker import Breaker
+from servicekit.breaker import Breaker, Spared
 from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.failpoints import failpoint
@@ -148,7 +148,7 @@ class DurableIntake:
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             confirm_timeout=_CONFIRM_TIMEOUT_SECONDS,
         )
-        self._breaker = Breaker(pause_seconds=_BROKER_PAUSE_SECONDS)
+        self._breaker = Breaker("the broker", pause_seconds=_BROKER_PAUSE_SECONDS)
 
     def commit(self, orders: Sequence[AcceptedOrder]) -> None:
         """Hand the orders to the workers, or store them here when that is not possible.
@@ -174,8 +174,6 @@ class DurableIntake:
 
         :raises PublishingFailed: if it does not
         """
-        if not self._breaker.admits():
-            raise PublishingFailed("it failed a moment ago", maybe_published=False)
         message = task_message(
             task=PersistOrders.task_name,
             queue=PersistOrders.queue,
@@ -183,13 +181,9 @@ class DurableIntake:
             kwargs=PersistOrders(orders=list(orders)),
         )
         try:
-            self._publish(message)
-        except PublishingFailed as error:
-            if self._breaker.failed():
-                logger.warning("storing orders without the broker: %s", error)
-            raise
-        if self._breaker.succeeded():
-            logger.warning("the broker takes orders again")
+            self._breaker.call(lambda: self._publish(message), failures=(PublishingFailed,))
+        except Spared as spared:
+            raise PublishingFailed(str(spared), maybe_published=False) from spared
 
     def _publish(self, message: OutgoingMessage) -> None:
         [outcome] = self._publisher.publish([message])

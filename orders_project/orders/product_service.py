@@ -1,6 +1,5 @@
 """The product service, asked over HTTP."""
 
-import logging
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
@@ -12,10 +11,8 @@ from django.conf import settings
 from requests.adapters import HTTPAdapter
 
 from servicekit import origin
-from servicekit.breaker import Breaker
+from servicekit.breaker import Breaker, Spared
 from servicekit.contracts.fields import Money, Stock
-
-logger = logging.getLogger(__name__)
 
 # To connect, and between two reads. Together with everything else that an order waits for, they
 # stay within the two seconds that any answer may take.
@@ -56,7 +53,8 @@ def _session() -> requests.Session:
 
 
 _http = _session()
-_breaker = Breaker(pause_seconds=1.0)
+_FAILURES = (requests.RequestException,)
+_breaker = Breaker("the product service", pause_seconds=1.0)
 _decode = msgspec.json.Decoder(SoldProduct).decode
 
 
@@ -66,25 +64,22 @@ def fetch_product(product_id: UUID) -> SoldProduct:
     :raises ProductNotFound: if there is none
     :raises ProductServiceUnavailable: if there is no answer in time
     """
-    if not _breaker.admits():
-        raise ProductServiceUnavailable("the product service was down a moment ago")
     try:
-        response = _http.get(
-            f"{settings.PRODUCT_API_URL}/{product_id}",
-            timeout=_TIMEOUTS_SECONDS,
-            headers=_identity(),
-        )
-        if response.status_code not in (404, 410):
-            response.raise_for_status()
-    except requests.RequestException as error:
-        if _breaker.failed():
-            logger.warning("the product service is away: %s", error)
+        response = _breaker.call(lambda: _ask_for(product_id), failures=_FAILURES)
+    except (Spared, *_FAILURES) as error:
         raise ProductServiceUnavailable(str(error)) from error
-    if _breaker.succeeded():
-        logger.warning("the product service is back")
     if response.status_code in (404, 410):
         raise ProductNotFound(product_id)
     return _read(response)
+
+
+def _ask_for(product_id: UUID) -> requests.Response:
+    response = _http.get(
+        f"{settings.PRODUCT_API_URL}/{product_id}", timeout=_TIMEOUTS_SECONDS, headers=_identity()
+    )
+    if response.status_code not in (404, 410):
+        response.raise_for_status()
+    return response
 
 
 def is_up() -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import redis
 from django_redis import get_redis_connection
 
-from servicekit.breaker import Breaker
+from servicekit.breaker import Breaker, Spared
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +29,16 @@ UNAVAILABLE: Final = Unavailable.UNAVAILABLE
 """What a call gives instead of an answer when Redis has none in time."""
 
 
-_breaker = Breaker(pause_seconds=1.0)
+_FAILURES = (redis.RedisError, OSError)
+_breaker = Breaker("Redis", pause_seconds=1.0)
 
 
 def attempt(call: Callable[[Any], T]) -> T | Unavailable:
     """Return what `call` gets from Redis, or `UNAVAILABLE`."""
-    if not _breaker.admits():
-        return UNAVAILABLE
     try:
-        answer = call(get_redis_connection("default"))
-    except (redis.RedisError, OSError) as error:
-        if _breaker.failed():
-            logger.warning("Redis is away, going on without it: %s", error)
+        answer = _breaker.call(lambda: call(get_redis_connection("default")), failures=_FAILURES)
+    except (Spared, *_FAILURES):
         return UNAVAILABLE
-    if _breaker.succeeded():
-        logger.warning("Redis is back")
     if _outdated:
         _forget_outdated()
     return answer
@@ -75,7 +70,7 @@ def _forget_outdated() -> None:
     _outdated.difference_update(keys)
     try:
         get_redis_connection("default").unlink(*keys)
-    except (redis.RedisError, OSError):
+    except _FAILURES:
         outdated(keys)
 
 

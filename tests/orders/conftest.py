@@ -104,7 +104,7 @@ def product_service(settings, monkeypatch) -> Iterator[FakeProductService]:
     settings.PRODUCT_API_URL = fake.url
     # Whoever had it down before us is not our business.
     monkeypatch.setattr(
-        "orders_project.orders.product_service._breaker", Breaker(pause_seconds=0.2)
+        "orders_project.orders.product_service._breaker", Breaker("it", pause_seconds=0.2)
     )
     yield fake
     fake.close()

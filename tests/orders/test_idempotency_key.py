@@ -57,7 +57,7 @@ def rush(requests: int, send: Any) -> list[Any]:
 @pytest.fixture(autouse=True)
 def breaker(monkeypatch) -> None:
     """Whoever had the database down before us is not our business."""
-    monkeypatch.setattr(idempotent_intake, "_database", Breaker(pause_seconds=60.0))
+    monkeypatch.setattr(idempotent_intake, "_database", Breaker("it", pause_seconds=60.0))
 
 
 @pytest.fixture

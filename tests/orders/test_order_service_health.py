@@ -67,7 +67,7 @@ class TestReady:
 
     def test_says_the_same_of_servers_that_hang(self, ready, settings, monkeypatch, silence):
         monkeypatch.setitem(connection.settings_dict, "PORT", silence)
-        monkeypatch.setattr(caching, "_breaker", type(caching._breaker)(pause_seconds=1.0))
+        monkeypatch.setattr(caching, "_breaker", type(caching._breaker)("it", pause_seconds=1.0))
         settings.CACHES = {
             "default": {**settings.CACHES["default"], "LOCATION": f"redis://127.0.0.1:{silence}/0"}
         }

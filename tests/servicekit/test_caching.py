@@ -1,16 +1,17 @@
 """Redis, bounded in time; and values that a slow reader cannot put back."""
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
 import redis
 from django_redis import get_redis_connection
 
-from servicekit.breaker import Breaker
+from servicekit.breaker import Breaker, Spared
 from servicekit.caching.generational import GenerationalCache, RenderedPage
 from servicekit.caching.redis import UNAVAILABLE, attempt, forget_outdated
 from servicekit.caching.versioned import Versioned, VersionedCache
@@ -19,7 +20,7 @@ from servicekit.caching.versioned import Versioned, VersionedCache
 @pytest.fixture
 def frozen_redis(settings, monkeypatch) -> Iterator[None]:
     """Somebody takes the connection and never says a word."""
-    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=1.0))
+    monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker("it", pause_seconds=1.0))
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}
@@ -53,7 +54,7 @@ class TestAttempt:
 
     @pytest.mark.usefixtures("without_redis")
     def test_finds_it_again_when_it_is_back(self, settings, monkeypatch):
-        monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker(pause_seconds=0.05))
+        monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker("it", pause_seconds=0.05))
         assert attempt(ping) is UNAVAILABLE
         back = {**settings.CACHES["default"], "LOCATION": os.environ["CACHE_URL"]}
         settings.CACHES = {"default": back}
@@ -63,36 +64,82 @@ class TestAttempt:
 
 
 class TestBreaker:
-    def test_lets_everybody_through_while_all_is_well(self):
-        breaker = Breaker(pause_seconds=60)
+    """`fail` and `work` are calls that do; a spared one is not made."""
 
-        assert all(breaker.admits() for _ in range(5))
+    @pytest.fixture
+    def made(self) -> list[str]:
+        return []
 
-    def test_lets_nobody_through_after_a_failure(self):
-        breaker = Breaker(pause_seconds=60)
+    @pytest.fixture
+    def fail(self, made) -> Callable[[Breaker], None]:
+        def away() -> None:
+            made.append("failed")
+            raise OSError("nobody is there")
 
-        assert breaker.failed()
-        assert not any(breaker.admits() for _ in range(5))
+        def call(breaker: Breaker) -> None:
+            with contextlib.suppress(OSError, Spared):
+                breaker.call(away, failures=(OSError,))
 
-    def test_lets_one_try_after_the_pause(self):
-        breaker = Breaker(pause_seconds=0.05)
-        breaker.failed()
+        return call
+
+    @pytest.fixture
+    def work(self, made) -> Callable[[Breaker], None]:
+        def call(breaker: Breaker) -> None:
+            with contextlib.suppress(Spared):
+                breaker.call(lambda: made.append("worked"), failures=(OSError,))
+
+        return call
+
+    def test_lets_everybody_through_while_all_is_well(self, made, work):
+        breaker = Breaker("it", pause_seconds=60)
+        for _ in range(5):
+            work(breaker)
+
+        assert made == ["worked"] * 5
+
+    def test_returns_what_the_call_returns(self):
+        assert Breaker("it", pause_seconds=60).call(lambda: 7, failures=(OSError,)) == 7
+
+    def test_lets_nobody_through_after_a_failure(self, made, fail, work):
+        breaker = Breaker("it", pause_seconds=60)
+        fail(breaker)
+        work(breaker)
+
+        assert made == ["failed"]
+        with pytest.raises(Spared, match="it was away a moment ago"):
+            breaker.call(pytest.fail, failures=(OSError,))
+
+    def test_lets_one_try_after_the_pause(self, made, fail, work):
+        breaker = Breaker("it", pause_seconds=0.05)
+        fail(breaker)
         time.sleep(0.06)
 
-        assert [breaker.admits() for _ in range(5)] == [True, False, False, False, False]
+        def meanwhile() -> None:
+            # The others wait for the outcome of this one.
+            work(breaker)
+            made.append("tried")
 
-    def test_lets_everybody_through_after_a_success(self):
-        breaker = Breaker(pause_seconds=60)
-        breaker.failed()
+        breaker.call(meanwhile, failures=(OSError,))
+        work(breaker)
+        assert made == ["failed", "tried", "worked"]
 
-        assert breaker.succeeded()
-        assert all(breaker.admits() for _ in range(5))
+    def test_is_not_opened_by_what_is_no_failure(self, made, work):
+        breaker = Breaker("it", pause_seconds=60)
+        with pytest.raises(ZeroDivisionError):
+            breaker.call(lambda: 1 / 0, failures=(OSError,))
+        work(breaker)
 
-    def test_says_which_failure_and_which_success_is_news(self):
-        breaker = Breaker(pause_seconds=60)
+        assert made == ["worked"]
 
-        assert [breaker.succeeded(), breaker.failed(), breaker.failed()] == [False, True, False]
-        assert [breaker.succeeded(), breaker.succeeded()] == [True, False]
+    def test_says_once_that_it_is_away_and_once_that_it_is_back(self, fail, work, caplog):
+        breaker = Breaker("it", pause_seconds=0)
+        for call in (work, fail, fail, work, work):
+            call(breaker)
+
+        assert [record.getMessage() for record in caplog.records] == [
+            "it is away, going on without it: nobody is there",
+            "it is back",
+        ]
 
 
 class TestVersionedCache:
