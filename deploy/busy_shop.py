@@ -144,7 +144,9 @@ class BusyShop:
                 timeout_seconds=_PATIENCE_SECONDS,
                 pause_seconds=0.2,
             ):
-                raise DeployFailure(f"{service}: still not so after {_PATIENCE_SECONDS} s: {question}")
+                raise DeployFailure(
+                    f"{service}: still not so after {_PATIENCE_SECONDS} s: {question}"
+                )
 
     def _spread_over_an_hour(self) -> None:
         moves = self._moves()
