@@ -57,6 +57,7 @@ def page(browser: Browser, shop: Shop) -> Iterator[Page]:
     """A page that may load nothing but ours, all of it, and whose scripts may not complain."""
     watch = Watch(ours={urlsplit(address).netloc for address in (shop.products, shop.orders)})
     context = browser.new_context(viewport=WIDE)
+    context.set_default_timeout(10_000)
     watch.over(context)
     yield context.new_page()
     context.close()
