@@ -22,7 +22,7 @@ _CATALOGUE = (
     ("Oak bookshelf, 5 boards", 34900, 92, 4),
     ("Wool blanket, grey", 7900, 150, 6),
     ("Espresso cups, set of 4", 3200, 400, 9),
-    ("Linen curtain, 140 × 250 cm", 5900, 46, 3),
+    ("Linen curtain, white", 5900, 46, 3),
     ("Kitchen scale", 2450, 130, 6),
     ("Walnut side table", 21900, 22, 2),
     ("Enamel kettle, 1.5 l", 4900, 90, 3),
@@ -170,8 +170,8 @@ class BusyShop:
                     [ids, by],
                 )
             products.execute(
-                """UPDATE stock_movement SET created_at = created_at
-                   - CASE reason WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
+                """UPDATE stock_movement SET created_at = created_at - CASE reason
+                       WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
                    WHERE order_id = ''"""
             )
             products.execute("UPDATE product SET created_at = created_at - interval '9 days'")

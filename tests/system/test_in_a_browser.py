@@ -1,0 +1,373 @@
+"""What the people do who run the shop, in a real browser, with both admins and the API."""
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from browser import NARROW, WIDE, Watch, painted
+from kombu import Connection, Producer
+from playwright.sync_api import Browser, Locator, Page, expect
+from shop import Shop, eventually
+
+from deploy.native.stack import Stack
+
+GREEN, RED, SKY = "#10b981", "#ef4444", "#0ea5e9"
+
+
+class Admins:
+    """Both admins, as one person uses them."""
+
+    def __init__(self, page: Page, shop: Shop) -> None:
+        self.page = page
+        self.environment = shop.environment
+        self.products = shop.products.removesuffix("/products") + "/admin/"
+        self.orders = shop.orders.removesuffix("/orders") + "/admin/"
+
+    def log_in_to_both(self) -> None:
+        self._log_in(self.products)
+        self._log_in(self.orders)
+
+    def _log_in(self, address: str) -> None:
+        self.page.goto(address)
+        self.page.locator("[name=username]").fill(self.environment["ADMIN_USERNAME"])
+        self.page.locator("[name=password]").fill(self.environment["ADMIN_PASSWORD"])
+        self.page.get_by_role("button", name="Log in").click()
+        expect(self.page.locator("#dashboard")).to_be_visible()
+
+    def order(self, order_id: str) -> None:
+        self.page.goto(f"{self.orders}orders/order/{order_id}/change/")
+
+    def product(self, product_id: str) -> None:
+        self.page.goto(f"{self.products}products/product/{product_id}/change/")
+
+    def action(self, name: str) -> Locator:
+        # Its icon is a word to a browser.
+        return self.page.get_by_role("link", name=re.compile(rf"(^|\s){name}$"))
+
+    def decide(self, action: str, answer: str, **fields: str) -> None:
+        """Choose an action of the page, fill in its dialog, and confirm it."""
+        self.action(action).click()
+        dialog = self.page.locator("#dialog")
+        for name, value in fields.items():
+            dialog.locator(f"[name={name}]").fill(value)
+        dialog.get_by_role("button", name=answer, exact=True).click()
+        expect(dialog).to_be_hidden()
+
+    def see_soon(self, look: Callable[[], Locator], text: str) -> None:
+        """Look again and again until the page says so."""
+
+        def probe() -> bool:
+            self.page.reload()
+            return text in look().inner_text()
+
+        eventually(probe)
+
+    def said(self, text: str) -> None:
+        expect(self.page.locator("#main")).to_contain_text(text)
+
+
+@pytest.fixture(scope="module")
+def cookies(browser: Browser, stack: Stack) -> list[Any]:
+    """What a browser remembers of somebody who is logged in to both."""
+    page = browser.new_page()
+    Admins(page, Shop(stack.environment)).log_in_to_both()
+    cookies: list[Any] = page.context.cookies()
+    page.close()
+    return cookies
+
+
+@pytest.fixture
+def admins(page: Page, shop: Shop, cookies: list[Any]) -> Admins:
+    """Both admins, for somebody who is logged in."""
+    page.context.add_cookies(cookies)
+    return Admins(page, shop)
+
+
+def fact(page: Page, label: str) -> Locator:
+    """Return what stands beside a label."""
+    return page.locator("label", has_text=re.compile(rf"^\s*{label}\s*$", re.IGNORECASE)).locator(
+        "xpath=../.."
+    )
+
+
+class TestTheWatch:
+    def test_sees_what_no_page_may_do(self, browser: Browser, shop: Shop) -> None:
+        # Proves that the other tests would fail if a page asked a stranger, complained, or
+        # missed a part of itself. Nothing listens on port 1.
+        service = urlsplit(shop.products).netloc
+        watch = Watch(ours={service})
+        context = browser.new_context()
+        watch.over(context)
+        page = context.new_page()
+        page.goto(shop.products)
+        with page.expect_event("console", lambda message: message.text == "seen"):
+            page.set_content(
+                f"""<img src="http://127.0.0.1:1/logo.png">
+                <img src="http://{service}/static/nowhere.png">
+                <script>console.error("oh"); addEventListener("load", () => console.log("seen"))
+                </script>"""
+            )
+        context.close()
+
+        assert watch.strangers == ["http://127.0.0.1:1/logo.png"]
+        assert watch.missing == [f"404 http://{service}/static/nowhere.png"]
+        assert "oh" in watch.complaints
+
+
+class TestTheAdmins:
+    def test_are_open_side_by_side_on_one_host(self, page: Page, shop: Shop) -> None:
+        admins = Admins(page, shop)
+        admins.log_in_to_both()
+
+        # Cookies know hosts and no ports: each service must have names of its own for them.
+        page.goto(admins.products)
+        expect(page.locator("#dashboard")).to_contain_text("Units sold")
+        page.goto(admins.orders)
+        expect(page.locator("#dashboard")).to_contain_text("Orders per minute")
+
+    def test_are_left_one_by_one(self, page: Page, shop: Shop) -> None:
+        admins = Admins(page, shop)
+        admins.log_in_to_both()
+
+        page.goto(admins.orders)
+        page.locator("#logout-form").evaluate("form => form.submit()")
+        expect(page).to_have_url(admins.orders + "logout/")
+        page.goto(admins.orders)
+        expect(page.locator("[name=password]")).to_be_visible()
+
+        page.goto(admins.products)
+        expect(page.locator("#dashboard")).to_be_visible()
+
+
+class TestAnOrder:
+    def test_of_a_new_product_is_followed_to_the_end(self, admins: Admins, page: Page) -> None:
+        page.goto(admins.products + "products/product/")
+        page.locator("a[href*='/product/add/']").first.click()
+        page.locator("[name=name]").fill("Brass lamp")
+        page.locator("[name=price]").fill("18900")
+        page.locator("[name=qty]").fill("10")
+        page.get_by_role("button", name="Save and continue editing").click()
+        admins.said("was added successfully")
+        product_id = page.url.split("/")[-3]
+        expect(fact(page, "Units")).to_contain_text("10")
+
+        page.goto(admins.orders.removesuffix("admin/") + "orders")
+        place = page.locator("details.do", has_text="Place an order")
+        place.locator("[name=productId]").fill(product_id)
+        place.locator("[name=quantity]").fill("3")
+        place.get_by_role("button", name="Place an order").click()
+        expect(page.locator("#answer")).to_contain_text("201 Created")
+        order_id = json.loads(page.locator("#answer pre").inner_text())["id"]
+
+        admins.order(order_id)
+        admins.see_soon(lambda: fact(page, "Status"), "Confirmed")
+        expect(fact(page, "Total")).to_contain_text("56,700")
+        steps = page.locator(".sk-timeline .sk-step")
+        expect(steps.locator("h3")).to_have_text(
+            ["Accepted", "Stored", "Announced", "Reserved", "Settled"]
+        )
+        # All but the first tell how long they took.
+        expect(steps.locator(".sk-gap")).to_have_count(4)
+        expect(steps.locator(".sk-gap").last).to_contain_text("s")
+
+        admins.product(product_id)
+        expect(fact(page, "Units")).to_contain_text("7")
+        expect(page.locator("table.sk-table tbody tr").first).to_contain_text(order_id)
+
+    def test_is_cancelled_and_its_units_are_back(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=5)
+        order = shop.order(lamp["id"], 2).json()
+        assert shop.final_status(order["id"]) == "CONFIRMED"
+
+        admins.order(order["id"])
+        admins.decide("Cancel", "Cancel the order")
+        admins.said("Cancelled: 1.")
+
+        admins.see_soon(lambda: page.locator(".sk-timeline"), "Released")
+        expect(fact(page, "Status")).to_contain_text("Cancelled")
+        expect(admins.action("Cancel")).to_have_count(0)
+        assert shop.product(lamp["id"])["qty"] == 5
+
+
+class TestAProduct:
+    def test_is_restocked(self, admins: Admins, page: Page, shop: Shop) -> None:
+        lamp = shop.create_product(qty=2, name="Lamp to restock")
+
+        admins.product(lamp["id"])
+        admins.decide("Restock", "Move the stock", delta="40")
+
+        admins.said("Lamp to restock: +40 units, 42 in stock now.")
+        expect(page.locator("table.sk-table tbody tr").first).to_contain_text("Restock")
+        assert shop.product(lamp["id"])["qty"] == 42
+
+    def test_cannot_lose_what_it_does_not_have(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=2)
+
+        admins.product(lamp["id"])
+        admins.action("Restock").click()
+        page.locator("#dialog [name=delta]").fill("-3")
+        page.locator("#dialog").get_by_role("button", name="Move the stock").click()
+
+        expect(page.locator("#dialog")).to_contain_text("Only 2 are in stock.")
+        assert shop.product(lamp["id"])["qty"] == 2
+
+
+class TestAParkedMessage:
+    def test_is_corrected_and_replayed(self, admins: Admins, page: Page, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        order_id = time.time_ns() // 1000
+        body = {"orderId": order_id, "productId": lamp["id"], "quantity": 0}
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            Producer(connection).publish(
+                json.dumps(body).encode(),
+                exchange="order.exchange",
+                routing_key="order.created",
+                content_type="application/json",
+                content_encoding="utf-8",
+            )
+
+        page.goto(admins.products + "parking/parkedmessage/?status__exact=PARKED")
+        admins.see_soon(lambda: page.locator("#main"), str(order_id))
+        row = page.locator("#result_list tr", has_text=str(order_id))
+        expect(row).to_contain_text("$.quantity")
+        row.get_by_role("link").first.click()
+        expect(fact(page, "Reason")).to_contain_text("Expected `int` >= 1")
+
+        page.locator("[name=body_text]").fill("{")
+        page.get_by_role("button", name="Save and continue editing").click()
+        admins.said("This is not JSON")
+        page.locator("[name=body_text]").fill(json.dumps({**body, "quantity": 4}))
+        page.get_by_role("button", name="Save and continue editing").click()
+        admins.said("was changed successfully")
+        admins.decide("Replay", "Replay")
+        admins.said("Replay requested.")
+
+        admins.see_soon(lambda: fact(page, "Status"), "Replayed")
+        history = page.locator(".sk-events")
+        expect(history.locator("strong").last).to_have_text("Parked")
+        expect(history).to_contain_text(f"by {shop.environment['ADMIN_USERNAME']}")
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+
+
+class TestAFileOfProducts:
+    def test_goes_out_is_changed_and_comes_in_again(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        name = f"Lamp of {time.time_ns()}"
+        lamp = shop.create_product(qty=3, price=100, name=name)
+
+        page.goto(f"{admins.products}products/product/?q={name}")
+        page.get_by_role("link", name="Export").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Submit").click()
+        rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+        assert [(row["id"], row["price"], row["qty"]) for row in rows] == [(lamp["id"], "100", "3")]
+
+        changed = f"id,name,price,qty\n{lamp['id']},{name},250,99\n,{name} II,300,8\n"
+        page.goto(admins.products + "products/product/import/")
+        page.locator("[name=import_file]").set_input_files(
+            {"name": "products.csv", "mimeType": "text/csv", "buffer": changed.encode()}
+        )
+        page.get_by_role("button", name="Submit").click()
+        # Nothing has happened yet: this is the preview.
+        expect(page.locator("#main")).to_contain_text(f"{name} II")
+        assert shop.product(lamp["id"])["price"] == 100
+        page.get_by_role("button", name="Confirm import").click()
+
+        admins.said("Imported: 1 new, 1 changed, 0 as they were.")
+        after = shop.product(lamp["id"])
+        # The stock of what is sold already is no column of a file.
+        assert (after["price"], after["qty"]) == (250, 3)
+
+
+class TestTheDashboards:
+    def test_draw_what_happened(self, admins: Admins, page: Page, shop: Shop) -> None:
+        # More than any other test sells, so that it leads the list of what runs low.
+        lamp = shop.create_product(qty=5_000_002, name="Lamp that sells")
+        for _ in range(10):
+            shop.order(lamp["id"], 500_000)
+        shop.order(lamp["id"], 2)
+        shop.final_statuses()
+
+        page.goto(admins.orders)
+        assert number(tile(page, "Orders, last hour")) >= 11
+        assert GREEN in painted(page, "Orders per minute")
+        assert GREEN in painted(page, "By status")
+        expect(card(page, "Queues").locator("tbody tr")).to_have_count(3)
+
+        page.goto(admins.products)
+        assert number(tile(page, "Units sold, last hour")) >= 5_000_002
+        assert SKY in painted(page, "Stock taken and added per minute")
+        low = card(page, "Stock running low").locator("li", has_text="Lamp that sells").first
+        expect(low).to_contain_text("0 left")
+        expect(low).to_contain_text("5,000,002 sold in the last hour")
+
+        low.get_by_role("link").click()
+        expect(page.locator("[name=name]")).to_have_value("Lamp that sells")
+
+    def test_are_drawn_dark_where_people_want_it_dark(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        shop.order(shop.create_product(qty=5)["id"])
+        shop.final_statuses()
+
+        for scheme, is_dark in (("light", False), ("dark", True)):
+            page.emulate_media(color_scheme=scheme)
+            page.goto(admins.orders)
+            expect(page.locator("html")).to_have_class("dark" if is_dark else "")
+            assert GREEN in painted(page, "Orders per minute")
+
+
+class TestTheLists:
+    def test_say_so_when_nothing_is_found(self, admins: Admins, page: Page) -> None:
+        page.goto(admins.products + "products/product/?q=nobody+sells+this")
+
+        admins.said("Nothing matches the search and the filters.")
+        page.locator(".sk-nothing").get_by_role("link", name="Show all").click()
+        expect(page).to_have_url(admins.products + "products/product/?")
+
+
+class TestThePages:
+    @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+    def test_fit_the_screen(self, admins: Admins, page: Page, shop: Shop, size) -> None:
+        lamp = shop.create_product(qty=5)
+        order = shop.order(lamp["id"]).json()
+        shop.final_statuses()
+        page.set_viewport_size(size)
+
+        for address in (
+            admins.products,
+            admins.products + "products/product/",
+            admins.products + f"products/product/{lamp['id']}/change/",
+            admins.products + "products/stockmovement/",
+            admins.products + "products/reservation/",
+            admins.products + "parking/parkedmessage/",
+            admins.orders,
+            admins.orders + "orders/order/",
+            admins.orders + f"orders/order/{order['id']}/change/",
+            admins.orders + "outbox/outgoingevent/",
+        ):
+            page.goto(address)
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], address
+
+
+def tile(page: Page, title: str) -> Locator:
+    return page.locator("a.sk-tile", has_text=title).locator(".sk-tile-value")
+
+
+def card(page: Page, title: str) -> Locator:
+    return page.locator("section.sk-card", has=page.get_by_role("heading", name=title))
+
+
+def number(shown: Locator) -> int:
+    return int(shown.inner_text().replace(",", ""))
