@@ -174,6 +174,11 @@ class BusyShop:
                        WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
                    WHERE order_id = ''"""
             )
+            # Other systems' orders of what there never was.
+            products.execute(
+                """UPDATE reservation SET created_at = created_at - interval '34 minutes'
+                   WHERE reason = 'product_not_found'"""
+            )
             products.execute("UPDATE product SET created_at = created_at - interval '9 days'")
         # It remembers what was before.
         redis.Redis.from_url(self._environment["CACHE_URL"]).flushdb()
