@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
-from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from orders_project.orders import cache, intake, selectors, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
@@ -83,6 +83,10 @@ def _stored(order_id: UUID) -> AcceptedOrder | None:
     except (DatabaseError, InterfaceError) as error:
         _note_failure(error)
         return None
+    finally:
+        # Who waits to be stored would otherwise keep it from the thread that stores: the web
+        # process has fewer connections than threads.
+        connection.close_if_unusable_or_obsolete()
     _note_success()
     return order
 

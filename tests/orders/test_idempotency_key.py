@@ -11,7 +11,14 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django_redis import get_redis_connection
 
-from orders_project.orders import cache, catalog, idempotent_intake, selectors, services
+from orders_project.orders import (
+    cache,
+    catalog,
+    idempotent_intake,
+    intake,
+    selectors,
+    services,
+)
 from orders_project.orders.models import Order
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import PersistOrders
@@ -188,6 +195,24 @@ class TestTheSameOrderFromFiftyAtOnce:
         }
         answer = msgspec.json.decode(accepted)
         assert handed_over == (answer["id"], answer["createdAt"])
+
+
+@pytest.mark.usefixtures("broker_with_queue")
+class TestWaitingToBeStored:
+    def test_takes_no_connection_from_who_stores(self, client, product_service, monkeypatch):
+        # As in a web process, whose threads share fewer connections than they are.
+        connection.close()
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+        submit, held = intake.submit, []
+
+        def noting_submit(*arguments: Any) -> None:
+            held.append(connection.connection)
+            submit(*arguments)
+
+        monkeypatch.setattr(intake, "submit", noting_submit)
+
+        assert order(client, product_service.add()).status_code == 201
+        assert held == [None]
 
 
 class TestAnAttemptThatFailed:
