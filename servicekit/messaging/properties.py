@@ -12,8 +12,10 @@ from amqp import serialization
 
 logger = logging.getLogger(__name__)
 
-_BASIC = serialization.Basic.CLASS_ID
-_decode = serialization.PROPERTY_CLASSES[_BASIC]
+# Every message is of this one class; py-amqp looks here for what reads its properties.
+_decoders: dict[int, Any] = serialization.PROPERTY_CLASSES
+_MESSAGE = serialization.Basic.CLASS_ID
+_decode = _decoders[_MESSAGE]
 
 
 def _decode_or_do_without(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
@@ -28,4 +30,4 @@ def _decode_or_do_without(buffer: bytes, offset: int) -> tuple[dict[str, Any], i
 
 def take_any() -> None:
     """Have every connection of this process, Celery's too, take messages with any properties."""
-    serialization.PROPERTY_CLASSES[_BASIC] = _decode_or_do_without
+    _decoders[_MESSAGE] = _decode_or_do_without
