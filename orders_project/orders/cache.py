@@ -2,6 +2,7 @@
 
 `orders:{productId}`: the first page of a product's orders, as it is answered.
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
+`order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it was accepted.
 The channel `orders.final` says which orders have got a final status.
 """
 
@@ -22,6 +23,8 @@ LIST_TTL_SECONDS = 30
 OFFERED_TTL_SECONDS = 20
 # Copies are deleted when their order is stored. This is for the worst backlog.
 ACCEPTED_TTL_SECONDS = 24 * 3600
+# How long before PostgreSQL goes away an order may have been stored, to be known all the same.
+FIRST_TTL_SECONDS = 3600
 
 FINAL_CHANNEL = "orders.final"
 
@@ -45,20 +48,21 @@ def offer_copies(orders: Sequence[AcceptedOrder]) -> bool:
         with client.pipeline(transaction=False) as pipeline:
             for order in orders:
                 copy = msgspec.json.encode(OrderDetail.of(order))
-                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS)
+                # A copy that is there already may be of an order that is safe: it stays longer.
+                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS, nx=True)
             pipeline.execute()
 
     return attempt(offer) is not UNAVAILABLE
 
 
-def claim_copies(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:
-    """Make orders visible, unless there is a copy already; return, for each, which one is there."""
+def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:
+    """Note each order as the first under its id, unless there is one; return the first of each."""
 
     def claim(client: Any) -> list[bytes | None]:
         with client.pipeline(transaction=False) as pipeline:
             for order in orders:
                 copy = msgspec.json.encode(OrderDetail.of(order))
-                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS, nx=True, get=True)
+                pipeline.set(_first(order.id), copy, ex=OFFERED_TTL_SECONDS, nx=True, get=True)
             answers: list[bytes | None] = pipeline.execute()
             return answers
 
@@ -69,6 +73,30 @@ def claim_copies(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unava
         order if copy is None else msgspec.json.decode(copy, type=AcceptedOrder)
         for order, copy in zip(orders, earlier, strict=True)
     ]
+
+
+def keep_firsts(orders: Sequence[AcceptedOrder]) -> None:
+    """Remember the firsts of orders that are safe now, or may be, for who sends them again."""
+
+    def keep(client: Any) -> None:
+        with client.pipeline(transaction=False) as pipeline:
+            for order in orders:
+                pipeline.expire(_first(order.id), FIRST_TTL_SECONDS)
+            pipeline.execute()
+
+    attempt(keep)
+
+
+def get_first(order_id: UUID) -> AcceptedOrder | None:
+    """Return the first attempt of an order; whether it was accepted is another question."""
+    copy = attempt(lambda client: client.get(_first(order_id)))
+    if copy is None or copy is UNAVAILABLE:
+        return None
+    return msgspec.json.decode(copy, type=AcceptedOrder)
+
+
+def _first(order_id: UUID) -> str:
+    return f"order:{order_id}:first"
 
 
 def keep_copies(orders: Sequence[AcceptedOrder]) -> bool:

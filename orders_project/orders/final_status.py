@@ -202,7 +202,13 @@ def accepted_when_final(accepted: AcceptedOrder, *, seconds: int) -> tuple[bytes
     """Do the same for an order that is accepted whatever happens while we wait."""
     try:
         return rendered_when_final(accepted.id, seconds=seconds)
-    except (selectors.OrderNotVisibleYet, OperationalError, InterfaceError):
+    except (
+        # Also this: its copy went with Redis, and the worker has not stored it yet.
+        selectors.OrderNotFound,
+        selectors.OrderNotVisibleYet,
+        OperationalError,
+        InterfaceError,
+    ):
         return msgspec.json.encode(OrderDetail.of(accepted)), False
 
 

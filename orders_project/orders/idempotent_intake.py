@@ -2,14 +2,14 @@
 
 The key makes the order's id, so there can be no second order, whatever fails. Which of several
 attempts is the order, with its price and its time, PostgreSQL decides: it is stored there before
-it is answered. While PostgreSQL is away, Redis decides, and the broker keeps the order.
+it is answered. While PostgreSQL is away, Redis decides, which has been told of each before it was
+stored, and the broker keeps the order.
 """
 
 from collections.abc import Sequence
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-import msgspec
-from django.db import DatabaseError, InterfaceError, close_old_connections
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from orders_project.orders import cache, intake, selectors, services
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
@@ -45,7 +45,7 @@ def accept_once(key: str, *, product_id: UUID, quantity: int) -> AcceptedOrder:
     order_id = order_id_of(key)
     order = _stored(order_id)
     if order is None:
-        attempt = _claimed(order_id)
+        attempt = cache.get_first(order_id)
         if attempt is None:
             try:
                 attempt = intake.priced(order_id=order_id, product_id=product_id, quantity=quantity)
@@ -57,7 +57,7 @@ def accept_once(key: str, *, product_id: UUID, quantity: int) -> AcceptedOrder:
         # Before it is made durable: a claim may be all that is left of an attempt that failed.
         _check_same(attempt, product_id, quantity)
         intake.submit(attempt, _commits)
-        order = _stored(order_id) or _claimed(order_id) or attempt
+        order = _stored(order_id) or cache.get_first(order_id) or attempt
     _check_same(order, product_id, quantity)
     return order
 
@@ -78,14 +78,10 @@ def _stored(order_id: UUID) -> AcceptedOrder | None:
         return _database.call(lambda: selectors.find_stored_order(order_id), failures=_FAILURES)
     except (Spared, *_FAILURES):
         return None
-
-
-def _claimed(order_id: UUID) -> AcceptedOrder | None:
-    """Return what an earlier attempt has claimed; whether that was accepted is another question."""
-    copy = cache.get_accepted(order_id)
-    if copy is None or copy is UNAVAILABLE:
-        return None
-    return msgspec.json.decode(copy, type=AcceptedOrder)
+    finally:
+        # Who waits to be stored would otherwise keep it from the thread that stores: the web
+        # process has fewer connections than threads.
+        connection.close_if_unusable_or_obsolete()
 
 
 class _StoringIntake:
@@ -100,31 +96,39 @@ class _StoringIntake:
         :raises NotCommitted: if neither was possible
         :raises OutcomeUnknown: if one of them may have been
         """
+        # Before they are stored, so that all attempts are the same from now on, for those, too, who
+        # will not see what is stored because PostgreSQL is away.
+        claimed = cache.claim_firsts(orders)
+        firsts = orders if claimed is UNAVAILABLE else claimed
         may_be_stored = False
         try:
             close_old_connections()
-            _database.call(lambda: services.place_orders(orders), failures=_FAILURES)
+            _database.call(lambda: services.place_orders(firsts), failures=_FAILURES)
         except Spared:
             pass
         except _FAILURES as error:
             may_be_stored = intake.may_have_committed(error)
         else:
+            cache.keep_firsts(firsts)
             return
         finally:
             close_old_connections()
-        firsts = cache.claim_copies(orders)
-        if firsts is UNAVAILABLE:
+        if claimed is UNAVAILABLE:
             failure = "neither the database nor Redis answers"
             raise OutcomeUnknown(failure) if may_be_stored else NotCommitted(failure)
+        cache.offer_copies(firsts)
         try:
             # All of them, though the first attempt may have been here before us: if it has failed,
             # this is the one that counts.
             self._durable.hand_over(firsts)
         except PublishingFailed as error:
             if may_be_stored or error.maybe_published:
+                # A later attempt must not be another order than the one that may come of this.
+                cache.keep_firsts(firsts)
                 raise OutcomeUnknown(str(error)) from error
             raise NotCommitted(str(error)) from error
         cache.keep_copies(firsts)
+        cache.keep_firsts(firsts)
 
 
 _commits: GroupCommit[AcceptedOrder] = GroupCommit(

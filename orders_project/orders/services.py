@@ -138,9 +138,12 @@ def _moment(text: str | None) -> datetime | None:
     """Return the time in an event, if it says one: it is for the timeline, and decides nothing."""
     try:
         moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        if moment is None or moment.tzinfo is None:
+            return moment and moment.replace(tzinfo=UTC)
+        # PostgreSQL would take the year 10000, or one before Christ, and nobody could read it back.
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def cancel_order(order_id: UUID) -> Order:

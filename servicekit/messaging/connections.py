@@ -6,6 +6,10 @@ from typing import Any
 import amqp
 from kombu import Connection
 
+from servicekit.messaging import properties
+
+properties.take_any()
+
 # What it looks like when the broker goes away, refuses or says nonsense: wait, connect again.
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     amqp.exceptions.AMQPError,

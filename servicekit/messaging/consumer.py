@@ -375,4 +375,6 @@ def _log_fields(delivery: Any, event: Event | None = None) -> dict[str, str]:
 
 def _text(value: object) -> str | None:
     """Return a property of a stranger's message, if it can go into a property of ours."""
-    return value if isinstance(value, str) and len(value.encode()) <= 255 else None  # noqa: PLR2004 - AMQP short string
+    # py-amqp reads half a character, and writes it, too; an exception here would stop the queue.
+    fits = isinstance(value, str) and len(value.encode(errors="surrogatepass")) <= 255  # noqa: PLR2004 - AMQP short string
+    return str(value) if fits else None

@@ -1,6 +1,7 @@
 """Placing an order again under the same Idempotency-Key."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,14 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django_redis import get_redis_connection
 
-from orders_project.orders import cache, catalog, idempotent_intake, selectors, services
+from orders_project.orders import (
+    cache,
+    catalog,
+    idempotent_intake,
+    intake,
+    selectors,
+    services,
+)
 from orders_project.orders.models import Order
 from servicekit.breaker import Breaker
 from servicekit.contracts.commands import PersistOrders
@@ -61,12 +69,20 @@ def breaker(monkeypatch) -> None:
 
 
 @pytest.fixture
-def without_database(monkeypatch) -> None:
+def database_goes_away(monkeypatch) -> Callable[[], None]:
     def away(*_arguments: object) -> None:
         raise OperationalError("connection failed: nobody is there")
 
-    monkeypatch.setattr(selectors, "find_stored_order", away)
-    monkeypatch.setattr(services, "place_orders", away)
+    def go() -> None:
+        monkeypatch.setattr(selectors, "find_stored_order", away)
+        monkeypatch.setattr(services, "place_orders", away)
+
+    return go
+
+
+@pytest.fixture
+def without_database(database_goes_away) -> None:
+    database_goes_away()
 
 
 @pytest.mark.usefixtures("broker_with_queue")
@@ -106,6 +122,17 @@ class TestTheSameKey:
         assert first.status_code == 201
         assert first.content == second.content
         assert Order.objects.count() == 1
+
+    def test_gives_it_also_when_the_database_has_gone_since(
+        self, client, product_service, database_goes_away
+    ):
+        product_id = product_service.add(price=10)
+        first = order(client, product_id)
+        catalog.put(product_id=product_id, name="Lamp", price=99, qty=5, version=2)
+        database_goes_away()
+
+        assert order(client, product_id).content == first.content
+        assert order(client, product_id, 3).status_code == 422
 
     def test_is_the_same_in_quotes_and_without(self, client, product_service):
         product_id = product_service.add()
@@ -190,6 +217,24 @@ class TestTheSameOrderFromFiftyAtOnce:
         assert handed_over == (answer["id"], answer["createdAt"])
 
 
+@pytest.mark.usefixtures("broker_with_queue")
+class TestWaitingToBeStored:
+    def test_takes_no_connection_from_who_stores(self, client, product_service, monkeypatch):
+        # As in a web process, whose threads share fewer connections than they are.
+        connection.close()
+        monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+        submit, held = intake.submit, []
+
+        def noting_submit(*arguments: Any) -> None:
+            held.append(connection.connection)
+            submit(*arguments)
+
+        monkeypatch.setattr(intake, "submit", noting_submit)
+
+        assert order(client, product_service.add()).status_code == 201
+        assert held == [None]
+
+
 class TestAnAttemptThatFailed:
     """It may have left a claim; what it has not left is an order."""
 
@@ -207,7 +252,7 @@ class TestAnAttemptThatFailed:
         claim = accepted_order(
             id=idempotent_intake.order_id_of(str(product_id)), product_id=product_id, total_price=7
         )
-        cache.claim_copies([claim])
+        cache.claim_firsts([claim])
 
         answer = order(client, product_id)
 
@@ -218,7 +263,7 @@ class TestAnAttemptThatFailed:
     def test_is_not_made_good_by_another_order(self, client, product_service, accepted_order):
         product_id = product_service.add()
         claim = accepted_order(id=idempotent_intake.order_id_of(str(product_id)))
-        cache.claim_copies([claim])
+        cache.claim_firsts([claim])
 
         assert order(client, product_id).status_code == 422
         assert not Order.objects.exists()
@@ -230,19 +275,19 @@ class TestAnAttemptThatFailed:
         assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
 
 
-class TestClaimCopies:
+class TestClaimFirsts:
     def test_returns_what_was_claimed_first(self, accepted_order):
         first = accepted_order()
         second = msgspec.structs.replace(first, total_price=1)
         other = accepted_order()
 
-        assert cache.claim_copies([first]) == [first]
-        assert cache.claim_copies([second, other]) == [first, other]
+        assert cache.claim_firsts([first]) == [first]
+        assert cache.claim_firsts([second, other]) == [first, other]
 
     def test_does_not_prolong_the_claim_of_the_first(self, accepted_order):
         first = accepted_order()
-        cache.claim_copies([first])
-        get_redis_connection("default").expire(f"order:{first.id}", 5)
-        cache.claim_copies([first])
+        cache.claim_firsts([first])
+        get_redis_connection("default").expire(f"order:{first.id}:first", 5)
+        cache.claim_firsts([first])
 
-        assert get_redis_connection("default").ttl(f"order:{first.id}") <= 5
+        assert get_redis_connection("default").ttl(f"order:{first.id}:first") <= 5

@@ -97,7 +97,17 @@ class TestTimeline:
 
         assert "rejected" in [name for name, _ in steps(client, order)]
 
-    @pytest.mark.parametrize("moment", ["", "yesterday", "2026-11-23T10:00:00"])
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            "",
+            "yesterday",
+            "2026-11-23T10:00:00",
+            "0001-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:59-14:00",
+            "2026-11-23T10:00:00+23:59",
+        ],
+    )
     def test_bears_times_that_are_none(self, client, order, moment):
         services.settle_orders(
             [StockReserved(**about(order), announced_at=moment, decided_at=moment)]

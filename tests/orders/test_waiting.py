@@ -180,6 +180,14 @@ class TestPreferWait:
         assert answer["Preference-Applied"] == "wait=1"
 
     @pytest.mark.usefixtures("broker_with_queue")
+    def test_never_makes_an_accepted_order_one_that_is_not_found(self, accepted_order):
+        # As when Redis begins anew, before a worker has stored the order.
+        accepted = accepted_order()
+        rendered, has_waited = final_status.accepted_when_final(accepted, seconds=1)
+
+        assert msgspec.json.decode(rendered)["status"] == "PENDING"
+        assert not has_waited
+
     def test_is_not_applied_when_too_many_wait(self, product_service, monkeypatch):
         monkeypatch.setattr(final_status, "watch", FinalStatusWatch(limit=0))
         answer = self.order(product_service.add(), "wait=30")

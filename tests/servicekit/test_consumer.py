@@ -401,6 +401,18 @@ class TestPoison:
         assert parked.properties.items() >= properties.items()
         assert parked.properties["delivery_mode"] == 2
 
+    @pytest.mark.parametrize("text", ["\ud800", b"\xff\xfe"], ids=["half a character", "no UTF-8"])
+    def test_stops_nothing_whatever_its_properties_are(self, post, shop, text):
+        post.open()
+        post.send(b"hello", message_id=text, correlation_id=text, content_type=text, type=text)
+        post.send(an_order(1), message_id=text)
+        post.send(an_order(2))
+        eventually(lambda: shop.applied == [1, 2])
+
+        assert post.is_done()
+        [parked] = post.parked()
+        assert bytes(parked.body) == b"hello"
+
     def test_a_thousand_in_a_row_stop_nothing(self, post, shop, backlog):
         backlog(*[b"hello"] * 1000, an_order())
         post.open()
