@@ -17,7 +17,7 @@ from shop import Shop, eventually
 
 from deploy.native.stack import Stack
 
-GREEN, RED, SKY = "#10b981", "#ef4444", "#0ea5e9"
+GREEN, SKY = "#10b981", "#0ea5e9"
 
 
 class Admins:
