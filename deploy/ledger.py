@@ -53,11 +53,10 @@ _CONNECT_TIMEOUT_SECONDS = 5
 _LOOK_AGAIN_SECONDS = 0.3
 
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-# The order service takes for a UUID what Python does: upper case, and without dashes as well.
-_HEX_OF_ORDER = "regexp_replace(order_id, '^urn:uuid:|-', '', 'gi')"
-_IS_OURS = f"{_HEX_OF_ORDER} ~* '^[0-9a-f]{{32}}$'"
+# Whatever is no UUID in its usual form is another system's order (`contracts.fields.as_uuid`).
+_IS_OURS = f"order_id ~ '^{_UUID}$'"
 # A cast that does not depend on which condition the planner tries first.
-_ORDER_UUID = f"CASE WHEN {_IS_OURS} THEN {_HEX_OF_ORDER}::uuid END"
+_ORDER_UUID = f"CASE WHEN {_IS_OURS} THEN order_id::uuid END"
 
 
 @dataclass

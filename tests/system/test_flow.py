@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from kombu import Connection, Exchange, Producer, Queue
@@ -135,10 +135,11 @@ class TestTheEvents:
         assert message.properties["correlation_id"] == order["id"]
         UUID(message.properties["message_id"])
 
-    def test_of_somebody_else_are_reserved_like_ours(self, shop: Shop) -> None:
+    @pytest.mark.parametrize("kind", [int, str], ids=["number", "UUID without dashes"])
+    def test_of_somebody_else_are_reserved_like_ours(self, shop: Shop, kind: type) -> None:
         lamp = shop.create_product(qty=10)
         body = {
-            "orderId": int(time.time() * 1000),
+            "orderId": int(time.time() * 1000) if kind is int else uuid4().hex,
             "productId": lamp["id"],
             "quantity": 4,
             "totalPrice": 400,
