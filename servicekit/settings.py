@@ -149,7 +149,7 @@ def database(url_variable: str) -> dict[str, Any]:
     pool_size = env.int("DATABASE_POOL_SIZE", default=8)
     statement_timeout_ms = env.int("DATABASE_STATEMENT_TIMEOUT_MS", default=1200)
     settings: dict[str, Any] = env.db_url(url_variable)
-    settings["ENGINE"] = "django.db.backends.postgresql"
+    settings["ENGINE"] = "servicekit.database"
     settings["ATOMIC_REQUESTS"] = False
     settings["CONN_HEALTH_CHECKS"] = pool_size > 0
     settings["CONN_MAX_AGE"] = 0 if pool_size else None

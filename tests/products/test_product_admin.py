@@ -147,7 +147,14 @@ class TestPages:
 
     @pytest.mark.parametrize(
         ("query", "found"),
-        [("stock=out", 0), ("stock=low", 1), ("stock=ok", 0), ("sold=no", 0), ("sold=yes", 1)],
+        [
+            ("stock=short", 1),
+            ("stock=out", 0),
+            ("stock=low", 1),
+            ("stock=ok", 0),
+            ("sold=no", 0),
+            ("sold=yes", 1),
+        ],
     )
     def test_filter_by_stock_and_by_what_is_sold(self, admin_client, lamp, query, found):  # noqa: ARG002 - ten are low
         answer = admin_client.get(f"{reverse(f'{PRODUCTS}_changelist')}?{query}")

@@ -47,11 +47,17 @@ class StockFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
         """Offer what the badges say."""
-        return [("out", "Out"), ("low", f"Low ({LOW_STOCK} or fewer)"), ("ok", "Ok")]
+        return [
+            ("short", f"{LOW_STOCK} or fewer"),
+            ("out", "Out"),
+            ("low", "Low, and not out"),
+            ("ok", "Ok"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
         """Keep the products that are sold and have that much."""
         chosen = {
+            "short": Q(qty__lte=LOW_STOCK),
             "out": Q(qty=0),
             "low": Q(qty__range=(1, LOW_STOCK)),
             "ok": Q(qty__gt=LOW_STOCK),

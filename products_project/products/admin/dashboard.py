@@ -182,7 +182,7 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
             for row in low[:_LOW_ROWS]
         ],
         empty="Everything that moved lately is well in stock.",
-        link=reverse("admin:products_product_changelist") + "?stock=low",
+        link=reverse("admin:products_product_changelist") + "?stock=short",
         link_text="All that are low",
     )
 

@@ -110,7 +110,9 @@ class ReservationAdmin(FoundByOrder):
 
     @admin.display(description="product")
     def product(self, reservation: Reservation) -> SafeString:
-        """Of what."""
+        """Of what, if that is there."""
+        if reservation.reason == "product_not_found":
+            return code(reservation.product_id)
         address = reverse("admin:products_product_change", args=[reservation.product_id])
         return link(address, code(reservation.product_id))
 

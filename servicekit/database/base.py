@@ -1,0 +1,39 @@
+"""Django's PostgreSQL backend, with a pool that survives the server's restart.
+
+After a restart every idle connection is dead. psycopg's pool finds out one by one, with a pause of
+a second after the second of them, which is as long as a request waits: it would be answered 503
+though the server has been back for minutes, and the next one as well.
+"""
+
+from functools import partial
+from typing import Any
+
+from django.db.backends.postgresql import base
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection from a pool that forgets all idle connections when one of them is dead."""
+
+    @property
+    def pool(self) -> Any:
+        """The process's pool, None where connections are not pooled."""
+        pool: Any = super().pool
+        if pool is not None and isinstance(self.settings_dict["OPTIONS"].get("pool"), dict):
+            # Django gives the check itself, and takes no other. Set again each time, because that
+            # costs less than to remember whether it was.
+            pool._check = partial(check_or_forget_all, pool)  # noqa: SLF001 - see above
+        return pool
+
+
+def check_or_forget_all(pool: ConnectionPool[Connection], connection: Connection) -> None:
+    """Check a connection that was idle; if it is dead, let go of all that are.
+
+    :raises OperationalError: if it is dead; the pool then takes another, which is new
+    """
+    try:
+        ConnectionPool.check_connection(connection)
+    except Exception:
+        pool.drain()
+        raise

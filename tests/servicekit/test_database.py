@@ -1,0 +1,50 @@
+"""The pool of connections, when the server has lost all of them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import psycopg
+import pytest
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from servicekit.database.base import check_or_forget_all
+
+URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
+IDLE = 4
+# How long a request waits for a connection.
+TIMEOUT_SECONDS = 1.0
+
+
+@pytest.fixture
+def pool() -> Iterator[ConnectionPool]:
+    with ConnectionPool(URL, min_size=1, max_size=8, timeout=TIMEOUT_SECONDS, open=False) as opened:
+        yield opened
+
+
+def lose_all_connections(pool: ConnectionPool) -> None:
+    """Have several connections lie idle in the pool, and end them all on the server's side."""
+    with ExitStack() as in_use:
+        taken = [in_use.enter_context(pool.connection()) for _ in range(IDLE)]
+        pids = [connection.info.backend_pid for connection in taken]
+    with psycopg.connect(URL, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s) AS pid", [pids])
+
+
+class TestAPool:
+    def test_of_psycopg_alone_keeps_a_request_waiting_for_too_long(self, pool):
+        # Proves that the connections are as dead as after a restart.
+        pool._check = ConnectionPool.check_connection
+        lose_all_connections(pool)
+
+        with pytest.raises(PoolTimeout):
+            pool.getconn()
+
+    def test_gives_a_new_connection_when_it_has_lost_all(self, pool):
+        pool._check = partial(check_or_forget_all, pool)
+        lose_all_connections(pool)
+
+        for _ in range(IDLE):
+            with pool.connection() as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
