@@ -130,6 +130,8 @@ class QueueDepths(Collector):
                 depth = _depth(broker, queue)
                 if depth is not None:
                     family.add_metric([queue], depth)
+            # Or the broker's log would have a warning for every time that somebody looks.
+            connections.close_in_order(broker)
         except _BROKER_TROUBLE as error:
             logger.debug("no depths of queues: %s", error)
         finally:

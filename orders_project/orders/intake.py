@@ -44,7 +44,7 @@ class InsufficientStock(Exception):
     """There are fewer units than ordered."""
 
     def __init__(self, *, quantity: int, available: int) -> None:
-        super().__init__(f"{quantity} units were ordered and {available} are in stock.")
+        super().__init__(f"Ordered: {quantity}, in stock: {available}.")
         self.available = available
 
 

@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from servicekit.http import exposition, health, problems
 
@@ -12,6 +13,7 @@ urlpatterns = [
     path("", include("products_project.products.api.urls")),
     path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
+    path("admin", RedirectView.as_view(url="/admin/")),
     path("metrics", exposition.metrics),
     path("health/live", health.live),
     path(

@@ -26,7 +26,7 @@ class StockBelowZero(Exception):
     """A movement would take more units than there are."""
 
     def __init__(self, *, delta: int, available: int) -> None:
-        super().__init__(f"{-delta} units were to be taken and {available} are in stock.")
+        super().__init__(f"To be taken: {-delta}, in stock: {available}.")
         self.available = available
 
 
@@ -67,17 +67,19 @@ def update_product(
 ) -> Product:
     """Change a product's name or price, and announce the new state in the same transaction.
 
-    With `if_version`, only if its version is one of these.
+    With `if_version`, only if its version is one of these. What is so already is no change.
 
     :raises ProductNotFound: if there is none
     :raises ProductIsArchived: if it is not sold any more
     :raises VersionMismatch: if it has another version
     """
-    changes: dict[str, object] = {
-        field: value for field, value in (("name", name), ("price", price)) if value is not None
-    }
     with transaction.atomic(durable=True):
         product = _lock_sold(product_id, if_version)
+        changes: dict[str, object] = {
+            field: value
+            for field, value in (("name", name), ("price", price))
+            if value is not None and value != getattr(product, field)
+        }
         if changes:
             for field, value in changes.items():
                 setattr(product, field, value)

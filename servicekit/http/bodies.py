@@ -1,4 +1,4 @@
-"""Bodies that no view asked for."""
+"""Bodies that nobody asked for: of requests that no view read, and of answers to HEAD."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,4 +26,10 @@ class BodyReader:
         if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
             # Nothing is left when a view has read it: one call that returns at once.
             environ["wsgi.input"].read(_MAX_BYTES)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            # The headers, its length included, are those of a GET; the server sends no more.
+            close = getattr(answer, "close", None)
+            if close is not None:
+                close()
+            return []
         return answer

@@ -51,6 +51,8 @@ def required_versions(request: HttpRequest) -> frozenset[int] | None:
 
 def tagged_answer(request: HttpRequest, body: bytes, etag: str) -> HttpResponse:
     """Return the body with its entity tag, or 304 for a caller that has it already."""
+    # A browser that was given the JSON must not show it where its page belongs.
+    headers = {"ETag": etag, "Vary": "Accept"}
     if is_known(request, etag):
-        return HttpResponseNotModified(headers={"ETag": etag})
-    return json_answer(body, {"ETag": etag})
+        return HttpResponseNotModified(headers=headers)
+    return json_answer(body, headers)

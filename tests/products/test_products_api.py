@@ -273,3 +273,53 @@ class TestHealth:
         answer = client.get("/health/ready")
 
         assert (answer.status_code, answer.json()["checks"]["database"]) == (200, "up")
+
+
+class TestWhatABrowserKeeps:
+    PAGE = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+    @pytest.mark.parametrize("known", [{}, {"if-none-match": '"1"'}])
+    def test_of_the_json_is_not_shown_where_the_page_belongs(self, client, known):
+        product = services.create_product(name="Lamp", price=1, qty=1)
+
+        answer = client.get(f"/products/{product.id}", headers=known)
+
+        assert answer.status_code == (304 if known else 200)
+        assert "Accept" in answer["Vary"]
+
+    def test_of_the_page_is_not_what_the_json_was_tagged_with(self, client):
+        product = services.create_product(name="Lamp", price=1, qty=1)
+
+        answer = client.get(
+            f"/products/{product.id}", headers={**self.PAGE, "if-none-match": '"1"'}
+        )
+
+        assert answer.status_code == 200
+        assert answer["Content-Type"].startswith("text/html")
+
+
+class TestASmallMistake:
+    def test_in_the_name_of_a_filter_is_not_overlooked(self, client, lamp):
+        for path in ("/products?searhc=lamp", f"/products/{lamp.id}/stock-movements?reason=order"):
+            answer = client.get(path)
+
+            assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "unknown")
+
+    def test_of_a_name_that_comes_twice_is_an_error(self, client):
+        answer = client.post(
+            "/products",
+            b'{"name": "Lamp", "price": 1, "qty": 1, "qty": 2}',
+            content_type="application/json",
+        )
+
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_body")
+        assert "'qty' is there twice" in answer.json()["detail"]
+
+    def test_that_changes_nothing_is_no_change(self, client, lamp):
+        answer = send(client, "PATCH", f"/products/{lamp.id}", {"name": "Lamp"})
+
+        assert (answer.status_code, answer["ETag"]) == (200, '"1"')
+        assert not OutgoingEvent.objects.filter(routing_key="product.updated").exists()
+
+    def test_in_the_address_of_the_admin_leads_there(self, client):
+        assert client.get("/admin")["Location"] == "/admin/"

@@ -36,6 +36,18 @@ class ProductChanges(StrictSerializer):
         return attrs
 
 
+class ProductFilters(StrictSerializer):
+    """Which products a list shows."""
+
+    search = StrictStringField(
+        required=False, default="", allow_blank=True, help_text="A part of the name."
+    )
+
+
+class NoFilters(StrictSerializer):
+    """A list that shows all there is: a filter is a mistake, and must not be overlooked."""
+
+
 class NewStockMovement(StrictSerializer):
     """Units to be added to a stock, or taken from it."""
 
@@ -51,7 +63,7 @@ class NewStockMovement(StrictSerializer):
     )
     reason = serializers.ChoiceField(
         choices=[StockMovement.Reason.RESTOCK, StockMovement.Reason.CORRECTION],
-        help_text="`restock` or `correction`.",
+        help_text="restock or correction.",
     )
 
     def validate_delta(self, delta: int) -> int:

@@ -7,7 +7,6 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -25,7 +24,7 @@ from servicekit.http.conditional import (
 )
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
-from servicekit.http.pages import PageRequest, cursor_after, link_header
+from servicekit.http.pages import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
 
 
@@ -52,13 +51,12 @@ class ProductViewSet(GenericViewSet[Product]):
     @documentation.list_products
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
+        filters = serializers.ProductFilters(data=filters_in(request.query_params))
+        filters.is_valid(raise_exception=True)
         page_request = PageRequest.of(request.query_params, UUID)
-        search = request.query_params.get("search", "")
-        if "\x00" in search:
-            raise ValidationError({"search": ["Must not contain NUL."]})
 
         page = selectors.products_page(
-            limit=page_request.limit, after=page_request.after, search=search
+            limit=page_request.limit, after=page_request.after, **filters.validated_data
         )
 
         next_cursor = cursor_after(page.products[-1].id) if page.has_more else ""
@@ -90,7 +88,8 @@ class ProductViewSet(GenericViewSet[Product]):
         product = selectors.get_rendered_product(UUID(pk))
 
         headers = {"ETag": etag_of(product.version)}
-        if is_known(request, headers["ETag"]):
+        # The tag is that of the JSON. A page has more on it, which may have changed.
+        if request.accepted_renderer.format == "json" and is_known(request, headers["ETag"]):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=headers)
         return Response(Rendered(product.value), headers=headers)
 
@@ -117,6 +116,7 @@ class ProductViewSet(GenericViewSet[Product]):
     @action(detail=True, url_path="stock-movements", serializer_class=serializers.NewStockMovement)
     def stock_movements(self, request: Request, pk: str) -> Response:
         """Every change of the product's stock, newest first. `limit`, `cursor`."""
+        serializers.NoFilters(data=filters_in(request.query_params)).is_valid(raise_exception=True)
         page_request = PageRequest.of(request.query_params, int)
 
         page = selectors.stock_movements_page(
