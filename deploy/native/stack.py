@@ -671,7 +671,8 @@ class Stack:
             },
             directory=ROOT,
             is_ready=(lambda: _is_fresh(alive)) if is_worker else lambda: _is_healthy(bind),
-            address=bind,
+            # A worker answers nothing but questions about its metrics.
+            address=bind or f"127.0.0.1:{self.metrics_port(process.name)} (metrics)",
             stop_as_group=process.port is not None,
             stale_files=(alive,) if is_worker else (),
         )
