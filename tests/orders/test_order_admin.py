@@ -203,14 +203,22 @@ class TestExporting:
         [row] = self.rows(admin_client, "?status__exact=REJECTED")
         assert (row["id"], row["total_price"]) == (str(rejected.id), "380000")
 
-    def test_says_where_it_ends_and_ends_there_with_the_newest(
-        self, admin_client, order, monkeypatch
-    ):
-        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
-        orders = [order() for _ in range(3)]
+    def test_says_where_it_ends(self, admin_client):
         page = admin_client.get(reverse("admin:orders_order_export"))
 
-        assert b"at most 2 of them" in page.content
+        assert b"at most 10,000 of them" in page.content
+
+    def test_gives_no_formulae(self, admin_client, order):
+        rejected = order(Status.REJECTED)
+        Order.objects.filter(pk=rejected.pk).update(reason="=1+1")
+
+        [row] = self.rows(admin_client)
+        assert row["reason"] == "'=1+1"
+
+    def test_ends_at_its_limit_with_the_newest(self, admin_client, order, monkeypatch):
+        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
+        orders = [order() for _ in range(3)]
+
         assert [row["id"] for row in self.rows(admin_client)] == [
             str(orders[2].id),
             str(orders[1].id),

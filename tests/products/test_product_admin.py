@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from products_project.products import cache, reservations, services
+from products_project.products.admin.files import ProductImport
 from products_project.products.models import Product
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
@@ -320,11 +321,56 @@ class TestImporting:
         assert "confirm_form" not in answer.context
         assert not Product.objects.exists()
 
-    def test_refuses_an_archived_product(self, admin_client, lamp):
+    def test_skips_archived_products_and_takes_the_rest(self, admin_client, lamp):
         services.archive_product(lamp.id)
-        answer = self.preview(admin_client, "id,name,price", f"{lamp.id},Lamp,5")
+        preview = self.preview(
+            admin_client, "id,name,price,qty", f"{lamp.id},Lamp 2,5,1", ",Shelf,5,1"
+        )
+        assert b"Skipped" in preview.content
+        self.confirm(admin_client, preview)
 
-        assert "archived" in self.said(answer)[0]
+        lamp.refresh_from_db()
+        assert (lamp.name, lamp.version) == ("Lamp", 2)
+        assert Product.objects.filter(name="Shelf").exists()
+
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_takes_other_separators(self, admin_client, separator):
+        lines = ("name,price,qty", "Shelf,500,3")
+        preview = self.preview(admin_client, *(line.replace(",", separator) for line in lines))
+        self.confirm(admin_client, preview)
+
+        product = Product.objects.get()
+        assert (product.name, product.price, product.qty) == ("Shelf", 500, 3)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"Artikel,Preis\nShelf,5\n", "columns; missing: name and price."),
+            (b"name,price,qty\nShelf,5,1,9\n", "The file is no CSV"),
+            ("name,price,qty\nKühlschrank,5,1\n".encode("latin-1"), "The file is not UTF-8."),
+        ],
+    )
+    def test_says_in_a_sentence_why_a_file_cannot_be_read(self, admin_client, content, said):
+        file = SimpleUploadedFile("products.csv", content, "text/csv")
+        answer = admin_client.post(
+            reverse("admin:products_product_import"),
+            {"import_file": file, "format": "0", "resource": ""},
+        )
+
+        page = answer.content.decode()
+        assert said in page
+        assert "Traceback" not in page
+        assert "UnicodeDecodeError" not in page
+
+    def test_shows_no_traceback_of_what_nobody_expected(self, admin_client, monkeypatch):
+        def fail(*_arguments, **_options):
+            raise RuntimeError("The database is away.")
+
+        monkeypatch.setattr(ProductImport, "before_import", fail)
+        page = self.preview(admin_client, "name,price,qty", "Shelf,5,1").content
+
+        assert b"The database is away." in page
+        assert b"Traceback" not in page
 
     def test_refuses_a_file_with_too_many_rows(self, admin_client):
         answer = self.preview(admin_client, "id,name,price,qty", *[",Shelf,5,1"] * 1001)
@@ -368,3 +414,20 @@ class TestExporting:
             services.create_product(name=name, price=1, qty=1)
 
         assert [row["name"] for row in self.rows(admin_client)] == ["b", "a"]
+
+    def test_says_where_it_ends(self, admin_client):
+        page = admin_client.get(reverse("admin:products_product_export"))
+
+        assert b"at most 10,000 of them" in page.content
+
+    @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1", "''-1", "'quoted'"])
+    def test_gives_no_formulae_and_the_same_names_back(self, admin_client, name):
+        product = services.create_product(name=name, price=1, qty=1)
+        [row] = self.rows(admin_client)
+        assert not row["name"].startswith(("=", "+", "-", "@"))
+        assert row["price"] == "1"
+
+        lines = ("id,name,price", f"{row['id']},{row['name']},2")
+        TestImporting.confirm(admin_client, TestImporting.preview(admin_client, *lines))
+        product.refresh_from_db()
+        assert (product.name, product.price) == (name, 2)

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from import_export.admin import ExportMixin
+from import_export.fields import Field
 from import_export.formats.base_formats import CSV
 from import_export.resources import ModelResource
 from unfold.contrib.import_export.forms import ExportForm
@@ -35,6 +36,7 @@ from servicekit.administration.display import (
 )
 from servicekit.administration.filters import TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
+from servicekit.administration.spreadsheets import Text
 
 Status = Order.Status
 
@@ -60,6 +62,8 @@ _STEPS: dict[str, tuple[str, Tone]] = {
 
 class OrderExport(ModelResource):
     """The columns of an export, named as in the API."""
+
+    reason = Field("reason", "reason", widget=Text())
 
     class Meta:
         model = Order

@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from import_export.admin import ImportExportMixin
-from import_export.formats.base_formats import CSV
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -22,9 +21,11 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 from products_project.products import selectors, services
 from products_project.products.admin.files import (
     FileIsGone,
+    ProductCSV,
     ProductExport,
     ProductFileForm,
     ProductImport,
+    UnreadableFile,
     UploadedFile,
 )
 from products_project.products.admin.stock import LOW_STOCK, stock_badge
@@ -148,7 +149,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
     change_form_outer_after_template = "products/movements.html"
 
     resource_classes = [ProductExport]
-    formats = [CSV]
+    formats = [ProductCSV]
     import_form_class = ProductFileForm
     export_form_class = ExportForm
     import_template_name = "products/import.html"
@@ -385,6 +386,12 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         except FileIsGone:
             messages.error(request, "The cache is away, and an import needs it. Try again later.")
             return HttpResponseRedirect(request.get_full_path())
+
+    def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
+        """Say beside the field what is wrong with the file."""
+        if not isinstance(e, UnreadableFile):
+            raise e
+        form.add_error("import_file", str(e))
 
     def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Import what was previewed."""
