@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -136,6 +137,29 @@ class TestCancelling:
         confirmed.refresh_from_db()
         assert b"Cancel this order?" in answer.content
         assert confirmed.status == Status.CONFIRMED
+
+    def test_is_left_by_a_button_that_cannot_be_taken_for_it(self, admin_client, order):
+        address = reverse("admin:orders_order_cancel", args=[order().pk])
+        dialog = admin_client.get(address).content.decode()
+
+        buttons = [
+            " ".join(re.sub(r"<[^>]+>", " ", each).split())
+            for each in re.findall(r"<(?:a|button)\b.*?</(?:a|button)>", dialog, re.DOTALL)
+        ]
+        assert "Leave it" in buttons
+        assert "Cancel" not in buttons
+
+    @pytest.mark.parametrize(
+        ("count", "question"), [(1, "Cancel this order? Its"), (2, "Cancel 2 orders? Their")]
+    )
+    def test_of_several_asks_about_one_or_many(self, admin_client, order, count, question):
+        ids = [str(order().pk) for _ in range(count)]
+        answer = admin_client.post(
+            reverse("admin:orders_order_changelist"),
+            {"action": "cancel_selected", "_selected_action": ids},
+        )
+
+        assert question in answer.content.decode()
 
     def test_cancels_announces_and_logs_who_did(self, admin_client, admin_user, order):
         confirmed = order()

@@ -3,17 +3,19 @@
 import csv
 import io
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from django.utils import timezone
 
 from products_project.products import cache, reservations, services
 from products_project.products.admin.files import ProductImport
-from products_project.products.models import Product
-from servicekit.contracts.events import OrderCreated
+from products_project.products.models import Product, StockMovement
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 
@@ -32,6 +34,14 @@ def sold_lamp(lamp) -> Product:
         ]
     )
     return lamp
+
+
+def cancelled(order: OrderCreated) -> dict[str, object]:
+    return {
+        "order_id": order.order_id,
+        "product_id": order.product_id,
+        "quantity": order.quantity,
+    }
 
 
 class TestAddingAProduct:
@@ -184,6 +194,69 @@ class TestPages:
             assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', page)
 
 
+class TestTheStartPage:
+    @staticmethod
+    def shown(admin_client) -> tuple[str, str, list[str]]:
+        """The tile of what was sold, and what is said of the products that run low."""
+        context = admin_client.get(reverse("admin:index")).context
+        [tile] = [each for each in context["tiles"] if each.title.startswith("Units sold")]
+        [low] = [each for each in context["cards"] if each.title == "Stock running low"]
+        return tile.value, tile.note, [row.note for row in low.rows]
+
+    def test_counts_what_was_sold_of_the_products_that_were(self, admin_client, sold_lamp):
+        services.create_product(name="Shelf", price=1, qty=50)
+        archived = services.create_product(name="Chair", price=1, qty=50)
+        services.archive_product(archived.id)
+
+        value, note, [lasts] = self.shown(admin_client)
+        assert (value, note) == ("4", "of 1 product")
+        assert lasts == "4 sold in the last hour, lasts about 2 h"
+        assert sold_lamp.movements.count() == 2
+
+    def test_counts_no_units_that_were_given_back(self, admin_client, lamp):
+        orders = [
+            OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=quantity)
+            for quantity in (3, 5)
+        ]
+        reservations.reserve_stock(orders)
+        reservations.release_stock([OrderCancelled(**cancelled(orders[1]))])
+        assert self.shown(admin_client) == (
+            "3",
+            "of 1 product",
+            ["3 sold in the last hour, lasts about 2 h"],
+        )
+
+        reservations.release_stock([OrderCancelled(**cancelled(orders[0]))])
+        assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
+
+    def test_sells_no_less_than_nothing(self, admin_client, lamp):
+        order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=3)
+        reservations.reserve_stock([order])
+        StockMovement.objects.filter(reason="order").update(
+            created_at=timezone.now() - timedelta(hours=2)
+        )
+        reservations.release_stock([OrderCancelled(**cancelled(order))])
+
+        assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
+
+
+class TestALongName:
+    NAME = "x" * 255
+
+    @pytest.mark.parametrize("page", ["products_product", "products_stockmovement"])
+    def test_is_cut_off_in_lists_and_whole_in_its_title(self, admin_client, page):
+        services.create_product(name=self.NAME, price=1, qty=1)
+        content = admin_client.get(reverse(f"admin:{page}_changelist")).content.decode()
+
+        assert f'<span class="sk-name" title="{self.NAME}">' in content
+
+    def test_is_whole_in_the_title_of_its_bar(self, admin_client):
+        services.create_product(name=self.NAME, price=1, qty=1)
+        content = admin_client.get(reverse("admin:index")).content.decode()
+
+        assert f'title="{self.NAME}"' in content
+
+
 class TestTheDialogToMoveStock:
     @staticmethod
     def submit(admin_client, product, **facts):
@@ -230,7 +303,7 @@ class TestArchivingSeveral:
         asked = admin_client.post(reverse(f"{PRODUCTS}_changelist"), selection)
         lamp.refresh_from_db()
         assert lamp.archived_at is None
-        assert b"Archive 1 products?" in asked.content
+        assert b"Archive this product?" in asked.content
 
         admin_client.post(reverse(f"{PRODUCTS}_changelist"), {**selection, "confirmed": "1"})
         lamp.refresh_from_db()
