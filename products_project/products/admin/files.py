@@ -97,7 +97,7 @@ class ProductCSV(CSV):
         return dataset
 
 
-class PlainError(Error):  # type: ignore[misc]  # the library has no types
+class PlainError(Error):
     """What went wrong, without the way through the code."""
 
     traceback = ""
