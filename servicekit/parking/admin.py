@@ -102,9 +102,16 @@ class StatusFilter(admin.SimpleListFilter):
         """Leave out the choice of nothing, which would be that of parked messages."""
         return list(super().choices(changelist))[1:]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:  # noqa: ARG002 - Django's signature
-        """Keep the messages with that status."""
-        return queryset if self.value() == "all" else queryset.filter(status=self.value())
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep the messages with that status.
+
+        An action on chosen messages gets them all: it refuses what was decided meanwhile, which
+        would otherwise be left out without a word.
+        """
+        are_chosen = request.method == "POST" and request.POST.get("select_across", "0") == "0"
+        if are_chosen or self.value() == "all":
+            return queryset
+        return queryset.filter(status=self.value())
 
 
 class QueueFilter(admin.SimpleListFilter):
@@ -133,7 +140,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
-    empty_text = "Every message that came could be applied."
+    empty_text = "No message waits for a decision."
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]

@@ -247,3 +247,10 @@ class TestDecidingAboutSeveral:
         waiting.refresh_from_db()
         assert b"Nothing was done" in answer.content
         assert waiting.status == Status.PARKED
+
+    def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
+        decided, waiting = park(), park()
+        services.discard([decided.pk], by="ada", note="no use")
+        answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
+
+        assert b"Send this message to its queue again?" in answer.content
