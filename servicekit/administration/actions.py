@@ -59,12 +59,14 @@ def confirmed(
     request: HttpRequest,
     rows: Any,
     *,
-    question: str,
+    about_one: str,
+    about_many: str,
     button: str,
     form_class: type[forms.Form] = forms.Form,
 ) -> forms.Form | HttpResponse:
     """Return the filled-in form when a bulk action was confirmed, else the page that asks for it.
 
+    It asks `about_one` row, or `about_many`, with their `{count}` filled in.
     More than `MAX_SELECTED` rows are not asked about, but refused.
     """
     ids = [str(pk) for pk in rows.order_by().values_list("pk", flat=True)[: MAX_SELECTED + 1]]
@@ -78,7 +80,7 @@ def confirmed(
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"{button}?",
-        "question": question.format(count=len(ids)),
+        "question": about_one if len(ids) == 1 else about_many.format(count=len(ids)),
         "button": button,
         "form": form,
         "ids": ids,

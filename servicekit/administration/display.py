@@ -28,9 +28,19 @@ def number(value: int, *, signed: bool = False) -> SafeString:
     return format_html('<span class="sk-number">{}</span>', text)
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with what it counts: `1 message`, `2 messages`."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def code(text: object) -> SafeString:
     """Return an id or the like in letters that are told apart."""
     return format_html('<code class="sk-code">{}</code>', text)
+
+
+def short(text: object) -> SafeString:
+    """Return a name for a column: cut off where it is too long, whole to who points at it."""
+    return format_html('<span class="sk-name" title="{0}">{0}</span>', text)
 
 
 def link(address: str, text: object) -> SafeString:

@@ -25,7 +25,7 @@ from servicekit.administration.actions import (
     go,
     log_changes,
 )
-from servicekit.administration.display import Tone, ago, badge, clock, code, number
+from servicekit.administration.display import Tone, ago, badge, clock, code, counted, number
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
 from servicekit.parking.services import NotParked
@@ -57,6 +57,9 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
         required=False,
     )
 
+    class Media:
+        js = ("administration/saved_first.js",)
+
     class Meta:
         model = ParkedMessage
         fields: list[str] = []
@@ -65,6 +68,9 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
         super().__init__(*args, **kwargs)
         if "body_text" in self.fields:
             self.fields["body_text"].initial = self.instance.current_body.decode("utf-8", "replace")
+            if self.is_bound:
+                # A form comes back with what was sent only when that was refused.
+                self.fields["body_text"].widget.attrs["data-refused"] = True
 
     def clean_body_text(self) -> str:
         """Take JSON only: no consumer here reads anything else."""
@@ -76,6 +82,36 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
             except (ValueError, RecursionError) as error:
                 raise forms.ValidationError(f"This is not JSON: {error}") from error
         return text
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """By what was decided; at first, what nobody has decided about yet."""
+
+    title = "status"
+    parameter_name = "status__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
+        """Offer each status, and all."""
+        return [*((each.value, str(each.label)) for each in Status), ("all", "All")]
+
+    def value(self) -> str:
+        """Return what was chosen; who searches wants what there is, whatever its status."""
+        return str(super().value() or ("all" if self.request.GET.get("q") else Status.PARKED.value))
+
+    def choices(self, changelist: Any) -> Any:
+        """Leave out the choice of nothing, which would be that of parked messages."""
+        return list(super().choices(changelist))[1:]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep the messages with that status.
+
+        An action on chosen messages gets them all: it refuses what was decided meanwhile, which
+        would otherwise be left out without a word.
+        """
+        are_chosen = request.method == "POST" and request.POST.get("select_across", "0") == "0"
+        if are_chosen or self.value() == "all":
+            return queryset
+        return queryset.filter(status=self.value())
 
 
 class QueueFilter(admin.SimpleListFilter):
@@ -100,11 +136,11 @@ class ParkedMessageAdmin(ServiceAdmin):
     form = BodyForm
     list_display = ["about", "status_badge", "why", "excerpt", "seen", "times"]
     list_display_links = ["about"]
-    list_filter = ["status", QueueFilter]
+    list_filter = [StatusFilter, QueueFilter]
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
-    empty_text = "Every message that came could be applied."
+    empty_text = "No message waits for a decision."
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
@@ -295,6 +331,7 @@ class ParkedMessageAdmin(ServiceAdmin):
         icon="replay",
         variant=ActionVariant.PRIMARY,
         permissions=["change"],
+        attrs={"data-saved-first": "body_text"},
         dialog={
             "title": "Replay this message?",
             "description": "The worker sends it to its queue again, with the body as it is saved"
@@ -341,8 +378,10 @@ class ParkedMessageAdmin(ServiceAdmin):
             self,
             request,
             rows,
-            question="Send {count:,} messages to their queues again? The worker sends at most fifty"
-            " per second. What still cannot be applied comes back here.",
+            about_one="Send this message to its queue again? If it still cannot be applied, it"
+            " comes back here.",
+            about_many="Send {count:,} messages to their queues again? The worker sends at most"
+            " fifty per second. What still cannot be applied comes back here.",
             button="Replay",
         )
         if isinstance(answer, HttpResponse):
@@ -357,8 +396,10 @@ class ParkedMessageAdmin(ServiceAdmin):
             self,
             request,
             rows,
-            question="Discard {count:,} messages? They will not be applied. They stay here, with"
-            " your note.",
+            about_one="Discard this message? It will not be applied. It stays here, with your"
+            " note.",
+            about_many="Discard {count:,} messages? They will not be applied. They stay here,"
+            " with your note.",
             button="Discard",
             form_class=NoteForm,
         )
@@ -398,17 +439,17 @@ class ParkedMessageAdmin(ServiceAdmin):
             messages.error(request, f"Nothing was done. {error}")
             return
         log_changes(self, request, selected, what)
-        messages.success(request, f"{what} ({count:,} messages).")
+        messages.success(request, f"{what} ({counted(count, 'message')}).")
 
 
 def shown(body: bytes) -> str:
     """Return a body as people read it: JSON indented, text as it is, anything else in hex."""
     cut = body[:_SHOWN_BYTES]
-    more = f"\n… {len(body) - len(cut):,} more bytes" if len(body) > len(cut) else ""
+    more = f"\n… {counted(len(body) - len(cut), 'more byte')}" if len(body) > len(cut) else ""
     try:
         text = cut.decode()
     except UnicodeDecodeError:
-        return cut[:4096].hex(" ") + f"\n({len(body):,} bytes, not text)"
+        return cut[:4096].hex(" ") + f"\n({counted(len(body), 'byte')}, not text)"
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -137,6 +138,29 @@ class TestCancelling:
         assert b"Cancel this order?" in answer.content
         assert confirmed.status == Status.CONFIRMED
 
+    def test_is_left_by_a_button_that_cannot_be_taken_for_it(self, admin_client, order):
+        address = reverse("admin:orders_order_cancel", args=[order().pk])
+        dialog = admin_client.get(address).content.decode()
+
+        buttons = [
+            " ".join(re.sub(r"<[^>]+>", " ", each).split())
+            for each in re.findall(r"<(?:a|button)\b.*?</(?:a|button)>", dialog, re.DOTALL)
+        ]
+        assert "Leave it" in buttons
+        assert "Cancel" not in buttons
+
+    @pytest.mark.parametrize(
+        ("count", "question"), [(1, "Cancel this order? Its"), (2, "Cancel 2 orders? Their")]
+    )
+    def test_of_several_asks_about_one_or_many(self, admin_client, order, count, question):
+        ids = [str(order().pk) for _ in range(count)]
+        answer = admin_client.post(
+            reverse("admin:orders_order_changelist"),
+            {"action": "cancel_selected", "_selected_action": ids},
+        )
+
+        assert question in answer.content.decode()
+
     def test_cancels_announces_and_logs_who_did(self, admin_client, admin_user, order):
         confirmed = order()
         self.cancel(admin_client, confirmed)
@@ -203,14 +227,22 @@ class TestExporting:
         [row] = self.rows(admin_client, "?status__exact=REJECTED")
         assert (row["id"], row["total_price"]) == (str(rejected.id), "380000")
 
-    def test_says_where_it_ends_and_ends_there_with_the_newest(
-        self, admin_client, order, monkeypatch
-    ):
-        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
-        orders = [order() for _ in range(3)]
+    def test_says_where_it_ends(self, admin_client):
         page = admin_client.get(reverse("admin:orders_order_export"))
 
-        assert b"at most 2 of them" in page.content
+        assert b"at most 10,000 of them" in page.content
+
+    def test_gives_no_formulae(self, admin_client, order):
+        rejected = order(Status.REJECTED)
+        Order.objects.filter(pk=rejected.pk).update(reason="=1+1")
+
+        [row] = self.rows(admin_client)
+        assert row["reason"] == "'=1+1"
+
+    def test_ends_at_its_limit_with_the_newest(self, admin_client, order, monkeypatch):
+        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
+        orders = [order() for _ in range(3)]
+
         assert [row["id"] for row in self.rows(admin_client)] == [
             str(orders[2].id),
             str(orders[1].id),

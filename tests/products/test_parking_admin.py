@@ -56,9 +56,13 @@ class TestTheList:
     @pytest.mark.parametrize(
         ("query", "found"),
         [
+            ("", 1),
             ("?status__exact=PARKED", 1),
             ("?status__exact=DISCARDED", 1),
-            ("?queue=products.tasks", 1),
+            ("?status__exact=all", 2),
+            ("?status__exact=nonsense", 0),
+            ("?queue=products.tasks", 0),
+            ("?queue=products.tasks&status__exact=all", 1),
             ("?queue=product_cancellation_queue", 0),
             ("?q=77", 2),
             ("?q=78", 0),
@@ -116,6 +120,19 @@ class TestThePage:
         message.refresh_from_db()
         assert b"This is not JSON" in answer.content
         assert message.edited_body is None
+
+    def test_lets_nobody_replay_past_an_unsaved_correction(self, admin_client):
+        page = admin_client.get(reverse(PAGE, args=[park().pk])).content.decode()
+
+        assert "administration/saved_first.js" in page
+        assert page.count('data-saved-first="body_text"') == 1
+        assert "data-refused" not in page
+
+    def test_knows_a_body_that_was_refused_from_one_that_is_saved(self, admin_client):
+        address = reverse(PAGE, args=[park().pk])
+        page = admin_client.post(address, {"body_text": "{oops"}).content.decode()
+
+        assert "data-refused" in page
 
     def test_saved_without_a_change_changes_nothing(self, admin_client):
         message = park(b"not JSON")
@@ -187,8 +204,25 @@ class TestDecidingAboutSeveral:
         answer = act_on(admin_client, "replay_selected", message)
 
         message.refresh_from_db()
-        assert b"Send 1 messages" in answer.content
+        assert b"Send this message to its queue again?" in answer.content
         assert message.status == Status.PARKED
+
+    @pytest.mark.parametrize(
+        ("action", "facts", "said"),
+        [
+            ("replay_selected", {}, "Replay requested (1 message)."),
+            ("discard_selected", {"note": "no use"}, "Discarded: no use (1 message)."),
+        ],
+    )
+    def test_speaks_of_one_as_of_one(self, admin_client, action, facts, said):
+        answer = act_on(admin_client, action, park(), confirmed="1", **facts)
+
+        assert said in answer.content.decode()
+
+    def test_speaks_of_several_as_of_several(self, admin_client):
+        answer = act_on(admin_client, "discard_selected", park(), park())
+
+        assert b"Discard 2 messages? They will" in answer.content
 
     def test_replays_them(self, admin_client):
         messages = [park(), park()]
@@ -213,3 +247,10 @@ class TestDecidingAboutSeveral:
         waiting.refresh_from_db()
         assert b"Nothing was done" in answer.content
         assert waiting.status == Status.PARKED
+
+    def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
+        decided, waiting = park(), park()
+        services.discard([decided.pk], by="ada", note="no use")
+        answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
+
+        assert b"Send this message to its queue again?" in answer.content

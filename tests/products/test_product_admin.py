@@ -3,16 +3,19 @@
 import csv
 import io
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from django.utils import timezone
 
 from products_project.products import cache, reservations, services
-from products_project.products.models import Product
-from servicekit.contracts.events import OrderCreated
+from products_project.products.admin.files import ProductImport
+from products_project.products.models import Product, StockMovement
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 
@@ -31,6 +34,14 @@ def sold_lamp(lamp) -> Product:
         ]
     )
     return lamp
+
+
+def cancelled(order: OrderCreated) -> dict[str, object]:
+    return {
+        "order_id": order.order_id,
+        "product_id": order.product_id,
+        "quantity": order.quantity,
+    }
 
 
 class TestAddingAProduct:
@@ -183,6 +194,69 @@ class TestPages:
             assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', page)
 
 
+class TestTheStartPage:
+    @staticmethod
+    def shown(admin_client) -> tuple[str, str, list[str]]:
+        """The tile of what was sold, and what is said of the products that run low."""
+        context = admin_client.get(reverse("admin:index")).context
+        [tile] = [each for each in context["tiles"] if each.title.startswith("Units sold")]
+        [low] = [each for each in context["cards"] if each.title == "Stock running low"]
+        return tile.value, tile.note, [row.note for row in low.rows]
+
+    def test_counts_what_was_sold_of_the_products_that_were(self, admin_client, sold_lamp):
+        services.create_product(name="Shelf", price=1, qty=50)
+        archived = services.create_product(name="Chair", price=1, qty=50)
+        services.archive_product(archived.id)
+
+        value, note, [lasts] = self.shown(admin_client)
+        assert (value, note) == ("4", "of 1 product")
+        assert lasts == "4 sold in the last hour, lasts about 2 h"
+        assert sold_lamp.movements.count() == 2
+
+    def test_counts_no_units_that_were_given_back(self, admin_client, lamp):
+        orders = [
+            OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=quantity)
+            for quantity in (3, 5)
+        ]
+        reservations.reserve_stock(orders)
+        reservations.release_stock([OrderCancelled(**cancelled(orders[1]))])
+        assert self.shown(admin_client) == (
+            "3",
+            "of 1 product",
+            ["3 sold in the last hour, lasts about 2 h"],
+        )
+
+        reservations.release_stock([OrderCancelled(**cancelled(orders[0]))])
+        assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
+
+    def test_sells_no_less_than_nothing(self, admin_client, lamp):
+        order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=3)
+        reservations.reserve_stock([order])
+        StockMovement.objects.filter(reason="order").update(
+            created_at=timezone.now() - timedelta(hours=2)
+        )
+        reservations.release_stock([OrderCancelled(**cancelled(order))])
+
+        assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
+
+
+class TestALongName:
+    NAME = "x" * 255
+
+    @pytest.mark.parametrize("page", ["products_product", "products_stockmovement"])
+    def test_is_cut_off_in_lists_and_whole_in_its_title(self, admin_client, page):
+        services.create_product(name=self.NAME, price=1, qty=1)
+        content = admin_client.get(reverse(f"admin:{page}_changelist")).content.decode()
+
+        assert f'<span class="sk-name" title="{self.NAME}">' in content
+
+    def test_is_whole_in_the_title_of_its_bar(self, admin_client):
+        services.create_product(name=self.NAME, price=1, qty=1)
+        content = admin_client.get(reverse("admin:index")).content.decode()
+
+        assert f'title="{self.NAME}"' in content
+
+
 class TestTheDialogToMoveStock:
     @staticmethod
     def submit(admin_client, product, **facts):
@@ -229,7 +303,7 @@ class TestArchivingSeveral:
         asked = admin_client.post(reverse(f"{PRODUCTS}_changelist"), selection)
         lamp.refresh_from_db()
         assert lamp.archived_at is None
-        assert b"Archive 1 products?" in asked.content
+        assert b"Archive this product?" in asked.content
 
         admin_client.post(reverse(f"{PRODUCTS}_changelist"), {**selection, "confirmed": "1"})
         lamp.refresh_from_db()
@@ -320,11 +394,56 @@ class TestImporting:
         assert "confirm_form" not in answer.context
         assert not Product.objects.exists()
 
-    def test_refuses_an_archived_product(self, admin_client, lamp):
+    def test_skips_archived_products_and_takes_the_rest(self, admin_client, lamp):
         services.archive_product(lamp.id)
-        answer = self.preview(admin_client, "id,name,price", f"{lamp.id},Lamp,5")
+        preview = self.preview(
+            admin_client, "id,name,price,qty", f"{lamp.id},Lamp 2,5,1", ",Shelf,5,1"
+        )
+        assert b"Skipped" in preview.content
+        self.confirm(admin_client, preview)
 
-        assert "archived" in self.said(answer)[0]
+        lamp.refresh_from_db()
+        assert (lamp.name, lamp.version) == ("Lamp", 2)
+        assert Product.objects.filter(name="Shelf").exists()
+
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_takes_other_separators(self, admin_client, separator):
+        lines = ("name,price,qty", "Shelf,500,3")
+        preview = self.preview(admin_client, *(line.replace(",", separator) for line in lines))
+        self.confirm(admin_client, preview)
+
+        product = Product.objects.get()
+        assert (product.name, product.price, product.qty) == ("Shelf", 500, 3)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"Artikel,Preis\nShelf,5\n", "columns; missing: name and price."),
+            (b"name,price,qty\nShelf,5,1,9\n", "The file is no CSV"),
+            ("name,price,qty\nKühlschrank,5,1\n".encode("latin-1"), "The file is not UTF-8."),
+        ],
+    )
+    def test_says_in_a_sentence_why_a_file_cannot_be_read(self, admin_client, content, said):
+        file = SimpleUploadedFile("products.csv", content, "text/csv")
+        answer = admin_client.post(
+            reverse("admin:products_product_import"),
+            {"import_file": file, "format": "0", "resource": ""},
+        )
+
+        page = answer.content.decode()
+        assert said in page
+        assert "Traceback" not in page
+        assert "UnicodeDecodeError" not in page
+
+    def test_shows_no_traceback_of_what_nobody_expected(self, admin_client, monkeypatch):
+        def fail(*_arguments, **_options):
+            raise RuntimeError("The database is away.")
+
+        monkeypatch.setattr(ProductImport, "before_import", fail)
+        page = self.preview(admin_client, "name,price,qty", "Shelf,5,1").content
+
+        assert b"The database is away." in page
+        assert b"Traceback" not in page
 
     def test_refuses_a_file_with_too_many_rows(self, admin_client):
         answer = self.preview(admin_client, "id,name,price,qty", *[",Shelf,5,1"] * 1001)
@@ -368,3 +487,20 @@ class TestExporting:
             services.create_product(name=name, price=1, qty=1)
 
         assert [row["name"] for row in self.rows(admin_client)] == ["b", "a"]
+
+    def test_says_where_it_ends(self, admin_client):
+        page = admin_client.get(reverse("admin:products_product_export"))
+
+        assert b"at most 10,000 of them" in page.content
+
+    @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1", "''-1", "'quoted'"])
+    def test_gives_no_formulae_and_the_same_names_back(self, admin_client, name):
+        product = services.create_product(name=name, price=1, qty=1)
+        [row] = self.rows(admin_client)
+        assert not row["name"].startswith(("=", "+", "-", "@"))
+        assert row["price"] == "1"
+
+        lines = ("id,name,price", f"{row['id']},{row['name']},2")
+        TestImporting.confirm(admin_client, TestImporting.preview(admin_client, *lines))
+        product.refresh_from_db()
+        assert (product.name, product.price) == (name, 2)

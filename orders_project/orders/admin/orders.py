@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from import_export.admin import ExportMixin
+from import_export.fields import Field
 from import_export.formats.base_formats import CSV
 from import_export.resources import ModelResource
 from unfold.contrib.import_export.forms import ExportForm
@@ -35,6 +36,7 @@ from servicekit.administration.display import (
 )
 from servicekit.administration.filters import TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
+from servicekit.administration.spreadsheets import Text
 
 Status = Order.Status
 
@@ -60,6 +62,8 @@ _STEPS: dict[str, tuple[str, Tone]] = {
 
 class OrderExport(ModelResource):
     """The columns of an export, named as in the API."""
+
+    reason = Field("reason", "reason", widget=Text())
 
     class Meta:
         model = Order
@@ -264,26 +268,33 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     @admin.action(description="Cancel", permissions=["operate"])
     def cancel_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
         """Cancel several orders."""
-        question = "Cancel {count:,} orders? Their units go back into the stock, once."
-        return self._after_asking(request, rows, question, "Cancel the orders", self._cancel)
+        questions = (
+            "Cancel this order? Its units go back into the stock, once.",
+            "Cancel {count:,} orders? Their units go back into the stock, once.",
+        )
+        return self._after_asking(request, rows, questions, "Cancel for good", self._cancel)
 
     @admin.action(description="Announce again", permissions=["operate"])
     def announce_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
         """Announce several orders again."""
-        question = (
-            "Announce {count:,} orders again? Each is decided once, so asking again is harmless."
+        questions = (
+            "Announce this order again? It is decided once, so asking again is harmless.",
+            "Announce {count:,} orders again? Each is decided once, so asking again is harmless.",
         )
-        return self._after_asking(request, rows, question, "Announce again", self._announce)
+        return self._after_asking(request, rows, questions, "Announce again", self._announce)
 
     def _after_asking(
         self,
         request: HttpRequest,
         rows: QuerySet[Order],
-        question: str,
+        questions: tuple[str, str],
         button: str,
         act: Callable[[HttpRequest, QuerySet[Order]], None],
     ) -> HttpResponse | None:
-        answer = confirmed(self, request, rows, question=question, button=button)
+        about_one, about_many = questions
+        answer = confirmed(
+            self, request, rows, about_one=about_one, about_many=about_many, button=button
+        )
         if isinstance(answer, HttpResponse):
             return answer
         act(request, rows)

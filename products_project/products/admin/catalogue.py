@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from import_export.admin import ImportExportMixin
-from import_export.formats.base_formats import CSV
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -22,15 +21,17 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidge
 from products_project.products import selectors, services
 from products_project.products.admin.files import (
     FileIsGone,
+    ProductCSV,
     ProductExport,
     ProductFileForm,
     ProductImport,
+    UnreadableFile,
     UploadedFile,
 )
 from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
-from servicekit.administration.display import badge, code, moment, money, number
+from servicekit.administration.display import badge, code, counted, moment, money, number, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
@@ -126,7 +127,7 @@ class StockDialog(BaseDialogForm):
         product = Product.objects.filter(pk=self.object_id).first()
         delta = facts.get("delta")
         if product is not None and delta is not None and product.qty + delta < 0:
-            self.add_error("delta", f"Only {product.qty:,} are in stock.")
+            self.add_error("delta", f"Only {counted(product.qty, 'is', 'are')} in stock.")
         return facts
 
 
@@ -135,7 +136,15 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     form = ProductForm
-    list_display = ["name", "sold_badge", "stock", "in_stock", "price_text", "created", "short_id"]
+    list_display = [
+        "short_name",
+        "sold_badge",
+        "stock",
+        "in_stock",
+        "price_text",
+        "created",
+        "short_id",
+    ]
     list_filter = [StockFilter, ArchivedFilter]
     search_fields = ["name", "id"]
     search_help_text = "A part of the name, or the whole id"
@@ -148,7 +157,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
     change_form_outer_after_template = "products/movements.html"
 
     resource_classes = [ProductExport]
-    formats = [CSV]
+    formats = [ProductCSV]
     import_form_class = ProductFileForm
     export_form_class = ExportForm
     import_template_name = "products/import.html"
@@ -169,6 +178,11 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             return queryset.filter(id=UUID(term)), False
         except ValueError:
             return (queryset.filter(name__icontains=term) if term else queryset), False
+
+    @admin.display(description="name")
+    def short_name(self, product: Product) -> SafeString:
+        """As much of the name as there is room for."""
+        return short(product.name)
 
     @admin.display(description="stock")
     def stock(self, product: Product) -> SafeString:
@@ -335,7 +349,9 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             self,
             request,
             rows,
-            question="Archive {count:,} products? They are not sold any more; their orders and"
+            about_one="Archive this product? It is not sold any more; its orders and movements"
+            " stay. This cannot be undone.",
+            about_many="Archive {count:,} products? They are not sold any more; their orders and"
             " movements stay. This cannot be undone.",
             button="Archive",
         )
@@ -385,6 +401,12 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         except FileIsGone:
             messages.error(request, "The cache is away, and an import needs it. Try again later.")
             return HttpResponseRedirect(request.get_full_path())
+
+    def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
+        """Say beside the field what is wrong with the file."""
+        if not isinstance(e, UnreadableFile):
+            raise e
+        form.add_error("import_file", str(e))
 
     def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Import what was previewed."""

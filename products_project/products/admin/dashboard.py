@@ -7,12 +7,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from products_project.products.admin.stock import LOW_STOCK, stock_tone
-from products_project.products.models import Product
 from servicekit.administration import cards
 from servicekit.administration import dashboard as common
-from servicekit.administration.capped import count_rows, rows_of
+from servicekit.administration.capped import rows_of
 from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
-from servicekit.administration.display import duration
+from servicekit.administration.display import counted, duration
 
 _LOW_ROWS = 10
 # Of the products that moved lately, how many are looked at for low stock.
@@ -33,12 +32,13 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     taken = _taken_per_minute()
     refused = _refusals()
     low = _running_low()
+    sold = _sold()
     movements = common.sample(
         count=sum(row["count"] for row in taken),
         oldest=min((row["oldest"] for row in taken), default=None),
     )
     tiles = [
-        _units_tile(taken),
+        _units_tile(sold),
         _out_of_stock_tile(low),
         common.outbox_tile(),
         common.parked_tile(),
@@ -70,6 +70,30 @@ def _taken_per_minute() -> list[dict[str, Any]]:
     )
 
 
+def _sold() -> dict[str, int]:
+    """Return how many units were sold and not given back, and of how many products.
+
+    A product has sold no less than nothing: what comes back may have been sold before.
+    """
+    [row] = rows_of(
+        """
+        SELECT coalesce(sum(sold), 0) AS units, count(*) AS products
+        FROM (
+            SELECT -sum(delta) AS sold
+            FROM (
+                SELECT created_at, product_id, delta, reason FROM stock_movement
+                ORDER BY id DESC LIMIT %(limit)s
+            ) AS newest
+            WHERE created_at > now() - make_interval(mins => %(minutes)s)
+                AND reason IN ('order', 'cancellation')
+            GROUP BY product_id HAVING sum(delta) < 0
+        ) AS per_product
+        """,
+        _BOUNDS,
+    )
+    return row
+
+
 def _refusals() -> list[dict[str, Any]]:
     return rows_of(
         """
@@ -95,30 +119,30 @@ def _running_low() -> list[dict[str, Any]]:
         """
         WITH moved AS (
             SELECT product_id, max(id) AS latest,
-                   -sum(delta) FILTER (
-                       WHERE reason = 'order'
+                   greatest(-sum(delta) FILTER (
+                       WHERE reason IN ('order', 'cancellation')
                        AND created_at > now() - make_interval(mins => %(minutes)s)
-                   ) AS taken
+                   ), 0) AS sold
             FROM (
                 SELECT id, product_id, delta, reason, created_at FROM stock_movement
                 ORDER BY id DESC LIMIT %(limit)s
             ) AS newest
             GROUP BY product_id ORDER BY latest DESC LIMIT %(products)s
         )
-        SELECT product.id, product.name, product.qty, coalesce(moved.taken, 0) AS taken
+        SELECT product.id, product.name, product.qty, moved.sold
         FROM moved JOIN product ON product.id = moved.product_id
         WHERE product.archived_at IS NULL AND product.qty <= %(low)s
-        ORDER BY product.qty, taken DESC
+        ORDER BY product.qty, moved.sold DESC
         """,
         {**_BOUNDS, "low": LOW_STOCK, "products": _LOOKED_AT},
     )
 
 
-def _units_tile(taken: list[dict[str, Any]]) -> Tile:
+def _units_tile(sold: dict[str, int]) -> Tile:
     return Tile(
         title="Units sold, last hour",
-        value=f"{sum(row['taken'] for row in taken):,}",
-        note=f"of {count_rows(Product.objects.order_by('-id'))} products",
+        value=f"{sold['units']:,}",
+        note=f"of {counted(sold['products'], 'product')}",
         icon="shopping_cart",
         link=reverse("admin:products_stockmovement_changelist"),
     )
@@ -129,7 +153,7 @@ def _out_of_stock_tile(low: list[dict[str, Any]]) -> Tile:
     return Tile(
         title="Out of stock",
         value=f"{out:,}",
-        note=f"{len(low) - out:,} more have {LOW_STOCK} or fewer"
+        note=f"{counted(len(low) - out, 'more has', 'more have')} {LOW_STOCK} or fewer"
         if len(low) > out
         else "of the products that moved lately",
         icon="production_quantity_limits",
@@ -188,13 +212,13 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
 
 
 def _lasts(row: dict[str, Any]) -> str:
-    taken = int(row["taken"])
-    if not taken:
+    sold = int(row["sold"])
+    if not sold:
         return "no sales in the last hour"
     if not row["qty"]:
-        return f"{taken:,} sold in the last hour"
-    seconds = row["qty"] / taken * common.SAMPLE_MINUTES * 60
-    return f"{taken:,} sold in the last hour, lasts about {duration(seconds)}"
+        return f"{sold:,} sold in the last hour"
+    seconds = row["qty"] / sold * common.SAMPLE_MINUTES * 60
+    return f"{sold:,} sold in the last hour, lasts about {duration(seconds)}"
 
 
 def _refusal(reason: str, count: int) -> tuple[str, int, str]:

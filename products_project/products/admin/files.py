@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import csv
 import re
 from typing import Any
 from uuid import UUID
@@ -10,19 +11,24 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django_redis.exceptions import ConnectionInterrupted
 from import_export.fields import Field
+from import_export.formats.base_formats import CSV
 from import_export.resources import ModelResource
+from import_export.results import Error
 from import_export.tmp_storages import CacheStorage
-from import_export.widgets import CharWidget, Widget
+from import_export.widgets import Widget
 from redis.exceptions import RedisError
+from tablib.core import InvalidDimensions
 from unfold.contrib.import_export.forms import ImportForm
 
-from products_project.products import selectors, services
+from products_project.products import services
 from products_project.products.models import Product
+from servicekit.administration.spreadsheets import Text
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 MAX_ROWS = 1000
 _MAX_BYTES = 1024 * 1024
 _CACHE_IS_AWAY = (ConnectionInterrupted, RedisError)
+_DELIMITERS = ",;\t"
 _WHOLE_NUMBER = re.compile(r"-?\d{1,19}")
 
 
@@ -52,12 +58,49 @@ class WholeNumber(Widget):
         return "" if value is None else str(value)
 
 
-class Text(CharWidget):
-    """Reads text without the white space around it, as the API does."""
+class UnreadableFile(ValueError):
+    """The file as a whole cannot be imported; says why in a sentence."""
 
-    def clean(self, value: Any, row: Any = None, **options: Any) -> str:
-        """Return the text."""
-        return str(super().clean(value, row, **options) or "").strip()
+
+class ProductCSV(CSV):
+    """A CSV file as spreadsheets write it: with commas, semicolons or tabs."""
+
+    def create_dataset(self, in_stream: bytes, **options: Any) -> Any:
+        """Read the file, and look at it as a whole.
+
+        :raises UnreadableFile: if it is not text, has too many rows, or lacks columns
+        """
+        try:
+            text = in_stream.decode(self.encoding or "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UnreadableFile("The file is not UTF-8.") from error
+        header = text.partition("\n")[0]
+        try:
+            dataset = super().create_dataset(
+                text, delimiter=max(_DELIMITERS, key=header.count), **options
+            )
+        except (csv.Error, InvalidDimensions) as error:
+            raise UnreadableFile(
+                "The file is no CSV: it has a line with more columns than the first one, or with"
+                " an open quotation mark."
+            ) from error
+        if len(dataset) > MAX_ROWS:
+            raise UnreadableFile(
+                f"{len(dataset):,} rows are too many: import {MAX_ROWS:,} at a time."
+            )
+        headers = dataset.headers or []
+        missing = [name for name in ("name", "price") if name not in headers]
+        if missing and "id" not in headers:
+            raise UnreadableFile(
+                f"The first line must name the columns; missing: {' and '.join(missing)}."
+            )
+        return dataset
+
+
+class PlainError(Error):
+    """What went wrong, without the way through the code."""
+
+    traceback = ""
 
 
 class ProductImport(ModelResource):
@@ -83,31 +126,22 @@ class ProductImport(ModelResource):
         skip_unchanged = True
         report_skipped = True
 
-    def before_import(self, dataset: Any, **_options: Any) -> None:
-        """Look at the file as a whole.
-
-        :raises ValueError: if it has too many rows, or columns that nobody knows
-        """
-        if len(dataset) > MAX_ROWS:
-            raise ValueError(f"{len(dataset):,} rows are too many: import {MAX_ROWS:,} at a time.")
-        headers = dataset.headers or []
-        missing = {"name", "price"} - set(headers)
-        if missing and "id" not in headers:
-            raise ValueError(f"The first line must name the columns; missing: {sorted(missing)}.")
+    @classmethod
+    def get_error_result_class(cls) -> type[Error]:
+        """Return what the preview shows of an error."""
+        return PlainError
 
     def get_instance(self, instance_loader: Any, row: Any) -> Product | None:  # noqa: ARG002 - import-export's signature
-        """Return the product that a row changes, None if it makes a new one.
+        """Return the product that a row is about, None if it makes a new one.
 
-        :raises ValidationError: if the row names a product that is not sold
+        :raises ValidationError: if the row names a product that there is not
         """
         text = str(row.get("id") or "").strip()
         if not text:
             return None
         try:
-            return selectors.get_product(UUID(text))
-        except selectors.ProductIsArchived as error:
-            raise ValidationError({"id": f"Product {text} is archived."}) from error
-        except (ValueError, selectors.ProductNotFound) as error:
+            return Product.objects.get(pk=UUID(text))
+        except (ValueError, Product.DoesNotExist) as error:
             raise ValidationError({"id": f"There is no product {text}."}) from error
 
     def import_field(
@@ -118,7 +152,12 @@ class ProductImport(ModelResource):
         is_m2m: bool = False,  # noqa: FBT001, FBT002 - import-export's signature
         **options: Any,
     ) -> None:
-        """Take a column; of a product that exists, neither id nor stock."""
+        """Take a column; of a product that exists, neither id nor stock.
+
+        Nothing is taken for an archived product: a row that changes nothing is skipped.
+        """
+        if instance.archived_at is not None:
+            return
         is_new = instance._state.adding  # noqa: SLF001 - Django documents it
         if field.column_name == "id" or (field.column_name == "qty" and not is_new):
             return
@@ -142,6 +181,8 @@ class ProductImport(ModelResource):
 
 class ProductExport(ModelResource):
     """What an import takes, and what else there is to know."""
+
+    name = Field("name", "name", widget=Text())
 
     class Meta:
         model = Product

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from products_project.products.models import Reservation, StockMovement
-from servicekit.administration.display import Tone, badge, code, link, moment, number
+from servicekit.administration.display import Tone, badge, code, link, moment, number, short
 from servicekit.administration.filters import AmongNewest, TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
 
@@ -57,7 +57,7 @@ class StockMovementAdmin(FoundByOrder):
     def product_link(self, movement: StockMovement) -> SafeString:
         """Of what."""
         address = reverse("admin:products_product_change", args=[movement.product_id])
-        return link(address, movement.product)
+        return link(address, short(movement.product))
 
     @admin.display(description="change")
     def change(self, movement: StockMovement) -> SafeString:
