@@ -27,13 +27,21 @@ class Breaker:
         self._closed_until = 0.0
         self._lock = threading.Lock()
 
-    def call(self, function: Callable[[], T], *, failures: tuple[type[Exception], ...]) -> T:
+    def call(
+        self,
+        function: Callable[[], T],
+        *,
+        failures: tuple[type[Exception], ...],
+        insists: bool = False,
+    ) -> T:
         """Return what `function` returns; the first of a series of failures is logged, and its end.
+
+        Who `insists` is never spared, because there is no other way.
 
         :raises Spared: if it is not called
         :raises: what it raises; one of `failures` spares the next callers
         """
-        if not self._admits():
+        if not (insists or self._admits()):
             raise Spared(f"{self._name} was away a moment ago")
         try:
             answer = function()

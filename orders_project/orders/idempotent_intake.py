@@ -103,7 +103,13 @@ class _StoringIntake:
         may_be_stored = False
         try:
             close_old_connections()
-            _database.call(lambda: services.place_orders(firsts), failures=_FAILURES)
+            # Without Redis there is nobody else to decide, so not even a database that was away a
+            # moment ago is spared.
+            _database.call(
+                lambda: services.place_orders(firsts),
+                failures=_FAILURES,
+                insists=claimed is UNAVAILABLE,
+            )
         except Spared:
             pass
         except _FAILURES as error:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
@@ -62,6 +63,12 @@ def rush(requests: int, send: Any) -> list[Any]:
         return list(pool.map(one, range(requests)))
 
 
+def _fail() -> None:
+    # As Django says it of a server that is not there.
+    said = "connection failed: nobody is there"
+    raise OperationalError(said) from psycopg.OperationalError(said)
+
+
 @pytest.fixture(autouse=True)
 def breaker(monkeypatch) -> None:
     """Whoever had the database down before us is not our business."""
@@ -71,7 +78,7 @@ def breaker(monkeypatch) -> None:
 @pytest.fixture
 def database_goes_away(monkeypatch) -> Callable[[], None]:
     def away(*_arguments: object) -> None:
-        raise OperationalError("connection failed: nobody is there")
+        _fail()
 
     def go() -> None:
         monkeypatch.setattr(selectors, "find_stored_order", away)
@@ -267,6 +274,20 @@ class TestAnAttemptThatFailed:
 
         assert order(client, product_id).status_code == 422
         assert not Order.objects.exists()
+
+    @pytest.mark.usefixtures("without_redis", "broker_with_queue")
+    def test_is_stored_without_redis_though_the_database_was_away_a_moment_ago(
+        self, client, product_service, monkeypatch
+    ):
+        product_id = product_service.add()
+        just_failed = Breaker("the database", pause_seconds=60.0)
+        with pytest.raises(OperationalError):
+            just_failed.call(_fail, failures=(OperationalError,))
+        monkeypatch.setattr(idempotent_intake, "_database", just_failed)
+
+        first, second = (order(client, product_id) for _ in range(2))
+
+        assert (first.status_code, first.content) == (201, second.content)
 
     @pytest.mark.usefixtures("without_database", "without_redis", "broker_with_queue")
     def test_is_refused_when_nobody_can_tell_who_was_first(self, client, product_service):

@@ -109,6 +109,14 @@ class TestBreaker:
         with pytest.raises(Spared, match="it was away a moment ago"):
             breaker.call(pytest.fail, failures=(OSError,))
 
+    def test_lets_who_insists_through_and_believes_it(self, made, fail, work):
+        breaker = Breaker("it", pause_seconds=60)
+        fail(breaker)
+        breaker.call(lambda: made.append("insisted"), failures=(OSError,), insists=True)
+        work(breaker)
+
+        assert made == ["failed", "insisted", "worked"]
+
     def test_lets_one_try_after_the_pause(self, made, fail, work):
         breaker = Breaker("it", pause_seconds=0.05)
         fail(breaker)
