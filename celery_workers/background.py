@@ -4,50 +4,25 @@ Each is a thread with connections of its own. A thread that ends before it was a
 and makes the worker's sign of life stop.
 """
 
-import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
 
-from celery_workers.configuration import topology
+from celery_workers.policies import DEAD_LETTERS, EVENTS
 from servicekit import worker_metrics
-from servicekit.caching.redis import forget_outdated
-from servicekit.messaging.consumer import BatchConsumer, Subscription
+from servicekit.caching.redis import invalidate_outdated
+from servicekit.database.loop import Loop
+from servicekit.messaging import topology
+from servicekit.messaging.consumer import ConsumerThread, Subscription
 from servicekit.messaging.topology import dead_letter_queue_name
-from servicekit.outbox.relay import Relay
-from servicekit.parking.threads import Collector, Replayer
+from servicekit.outbox.relay import relay
+from servicekit.parking.threads import DeadLetterSource, replayer
 from servicekit.threads import StoppableThread
-
-logger = logging.getLogger(__name__)
-
-TRANSIENT_ERRORS = (OperationalError, InterfaceError)
-"""What a database that is away, or busy, raises: the batch is held and tried again."""
-
-
-class Periodic(StoppableThread):
-    """Calls a function every so often, whatever it raises."""
-
-    def __init__(self, function: Callable[[], object], *, every_seconds: float) -> None:
-        super().__init__(function.__name__)
-        self._function = function
-        self._every_seconds = every_seconds
-
-    def run(self) -> None:
-        """Call until stopped."""
-        while not self.stopping.wait(self._every_seconds):
-            try:
-                close_old_connections()
-                self._function()
-            except TRANSIENT_ERRORS as error:
-                logger.warning("%s: %s", self.name, error)
-            except Exception:
-                logger.exception("%s failed", self.name)
 
 
 class SignOfLife(StoppableThread):
@@ -77,19 +52,15 @@ class SignOfLife(StoppableThread):
 
     @staticmethod
     def _is_well(thread: StoppableThread) -> bool:
-        return thread.is_alive() and (not isinstance(thread, BatchConsumer) or thread.is_consuming)
+        return thread.is_alive() and (not isinstance(thread, ConsumerThread) or thread.is_consuming)
 
 
 def run_in_background(
     app: Celery,
     subscriptions: Sequence[Subscription],
-    periodic: Sequence[Periodic] = (),
-    explain: Mapping[str, Callable[[bytes], str]] | None = None,
+    loops: Callable[[], Sequence[Loop]] = list,
 ) -> None:
-    """Make every worker of `app` consume the subscriptions, relay events and call `periodic`.
-
-    `explain` says, by queue, why a task of this body was rejected.
-    """
+    """Make every worker of `app` consume the subscriptions and run the loops of its service."""
     takes_tasks = threading.Event()
     names = [subscription.queue for subscription in subscriptions]
     names += [queue.name for queue in app.conf.task_queues]
@@ -99,26 +70,22 @@ def run_in_background(
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
-            consumers = [
-                BatchConsumer(
-                    subscription,
-                    broker_url=settings.BROKER_URL,
-                    topology=topology,
-                    transient_errors=TRANSIENT_ERRORS,
-                    before_batch=close_old_connections,
-                )
-                for subscription in subscriptions
-            ]
-            repairs = Periodic(forget_outdated, every_seconds=1)
+            url = settings.BROKER_URL
             working: list[StoppableThread] = [
-                repairs,
-                *consumers,
-                Relay(broker_url=settings.BROKER_URL),
-                Collector(
-                    names, broker_url=settings.BROKER_URL, topology=topology, explain=explain
+                *(
+                    ConsumerThread(each.queue, [each], broker_url=url, policy=EVENTS)
+                    for each in subscriptions
                 ),
-                Replayer(broker_url=settings.BROKER_URL),
-                *periodic,
+                ConsumerThread(
+                    "dead letters",
+                    [DeadLetterSource(name) for name in names],
+                    broker_url=url,
+                    policy=DEAD_LETTERS,
+                ),
+                relay(url),
+                replayer(url),
+                Loop("cache invalidation", invalidate_outdated),
+                *loops(),
             ]
             self._threads: list[StoppableThread] = [*working, SignOfLife(working, takes_tasks)]
 
@@ -135,16 +102,18 @@ def run_in_background(
             for thread in self._threads:
                 thread.join(timeout=10)
 
-    class DeadLetterQueues(bootsteps.StartStopStep):
-        """Declares where the tasks are parked that cannot be run, before the first is taken."""
+    class TaskQueues(bootsteps.StartStopStep):
+        """Declares the queues of the tasks, at every connection: the broker may be a new one."""
 
         requires = ("celery.worker.consumer.connection:Connection",)
 
         def start(self, parent: Any) -> None:
-            """Declare them, at every connection: the broker may be a new one."""
+            """Declare them, before the first task is taken."""
+            # Bodies stay the bytes that were sent, whatever their headers call them.
+            parent.connection.default_channel.auto_decode = False
             with parent.connection.channel() as channel:
                 for queue in app.conf.task_queues:
-                    topology.dead_letter_queue(queue.name)(channel).declare()
+                    topology.declare_queue(channel, queue.name, keys=[])
 
     class TakingTasks(bootsteps.StartStopStep):
         """Knows whether Celery itself is connected; it comes back later than our own threads."""
@@ -160,5 +129,5 @@ def run_in_background(
             takes_tasks.clear()
 
     app.steps["worker"].add(Background)
-    app.steps["consumer"].add(DeadLetterQueues)
+    app.steps["consumer"].add(TaskQueues)
     app.steps["consumer"].add(TakingTasks)

@@ -7,17 +7,14 @@ from typing import Any
 
 from celery.signals import setup_logging
 from django.conf import settings
-from kombu import Exchange
+from kombu import Queue
 
-from servicekit.messaging.topology import Topology
+from celery_workers.policies import TASKS
 
 
 @setup_logging.connect
 def keep_logging(**_options: object) -> None:
     """Leave the logging as Django's settings made it; without a receiver Celery makes its own."""
-
-
-topology = Topology(queue_type=settings.QUEUE_TYPE)
 
 
 def celery_settings(*, queue: str) -> dict[str, Any]:
@@ -31,19 +28,19 @@ def celery_settings(*, queue: str) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
         "broker_channel_error_retry": True,
-        "worker_consumer": "celery_workers.connection:PromptConsumer",
+        "worker_consumer": "celery_workers.connection:BatchingConsumer",
         "broker_pool_acquire_timeout": 1,
         # A typo would otherwise make a queue that nobody reads.
         "task_create_missing_queues": False,
-        "task_queues": [topology.queue(queue, exchange=Exchange(""), routing_key=queue)],
+        "task_queues": [Queue(queue, durable=True)],
         "task_default_queue": queue,
         # Acknowledged when the work is committed, and never because it failed.
         "task_acks_late": True,
         "task_acks_on_failure": False,
         "task_acks_on_timeout": False,
         "task_reject_on_worker_lost": True,
-        # Solo: one task at a time. This many wait beside it, so that the next is there at once.
-        "worker_prefetch_multiplier": 16,
+        # Solo: one batch at a time.
+        "worker_prefetch_multiplier": TASKS.prefetch,
         # Celery would close the database connection around every task, and a new one costs more
         # than the task. One that breaks is closed by the task itself.
         "CELERY_DB_REUSE_MAX": 10**9,

@@ -13,11 +13,12 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from servicekit import logs
-from servicekit.http import departure
+from servicekit.http import shutdown
 
-worker_class = "gthread"
+worker_class = "gevent"
 workers = int(os.environ.get("WEB_WORKERS") or 1)
-threads = int(os.environ.get("WEB_THREADS") or 32)
+# Of one worker; a connection costs a greenlet. What comes beyond waits in the backlog.
+worker_connections = int(os.environ.get("WEB_CONNECTIONS") or 1000)
 preload_app = False
 
 # Clients keep their connections: a handshake per order costs more than the order.
@@ -28,8 +29,6 @@ backlog = 2048
 graceful_timeout = 5
 timeout = 30
 
-# "auto" takes the C parser when it is installed, and the pure one when it is not.
-http_parser = "auto"
 limit_request_line = 4094
 limit_request_fields = 50
 limit_request_field_size = 8190
@@ -108,7 +107,7 @@ def post_worker_init(_worker: object) -> None:
     end: Any = signal.getsignal(signal.SIGTERM)
 
     def tell_and_end(number: int, frame: object) -> None:
-        departure.begin()
+        shutdown.begin()
         end(number, frame)
 
     signal.signal(signal.SIGTERM, tell_and_end)

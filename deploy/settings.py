@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, str] = {
     "DEBUG": "false",
     "LOG_LEVEL": "INFO",
     "QUEUE_TYPE": "classic",
-    "WEB_THREADS": "32",
+    "WEB_CONNECTIONS": "1000",
 }
 
 #: Secrets that the first `up` makes up when it writes `.env`.

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Spared(Exception):
+class CircuitOpen(Exception):
     """The call was not made, because one like it failed a moment ago."""
 
 
@@ -24,7 +24,7 @@ class Breaker:
     def __init__(self, name: str, *, pause_seconds: float) -> None:
         self._name = name
         self._pause_seconds = pause_seconds
-        self._closed_until = 0.0
+        self._open_until = 0.0
         self._lock = threading.Lock()
 
     def call(
@@ -32,36 +32,36 @@ class Breaker:
         function: Callable[[], T],
         *,
         failures: tuple[type[Exception], ...],
-        insists: bool = False,
+        force: bool = False,
     ) -> T:
         """Return what `function` returns; the first of a series of failures is logged, and its end.
 
-        Who `insists` is never spared, because there is no other way.
+        Who `force` is never spared, because there is no other way.
 
-        :raises Spared: if it is not called
+        :raises CircuitOpen: if it is not called
         :raises: what it raises; one of `failures` spares the next callers
         """
-        if not (insists or self._admits()):
-            raise Spared(f"{self._name} was away a moment ago")
+        if not (force or self._admits()):
+            raise CircuitOpen(f"{self._name} was away a moment ago")
         try:
             answer = function()
         except failures as error:
-            if self._closed_until == 0.0:
+            if self._open_until == 0.0:
                 logger.warning("%s is away, going on without it: %s", self._name, error)
-            self._closed_until = time.monotonic() + self._pause_seconds
+            self._open_until = time.monotonic() + self._pause_seconds
             raise
-        if self._closed_until != 0.0:
-            self._closed_until = 0.0
+        if self._open_until != 0.0:
+            self._open_until = 0.0
             logger.warning("%s is back", self._name)
         return answer
 
     def _admits(self) -> bool:
-        if self._closed_until == 0.0:
+        if self._open_until == 0.0:
             return True
         with self._lock:
             now = time.monotonic()
-            if now < self._closed_until:
+            if now < self._open_until:
                 return False
             # This caller tries for all; the others wait for the outcome in the next pause.
-            self._closed_until = now + self._pause_seconds
+            self._open_until = now + self._pause_seconds
             return True

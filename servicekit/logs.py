@@ -11,7 +11,7 @@ from structlog.processors import TimeStamper, format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, WrappedLogger
 
-from servicekit import origin
+from servicekit import correlation
 
 FIELDS = ("request_id", "trace_id", "order_id", "product_id", "queue", "messages", "milliseconds")
 """What `extra` may say. Libraries put whole objects there, which are not for anybody's eyes."""
@@ -40,8 +40,8 @@ def _printable(line: str) -> str:
     return line if line.isprintable() else line.encode("unicode_escape").decode("ascii")
 
 
-def _add_origin(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    request = origin.current()
+def _add_correlation(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    request = correlation.current()
     if request is not None:
         for name, value in request.log_fields.items():
             line.setdefault(name, value)
@@ -62,7 +62,7 @@ def line_formatter(log_format: str) -> ProcessorFormatter:
             add_log_level,
             add_logger_name,
             ExtraAdder(allow=FIELDS),
-            _add_origin,
+            _add_correlation,
             format_exc_info,
         ],
         processors=[ProcessorFormatter.remove_processors_meta, renderers[log_format]],

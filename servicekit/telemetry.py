@@ -11,7 +11,7 @@ from functools import cache
 from threading import local
 from typing import Any
 
-from servicekit.origin import Origin
+from servicekit.correlation import Correlation
 from servicekit.tracing import TraceContext
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -71,7 +71,7 @@ class Recorder:
         span.end(ended_ns)
 
     def record_message(
-        self, queue: str, source: Origin | None, *, seconds: float, attributes: dict[str, Any]
+        self, queue: str, source: Correlation | None, *, seconds: float, attributes: dict[str, Any]
     ) -> None:
         """Record that a message of a batch was handled, in the trace that it came with, if any."""
         before_us = TraceContext.parse(source.traceparent) if source else None

@@ -11,19 +11,13 @@ os.environ.setdefault("DATABASE_POOL_SIZE", "0")
 os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_MS", "10000")
 django.setup()
 
-from celery_workers.background import Periodic, run_in_background  # noqa: E402 - Django comes first
+from celery_workers.background import run_in_background  # noqa: E402 - Django comes first
 from celery_workers.configuration import celery_settings  # noqa: E402
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
-from orders_project.orders import services  # noqa: E402
-from servicekit.contracts.commands import PersistOrders  # noqa: E402
-from servicekit.messaging import celery_protocol  # noqa: E402
+from orders_project.orders import watchdog  # noqa: E402
+from orders_project.orders.placement.commands import PersistOrders  # noqa: E402
 
 app = Celery("orders")
 app.conf.update(celery_settings(queue=PersistOrders.queue))
 app.conf.update(imports=["celery_workers.orders.tasks"])
-run_in_background(
-    app,
-    SUBSCRIPTIONS,
-    [Periodic(services.announce_overdue_orders, every_seconds=5)],
-    explain={PersistOrders.queue: celery_protocol.explained_by(PersistOrders.parse)},
-)
+run_in_background(app, SUBSCRIPTIONS, watchdog.loops)

@@ -5,16 +5,13 @@ from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
     ProductUpdated,
-    StockRejected,
+    StockDecided,
     StockReleased,
-    StockReserved,
 )
 from servicekit.messaging.consumer import Subscription
 
 SUBSCRIPTIONS = [
-    Subscription(
-        "order_stock_queue", (StockReserved, StockRejected, StockReleased), services.settle_orders
-    ),
+    Subscription("order_stock_queue", (StockDecided, StockReleased), services.settle_orders),
     Subscription(
         "order_product_queue",
         (ProductCreated, ProductUpdated, ProductArchived),

@@ -22,7 +22,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 def scripts() -> Path | None:
     """Return the directory of RabbitMQ's own start scripts.
 
-    Not the one on Debian's PATH: that is a wrapper which insists on the user
+    Not the one on Debian's PATH: that is a wrapper which force on the user
     `rabbitmq` and on that user's one node.
     """
     candidates = sorted(

@@ -18,8 +18,8 @@ REST_FRAMEWORK = {
 # Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 
-# Of the threads that answer requests (`WEB_THREADS`), this many may wait for orders to be final.
-WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_THREADS", default=32) // 2)
+# Of the connections of a web process, this many may wait for orders to be final.
+WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_CONNECTIONS", default=1000) // 2)
 
 # What the pages of this service say of it, and where the other one is on the same host.
 SERVICE = Service(

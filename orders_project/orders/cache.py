@@ -2,24 +2,32 @@
 
 `orders:{productId}`: the first page of a product's orders, as it is answered.
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
+`orders.accepted`: the keys of those copies, by the time at which they were written.
 `order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it was accepted.
 The channel `orders.final` says which orders have got a final status.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, Unavailable, attempt, outdated
-from servicekit.contracts.commands import AcceptedOrder
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+)
 
 # What a write that Redis missed can cost: a list this old.
 LIST_TTL_SECONDS = 30
-# A copy is written before its order is safe. If we die in between, it must not stay for long.
+# A claim is written before its order is safe. If we die in between, it must not stay for long.
 OFFERED_TTL_SECONDS = 20
 # Copies are deleted when their order is stored. This is for the worst backlog.
 ACCEPTED_TTL_SECONDS = 24 * 3600
@@ -27,6 +35,7 @@ ACCEPTED_TTL_SECONDS = 24 * 3600
 FIRST_TTL_SECONDS = 3600
 
 FINAL_CHANNEL = "orders.final"
+_ACCEPTED = "orders.accepted"
 
 _lists = GenerationalCache("orders", ttl_seconds=LIST_TTL_SECONDS)
 
@@ -41,18 +50,64 @@ def forget_lists(product_ids: Iterable[UUID]) -> None:
     _lists.drop(set(product_ids))
 
 
-def offer_copies(orders: Sequence[AcceptedOrder]) -> bool:
-    """Make orders visible that are about to be accepted; return whether they are for sure."""
+_KEEP_COPIES = Script(
+    b"""
+    local added = {}
+    for i = 2, #KEYS do
+        -- A copy that is there already is of the first attempt with an Idempotency-Key.
+        redis.call('SET', KEYS[i], ARGV[i + 1], 'EX', ARGV[1], 'NX')
+        added[#added + 1] = ARGV[2]
+        added[#added + 1] = KEYS[i]
+    end
+    redis.call('ZADD', KEYS[1], unpack(added))
+    """
+)
+_DROP_COPIES = Script(
+    b"""
+    redis.call('UNLINK', unpack(KEYS, 2))
+    redis.call('ZREM', KEYS[1], unpack(KEYS, 2))
+    """
+)
 
-    def offer(client: Any) -> None:
-        with client.pipeline(transaction=False) as pipeline:
-            for order in orders:
-                copy = msgspec.json.encode(OrderDetail.of(order))
-                # A copy that is there already may be of an order that is safe: it stays longer.
-                pipeline.set(f"order:{order.id}", copy, ex=OFFERED_TTL_SECONDS, nx=True)
-            pipeline.execute()
 
-    return attempt(offer) is not UNAVAILABLE
+def keep_copies(orders: Sequence[AcceptedOrder]) -> bool:
+    """Make orders visible that are about to be accepted; return whether they are for sure.
+
+    Before they are handed over: who stores an order drops its copy, and may be faster than we are.
+    """
+    keys = [_ACCEPTED, *(_copy(order.id) for order in orders)]
+    copies = [msgspec.json.encode(OrderDetail.of(order)) for order in orders]
+    args = [ACCEPTED_TTL_SECONDS, int(time.time()), *copies]
+    return best_effort(lambda client: _KEEP_COPIES(client, keys=keys, args=args)) is not UNAVAILABLE
+
+
+def forget_accepted(order_ids: Iterable[UUID]) -> None:
+    """Drop the copies of orders that are stored now, or were not accepted."""
+    keys = [_ACCEPTED, *map(_copy, order_ids)]
+    if len(keys) > 1:
+        answer = best_effort(lambda client: _DROP_COPIES(client, keys=keys, args=[]))
+        if answer is UNAVAILABLE:
+            invalidate_when_back(keys[1:])
+
+
+def accepted_longer_than(seconds: int, *, limit: int) -> list[AcceptedOrder]:
+    """Return orders whose copies have not been dropped for so long, the oldest first."""
+
+    def look(client: Any) -> list[bytes | None]:
+        before = int(time.time()) - seconds
+        keys = client.zrange(_ACCEPTED, "-inf", before, byscore=True, offset=0, num=limit)
+        if not keys:
+            return []
+        copies: list[bytes | None] = client.mget(keys)
+        gone = [key for key, copy in zip(keys, copies, strict=True) if copy is None]
+        if gone:
+            client.zrem(_ACCEPTED, *gone)
+        return copies
+
+    copies = best_effort(look)
+    if copies is UNAVAILABLE:
+        return []
+    return [msgspec.json.decode(copy, type=AcceptedOrder) for copy in copies if copy is not None]
 
 
 def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:
@@ -66,7 +121,7 @@ def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unava
             answers: list[bytes | None] = pipeline.execute()
             return answers
 
-    earlier = attempt(claim)
+    earlier = best_effort(claim)
     if earlier is UNAVAILABLE:
         return UNAVAILABLE
     return [
@@ -84,12 +139,12 @@ def keep_firsts(orders: Sequence[AcceptedOrder]) -> None:
                 pipeline.expire(_first(order.id), FIRST_TTL_SECONDS)
             pipeline.execute()
 
-    attempt(keep)
+    best_effort(keep)
 
 
 def get_first(order_id: UUID) -> AcceptedOrder | None:
     """Return the first attempt of an order; whether it was accepted is another question."""
-    copy = attempt(lambda client: client.get(_first(order_id)))
+    copy = best_effort(lambda client: client.get(_first(order_id)))
     if copy is None or copy is UNAVAILABLE:
         return None
     return msgspec.json.decode(copy, type=AcceptedOrder)
@@ -99,38 +154,20 @@ def _first(order_id: UUID) -> str:
     return f"order:{order_id}:first"
 
 
-def keep_copies(orders: Sequence[AcceptedOrder]) -> bool:
-    """Keep the copies of orders that are safe now, until they are stored; return whether it worked.
-
-    A copy that is gone, because its order is stored already, does not come back.
-    """
-
-    def keep(client: Any) -> None:
-        with client.pipeline(transaction=False) as pipeline:
-            for order in orders:
-                pipeline.expire(f"order:{order.id}", ACCEPTED_TTL_SECONDS)
-            pipeline.execute()
-
-    return attempt(keep) is not UNAVAILABLE
-
-
-def forget_accepted(order_ids: Iterable[UUID]) -> None:
-    """Drop the copies of orders that are stored now."""
-    keys = [f"order:{order_id}" for order_id in order_ids]
-    if keys and attempt(lambda client: client.unlink(*keys)) is UNAVAILABLE:
-        outdated(keys)
-
-
-def tell_final(order_ids: Iterable[UUID]) -> None:
+def publish_settled(order_ids: Iterable[UUID]) -> None:
     """Wake whoever waits for the final status of these orders.
 
     Not heard while Redis is away: who waits looks for himself now and then.
     """
     ids = " ".join(map(str, order_ids))
     if ids:
-        attempt(lambda client: client.publish(FINAL_CHANNEL, ids))
+        best_effort(lambda client: client.publish(FINAL_CHANNEL, ids))
 
 
 def get_accepted(order_id: UUID) -> bytes | Unavailable | None:
     """Return the copy of an order that is not stored yet, None without one."""
-    return attempt(lambda client: client.get(f"order:{order_id}"))
+    return best_effort(lambda client: client.get(_copy(order_id)))
+
+
+def _copy(order_id: UUID) -> str:
+    return f"order:{order_id}"

@@ -14,17 +14,16 @@ from uuid import UUID
 import msgspec
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, attempt
+from servicekit.caching.redis import UNAVAILABLE, Script, best_effort
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
     ProductUpdated,
-    StockRejected,
+    StockDecision,
     StockReleased,
-    StockReserved,
 )
 
-StockNews = StockReserved | StockRejected | StockReleased
+StockNews = StockDecision | StockReleased
 
 # Past this age a copy is compared with the source before it is used.
 FRESH_SECONDS = 60
@@ -110,7 +109,7 @@ _lookups = metrics.Lookups("catalog")
 
 def get(product_id: UUID) -> CatalogProduct | None:
     """Return our copy of a product, if we have one."""
-    copy = attempt(lambda client: client.get(f"catalog:{product_id}"))
+    copy = best_effort(lambda client: client.get(f"catalog:{product_id}"))
     if copy is UNAVAILABLE:
         _lookups.unavailable.inc()
         return None
@@ -124,7 +123,7 @@ def get(product_id: UUID) -> CatalogProduct | None:
 def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> None:
     """Store the state of a product, unless a newer one is known."""
     head = msgspec.json.encode({"id": str(product_id), "name": name, "price": price})
-    attempt(
+    best_effort(
         lambda client: _PUT_PRODUCT(
             client,
             keys=_keys(product_id),
@@ -135,7 +134,7 @@ def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> N
 
 def forget(product_id: UUID, *, version: int) -> None:
     """Drop the copy of a product that is not sold any more, unless a newer state is known."""
-    attempt(
+    best_effort(
         lambda client: _FORGET_PRODUCT(
             client, keys=_keys(product_id), args=[version, TTL_SECONDS * 1000]
         )
@@ -170,7 +169,7 @@ def refresh_stock(outcomes: Sequence[StockNews]) -> None:
         keys += _keys(product_id)
         args += [outcome.remaining, outcome.version]
     if keys:
-        attempt(lambda client: _PUT_STOCK(client, keys=keys, args=args))
+        best_effort(lambda client: _PUT_STOCK(client, keys=keys, args=args))
 
 
 def _keys(product_id: UUID) -> list[str]:

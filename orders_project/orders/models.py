@@ -1,28 +1,31 @@
 """Orders."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import ClassVar
 from uuid import UUID
 
-from django.db import connection, models
-from django.db.models import Q
-from django.db.models.functions import Now
+import msgspec
+from django.db import connection, models, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Greatest, Now
 
-from servicekit.contracts.commands import AcceptedOrder
+from orders_project.orders.placement.commands import AcceptedOrder
+from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
-ANNOUNCE_AGAIN_AFTER_SECONDS = 30
-"""How long an order may wait for its outcome before the watchdog asks again."""
+RECHECK_AFTER_SECONDS = 30
+"""How long an order may wait for an answer about its stock before the watchdog asks again."""
 
 
 class OrderManager(models.Manager["Order"]):
-    """Writes and locks orders in bulk."""
+    """Writes and locks orders in bulk, one statement for a batch."""
 
-    def insert_new(self, orders: Sequence[AcceptedOrder]) -> set[UUID]:
+    def insert_new(
+        self, orders: Sequence[AcceptedOrder], *, recheck_after_seconds: int
+    ) -> set[UUID]:
         """Store those that are not stored yet, and return their ids."""
-        if not orders:
-            return set()
         # Sorted, so that two batches with the same orders wait for each other, not in a circle.
         rows = sorted(orders, key=lambda order: order.id)
         with connection.cursor() as cursor:
@@ -30,57 +33,100 @@ class OrderManager(models.Manager["Order"]):
                 """
                 INSERT INTO "order" (
                     id, product_id, quantity, total_price, created_at,
-                    status, reason, stored_at, announce_at
+                    status, reason, stored_at, recheck_at
                 )
-                SELECT *, 'PENDING', '', now(), now() + make_interval(secs => %s)
-                FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[], %s::timestamptz[])
+                SELECT id, "productId", quantity, "totalPrice", "createdAt",
+                    'PENDING', '', now(), now() + make_interval(secs => %s)
+                FROM json_to_recordset(%s) AS accepted (
+                    id uuid, "productId" uuid, quantity int, "totalPrice" bigint,
+                    "createdAt" timestamptz
+                )
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id
                 """,
-                [
-                    ANNOUNCE_AGAIN_AFTER_SECONDS,
-                    [order.id for order in rows],
-                    [order.product_id for order in rows],
-                    [order.quantity for order in rows],
-                    [order.total_price for order in rows],
-                    [order.created_at for order in rows],
-                ],
+                [recheck_after_seconds, as_json(rows)],
             )
             return {row[0] for row in cursor.fetchall()}
+
+    def pending(self, ids: Iterable[UUID]) -> list["Order"]:
+        """Return those of some orders whose stock is not decided."""
+        return list(self.filter(id__in=list(ids), status=Order.Status.PENDING))
 
     def lock(self, ids: Iterable[UUID]) -> dict[UUID, "Order"]:
         """Return the orders that exist, locked until the end of the transaction."""
         locked = self.filter(id__in=sorted(set(ids))).order_by("id")
         return {order.id: order for order in locked.select_for_update(no_key=True)}
 
-    def write_outcomes(self, orders: Iterable["Order"]) -> None:
-        """Write what locked orders were told about their stock, one statement for all."""
-        rows = [
-            (o.id, o.status, o.reason, o.announced_at, o.decided_at, o.settled_at, o.released_at)
-            for o in orders
-        ]
-        if not rows:
-            return
+    def lock_for_settling(self, ids: Iterable[UUID]) -> dict[UUID, "Settlement"]:
+        """Do the same and return what settling has to know of each: a fifth of a model's cost."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT id, product_id, quantity, status, decided_at IS NOT NULL,
+                    released_at IS NOT NULL
+                FROM "order" WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE
+                """,
+                [f"{{{','.join(map(str, set(ids)))}}}"],
+            )
+            return {row[0]: Settlement(*row) for row in cursor.fetchall()}
+
+    def write_settlements(self, settlements: Iterable["Settlement"]) -> None:
+        """Write what locked orders were told about their stock."""
         with connection.cursor() as cursor:
             cursor.execute(
                 """
                 UPDATE "order" SET
-                    status = new.status, reason = new.reason, announced_at = new.announced_at,
-                    decided_at = new.decided_at, settled_at = new.settled_at,
-                    released_at = new.released_at
-                FROM unnest(
-                    %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],
-                    %s::timestamptz[], %s::timestamptz[]
-                ) AS new (id, status, reason, announced_at, decided_at, settled_at, released_at)
+                    status = new.status,
+                    reason = coalesce(new.reason, "order".reason),
+                    announced_at = coalesce(new.announced_at, "order".announced_at),
+                    decided_at = coalesce(new.decided_at, "order".decided_at),
+                    settled_at = coalesce("order".settled_at, new.settled_at),
+                    released_at = coalesce(new.released_at, "order".released_at),
+                    recheck_at = CASE WHEN new.is_complete THEN NULL ELSE "order".recheck_at END
+                FROM json_to_recordset(%s) AS new (
+                    id uuid, status text, reason text, announced_at timestamptz,
+                    decided_at timestamptz, settled_at timestamptz, released_at timestamptz,
+                    is_complete boolean
+                )
                 WHERE "order".id = new.id
                 """,
-                [list(column) for column in zip(*rows, strict=True)],
+                [as_json(list(settlements))],
             )
 
     def claim_overdue(self, limit: int) -> list["Order"]:
-        """Lock the orders that have waited too long for their outcome, the longest first."""
-        overdue = self.filter(status=Order.Status.PENDING, announce_at__lte=Now())
-        return list(overdue.order_by("announce_at").select_for_update(skip_locked=True)[:limit])
+        """Take the orders that have waited too long for an answer, the longest first.
+
+        They are due again later: after 30 s, or when they are twice as old.
+        """
+        overdue = self.filter(recheck_at__lte=Now()).order_by("recheck_at")
+        with transaction.atomic(durable=True):
+            orders = list(overdue.select_for_update(skip_locked=True)[:limit])
+            pause = Greatest(Now() - F("created_at"), timedelta(seconds=RECHECK_AFTER_SECONDS))
+            self.filter(id__in=[order.id for order in orders]).update(recheck_at=Now() + pause)
+        return orders
+
+    def recheck_now(self, ids: Iterable[UUID]) -> int:
+        """Have the watchdog ask again about those that wait for an answer; return how many."""
+        waiting = self.filter(id__in=list(ids), recheck_at__isnull=False)
+        return waiting.update(recheck_at=Now())
+
+
+class Settlement(msgspec.Struct, omit_defaults=True):
+    """A locked order while its stock is being settled: what it was, and what is to be written."""
+
+    id: UUID
+    product_id: UUID
+    quantity: int
+    status: str
+    is_decided: bool
+    is_released: bool
+    reason: str | None = None
+    announced_at: datetime | None = None
+    decided_at: datetime | None = None
+    settled_at: datetime | None = None
+    released_at: datetime | None = None
+    is_complete: bool = False
+    """Nothing more is to be heard about its stock."""
 
 
 class Order(models.Model):
@@ -108,8 +154,8 @@ class Order(models.Model):
     settled_at = models.DateTimeField("settled", null=True, blank=True)
     cancelled_at = models.DateTimeField("cancelled", null=True, blank=True)
     released_at = models.DateTimeField("stock given back", null=True, blank=True)
-    # When the watchdog asks again about an order that is still PENDING.
-    announce_at = models.DateTimeField()
+    # When the watchdog asks again about its stock; None when there is nothing more to be heard.
+    recheck_at = models.DateTimeField(null=True, blank=True)
 
     objects: ClassVar[OrderManager] = OrderManager()
 
@@ -120,7 +166,9 @@ class Order(models.Model):
             models.Index(fields=["product_id", "-created_at", "-id"], name="order_of_product"),
             models.Index(fields=["status", "-created_at", "-id"], name="order_by_status"),
             models.Index(
-                fields=["announce_at"], condition=Q(status="PENDING"), name="order_overdue"
+                fields=["recheck_at"],
+                condition=Q(recheck_at__isnull=False),
+                name="order_to_recheck",
             ),
         ]
         constraints = [

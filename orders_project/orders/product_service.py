@@ -10,8 +10,8 @@ import requests
 from django.conf import settings
 from requests.adapters import HTTPAdapter
 
-from servicekit import origin
-from servicekit.breaker import Breaker, Spared
+from servicekit import correlation
+from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.contracts.fields import Money, Stock
 
 # To connect, and between two reads. Together with everything else that an order waits for, they
@@ -66,7 +66,7 @@ def fetch_product(product_id: UUID) -> SoldProduct:
     """
     try:
         response = _breaker.call(lambda: _ask_for(product_id), failures=_FAILURES)
-    except (Spared, *_FAILURES) as error:
+    except (CircuitOpen, *_FAILURES) as error:
         raise ProductServiceUnavailable(str(error)) from error
     if response.status_code in (404, 410):
         raise ProductNotFound(product_id)
@@ -95,7 +95,7 @@ def is_up() -> bool:
 
 def _identity() -> dict[str, str]:
     """Return the headers that make the question part of the request that it is asked for."""
-    request = origin.current()
+    request = correlation.current()
     if request is None:
         return {}
     return {"X-Request-ID": request.request_id, "traceparent": request.traceparent}

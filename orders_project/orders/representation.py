@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from orders_project.orders.models import Order
-from servicekit.contracts.commands import AcceptedOrder
+from orders_project.orders.placement.commands import AcceptedOrder
 from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.contracts.fields import Money, Quantity, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339
@@ -74,7 +74,7 @@ class TimelineDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     steps: list[TimelineStepDetail]
 
 
-def announce(order: Order | AcceptedOrder) -> OrderCreated:
+def order_created(order: Order | AcceptedOrder) -> OrderCreated:
     """Return the event that announces an order."""
     return OrderCreated(
         order_id=str(order.id),
@@ -85,7 +85,7 @@ def announce(order: Order | AcceptedOrder) -> OrderCreated:
     )
 
 
-def announce_cancellation(order: Order) -> OrderCancelled:
+def order_cancelled(order: Order) -> OrderCancelled:
     """Return the event that tells that an order is cancelled."""
     return OrderCancelled(
         order_id=str(order.id),

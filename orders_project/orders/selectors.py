@@ -12,9 +12,9 @@ from django.db.models import Q
 
 from orders_project.orders import cache
 from orders_project.orders.models import Order
+from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.redis import UNAVAILABLE
-from servicekit.contracts.commands import AcceptedOrder
 
 
 class OrderNotFound(Exception):

@@ -1,29 +1,32 @@
 """Writing orders: storing, settling, cancelling, announcing again."""
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
-from django.db.models.functions import Now
 
-from orders_project.orders import cache, catalog, origins, selectors
-from orders_project.orders.models import Order
-from orders_project.orders.representation import announce, announce_cancellation
+from orders_project.orders import cache, catalog, selectors
+from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order, Settlement
+from orders_project.orders.placement.commands import AcceptedOrder
+from orders_project.orders.representation import order_cancelled, order_created
 from servicekit import metrics
-from servicekit.contracts.commands import AcceptedOrder
 from servicekit.contracts.events import (
+    OrderCreated,
     ProductArchived,
     ProductCreated,
     ProductUpdated,
-    StockRejected,
+    StockDecided,
+    StockDecision,
+    StockOutcome,
     StockReleased,
-    StockReserved,
 )
 from servicekit.contracts.fields import as_uuid
 from servicekit.failpoints import failpoint
-from servicekit.messaging.consumer import Unprocessable
+from servicekit.messaging.consumer import Handled, Unprocessable
+from servicekit.messaging.envelope import Received, event_message
+from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from servicekit.outbox import recording
 from servicekit.timestamps import now_in_milliseconds
 
@@ -35,103 +38,131 @@ class OrderIsRejected(Exception):
         super().__init__(f"The order {order_id} was rejected; there is nothing to cancel.")
 
 
-def place_orders(accepted: Sequence[AcceptedOrder]) -> int:
-    """Store orders and record the events that announce them; return how many were new.
+def place_orders(
+    accepted: Sequence[AcceptedOrder], *, recheck_after_seconds: int = RECHECK_AFTER_SECONDS
+) -> list[OrderCreated]:
+    """Store orders that are not stored yet; return the events of those still undecided.
 
-    An order that is stored already is left as it is, so a batch that is delivered twice, or that
-    the web process stored by itself, is announced once.
+    The caller publishes the events and acknowledges afterwards. A batch that is delivered twice,
+    or that the web process stored by itself, is stored once and announced again, under the same
+    event ids. Whatever is lost on the way, the watchdog announces after `recheck_after_seconds`.
     """
     # A retry that shares its id with the first attempt may share the batch with it, too.
     by_id = {order.id: order for order in reversed(accepted)}
-    with origins.of_orders(by_id.values()), transaction.atomic(durable=True):
-        new = Order.objects.insert_new(list(by_id.values()))
-        recording.record_all(announce(by_id[order_id]) for order_id in sorted(new))
+    with transaction.atomic(durable=True):
+        new = Order.objects.insert_new(
+            list(by_id.values()), recheck_after_seconds=recheck_after_seconds
+        )
+        known = by_id.keys() - new
+        undecided = Order.objects.pending(known) if known else []
         failpoint("orders.place.before_commit")
     failpoint("orders.place.after_commit")
     cache.forget_lists(order.product_id for order in by_id.values())
     cache.forget_accepted(by_id)
-    return len(new)
+    return [
+        *(order_created(order) for order in by_id.values() if order.id in new),
+        *map(order_created, undecided),
+    ]
 
 
-def settle_orders(
-    outcomes: Sequence[StockReserved | StockRejected | StockReleased],
-) -> list[Unprocessable]:
+def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Handled:
     """Give orders the status that their stock decided. A final status is never changed.
 
-    Returns the outcomes that cannot be: for an order that is not stored, or against its final
-    status. The same outcome again is no news, and outcomes of other systems' orders are not ours.
+    Refused is what cannot be: an outcome for an order that is not stored, of another product or
+    quantity, or against its final status. The same outcome again is no news, and outcomes of other
+    systems' orders are not ours.
     """
-    unprocessable: list[Unprocessable] = []
+    answers = [
+        (each.event, answer, as_uuid(answer.order_id))
+        for each in batch
+        for answer in each.event.parts
+    ]
+    unprocessable: dict[int, Unprocessable] = {}
+    changed: dict[UUID, Settlement] = {}
+    settled: list[str] = []
     with transaction.atomic(durable=True):
-        ids = [as_uuid(outcome.order_id) for outcome in outcomes]
-        orders = Order.objects.lock(order_id for order_id in ids if order_id is not None)
-        changed: dict[UUID, Order] = {}
-        settled: list[Order] = []
-        for order_id, outcome in zip(ids, outcomes, strict=True):
+        orders = Order.objects.lock_for_settling(
+            order_id for _, _, order_id in answers if order_id is not None
+        )
+        for event, answer, order_id in answers:
             if order_id is None:
                 continue
-            order = orders.get(order_id)
-            if order is None:
-                unprocessable.append(Unprocessable(outcome, "no such order is stored"))
-                continue
-            status_before = order.status
             try:
-                if _apply(outcome, order):
+                order = orders.get(order_id)
+                if order is None:
+                    raise _Contradiction(f"no order {order_id} is stored")
+                status_before = order.status
+                if _apply(answer, order):
                     changed[order.id] = order
                 if order.status != status_before:
-                    settled.append(order)
+                    settled.append(order.status)
             except _Contradiction as contradiction:
-                unprocessable.append(Unprocessable(outcome, str(contradiction)))
-        Order.objects.write_outcomes(changed.values())
+                unprocessable.setdefault(id(event), Unprocessable(event, str(contradiction)))
+        if changed:
+            Order.objects.write_settlements(changed.values())
         failpoint("orders.settle.before_commit")
     failpoint("orders.settle.after_commit")
-    for order in settled:
-        metrics.ORDERS_SETTLED.labels(order.status).inc()
+    for status, count in Counter(settled).items():
+        metrics.ORDERS_SETTLED.labels(status).inc(count)
     # Also of those that were settled before: if we died here the last time, this is when the
     # cache hears of it.
     cache.forget_lists(order.product_id for order in orders.values())
-    cache.tell_final(orders)
-    catalog.refresh_stock(outcomes)
-    return unprocessable
+    cache.publish_settled(orders)
+    catalog.refresh_stock([answer for _, answer, _ in answers])
+    return Handled(unprocessable=list(unprocessable.values()))
 
 
 class _Contradiction(Exception):
     """The outcome cannot be that of this order."""
 
 
-_STATUS_AFTER = {
-    StockReserved: Order.Status.CONFIRMED,
-    StockRejected: Order.Status.REJECTED,
-    StockReleased: Order.Status.CANCELLED,
-}
-
-
-def _apply(outcome: StockReserved | StockRejected | StockReleased, order: Order) -> bool:
+def _apply(answer: StockDecision | StockReleased, order: Settlement) -> bool:
     """Change a locked order as its stock was decided; return whether there is anything to write.
 
-    :raises _Contradiction: if its status says the opposite
+    :raises _Contradiction: if it is of another product or quantity, or its status says the opposite
     """
-    status = _STATUS_AFTER[type(outcome)]
-    if isinstance(outcome, StockReleased):
-        if order.status != status:
-            raise _Contradiction(
-                f"the order is {order.status}, and nothing of it was to be released"
-            )
-        is_news = order.released_at is None
-        order.released_at = order.released_at or _moment(outcome.released_at)
+    if (answer.product_id, answer.quantity) != (order.product_id, order.quantity):
+        raise _Contradiction(
+            f"order {order.id} is of {order.quantity} units of {order.product_id},"
+            f" this is about {answer.quantity} of {answer.product_id}"
+        )
+    if isinstance(answer, StockReleased):
+        return _apply_release(answer, order)
+    if answer.outcome is StockOutcome.CANCELLED:
+        if order.status != Order.Status.CANCELLED:
+            raise _Contradiction(f"order {order.id} is {order.status}, and was not cancelled")
+        is_news, order.is_complete = not order.is_complete, True
         return is_news
+    is_reserved = answer.outcome is StockOutcome.RESERVED
+    status = Order.Status.CONFIRMED if is_reserved else Order.Status.REJECTED
     if order.status == Order.Status.PENDING:
-        order.status = status
+        order.status = status.value
         order.settled_at = now_in_milliseconds()
+        order.is_complete = True
     elif order.status not in (status, Order.Status.CANCELLED):
-        raise _Contradiction(f"the order is {order.status} already")
-    elif order.decided_at is not None:
-        return False
-    # One that was cancelled meanwhile keeps its status, and only learns what had been decided.
-    order.reason = outcome.reason if isinstance(outcome, StockRejected) else ""
-    order.announced_at = _moment(outcome.announced_at)
-    order.decided_at = _moment(outcome.decided_at) or now_in_milliseconds()
+        raise _Contradiction(f"order {order.id} is {order.status} already")
+    else:
+        # One that was cancelled meanwhile keeps its status, and only learns what had been decided.
+        order.is_complete = not is_reserved or order.is_released
+        if order.is_decided:
+            return order.is_complete and order.status == Order.Status.CANCELLED
+    order.is_decided = True
+    order.reason = answer.reason
+    order.announced_at = _moment(answer.announced_at)
+    order.decided_at = _moment(answer.decided_at) or now_in_milliseconds()
     return True
+
+
+def _apply_release(answer: StockReleased, order: Settlement) -> bool:
+    if order.status != Order.Status.CANCELLED:
+        raise _Contradiction(
+            f"order {order.id} is {order.status}, and nothing of it was to be released"
+        )
+    is_news = not order.is_released
+    if is_news:
+        order.is_released = order.is_complete = True
+        order.released_at = _moment(answer.released_at) or now_in_milliseconds()
+    return is_news
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -163,7 +194,7 @@ def cancel_order(order_id: UUID) -> Order:
     if order is None:
         raise selectors.OrderNotFound(order_id)
     cache.forget_lists([order.product_id])
-    cache.tell_final([order.id])
+    cache.publish_settled([order.id])
     return order
 
 
@@ -176,48 +207,41 @@ def _cancel_stored(order_id: UUID) -> Order | None:
             raise OrderIsRejected(order_id)
         order.status = Order.Status.CANCELLED
         order.cancelled_at = now_in_milliseconds()
-        order.save(update_fields=["status", "cancelled_at"])
-        recording.record_all([announce_cancellation(order)])
+        order.recheck_at = order.cancelled_at + timedelta(seconds=RECHECK_AFTER_SECONDS)
+        order.save(update_fields=["status", "cancelled_at", "recheck_at"])
+        recording.record_all([order_cancelled(order)])
     metrics.ORDERS_SETTLED.labels(order.status).inc()
     return order
 
 
 def refresh_catalog(
-    changes: Sequence[ProductCreated | ProductUpdated | ProductArchived],
-) -> list[Unprocessable]:
+    batch: Sequence[Received[ProductCreated | ProductUpdated | ProductArchived]],
+) -> Handled:
     """Bring our copies of products up to date with what the product service says of them."""
-    catalog.refresh_products(changes)
-    return []
+    catalog.refresh_products([each.event for each in batch])
+    return Handled()
 
 
-def announce_again(order_ids: Collection[UUID]) -> int:
-    """Announce orders once more whose outcome or release is missing; return how many.
+def announce_overdue_orders(publisher: ConfirmingPublisher, *, limit: int = 500) -> int:
+    """Ask again about orders that have waited too long for an answer; return how many.
 
-    Whoever has decided them before answers again, with the same decision.
+    This is a relay over the orders themselves: it announces those whose announcement or answer went
+    missing, those that the web process had to store by itself, and cancelled ones whose stock was
+    not given back. The events have the same ids as before, and have one effect: asking again costs
+    a message, and brings back the answer.
+
+    :raises PublishingFailed: if the broker is away; they are due at once then
     """
-    with transaction.atomic(durable=True):
-        orders = Order.objects.lock(order_ids).values()
-        undecided = [order for order in orders if order.status == Order.Status.PENDING]
-        unreleased = [
-            order
-            for order in orders
-            if order.status == Order.Status.CANCELLED and order.released_at is None
-        ]
-        recording.record_all(announce(order) for order in undecided)
-        recording.record_all(announce_cancellation(order) for order in unreleased)
-    return len(undecided) + len(unreleased)
-
-
-def announce_overdue_orders(*, limit: int = 500) -> int:
-    """Announce again the orders that have waited too long for their outcome; return how many.
-
-    The event has the same id as before, and is decided once: asking again costs a message, and
-    brings back an answer that went missing. The pauses double with the age of the order.
-    """
-    with transaction.atomic(durable=True):
-        overdue = Order.objects.claim_overdue(limit)
-        recording.record_all(announce(order) for order in overdue)
-        Order.objects.filter(id__in=[order.id for order in overdue]).update(
-            announce_at=Now() + (Now() - F("created_at"))
-        )
-    return len(overdue)
+    orders = Order.objects.claim_overdue(limit)
+    if not orders:
+        return 0
+    events = [
+        order_cancelled(order) if order.status == Order.Status.CANCELLED else order_created(order)
+        for order in orders
+    ]
+    try:
+        publisher.publish([event_message(event) for event in events])
+    except PublishingFailed:
+        Order.objects.recheck_now([order.id for order in orders])
+        raise
+    return len(orders)

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import connection, models
 from django.db.models import F, Q
 
+from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
@@ -23,17 +24,15 @@ class ProductManager(models.Manager["Product"]):
 
     def write_stock(self, products: Iterable["Product"]) -> None:
         """Write the stock and version of locked products, one statement for all."""
-        rows = [(product.id, product.qty, product.version) for product in products]
-        if not rows:
-            return
+        rows = [{"id": p.id, "qty": p.qty, "version": p.version} for p in products]
         with connection.cursor() as cursor:
             cursor.execute(
                 """
                 UPDATE product SET qty = new.qty, version = new.version
-                FROM unnest(%s::uuid[], %s::int[], %s::bigint[]) AS new (id, qty, version)
+                FROM json_to_recordset(%s) AS new (id uuid, qty int, version bigint)
                 WHERE product.id = new.id
                 """,
-                [list(column) for column in zip(*rows, strict=True)],
+                [as_json(rows)],
             )
 
 
@@ -69,7 +68,14 @@ class StockMovementManager(models.Manager["StockMovement"]):
     def insert(self, movements: Iterable["StockMovement"]) -> None:
         """Store movements that orders caused, one statement for all."""
         rows = [
-            (m.product_id, m.delta, m.qty_after, str(m.reason), m.order_id, m.created_at)
+            {
+                "product_id": m.product_id,
+                "delta": m.delta,
+                "qty_after": m.qty_after,
+                "reason": str(m.reason),
+                "order_id": m.order_id,
+                "created_at": m.created_at,
+            }
             for m in movements
         ]
         with connection.cursor() as cursor:
@@ -77,11 +83,12 @@ class StockMovementManager(models.Manager["StockMovement"]):
                 """
                 INSERT INTO stock_movement
                     (product_id, delta, qty_after, reason, order_id, created_at, idempotency_key)
-                SELECT *, '' FROM unnest(
-                    %s::uuid[], %s::int[], %s::int[], %s::text[], %s::text[], %s::timestamptz[]
+                SELECT *, '' FROM json_to_recordset(%s) AS new (
+                    product_id uuid, delta int, qty_after int, reason text, order_id text,
+                    created_at timestamptz
                 )
                 """,
-                [list(column) for column in zip(*rows, strict=True)],
+                [as_json(rows)],
             )
 
 
@@ -134,6 +141,36 @@ class StockMovement(models.Model):
 
 class ReservationManager(models.Manager["Reservation"]):
     """Reads and stores decisions in bulk."""
+
+    def insert(self, reservations: Iterable["Reservation"]) -> int:
+        """Store decisions, except about orders that are decided; return how many were stored."""
+        # Sorted, so that two consumers with the same orders wait for each other, not in a circle.
+        rows = [
+            {
+                "order_id": r.order_id,
+                "product_id": r.product_id,
+                "quantity": r.quantity,
+                "outcome": str(r.outcome),
+                "reason": r.reason,
+                "stock_before": r.stock_before,
+                "created_at": r.created_at,
+            }
+            for r in sorted(reservations, key=lambda reservation: reservation.order_id)
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO reservation
+                    (order_id, product_id, quantity, outcome, reason, stock_before, created_at)
+                SELECT * FROM json_to_recordset(%s) AS new (
+                    order_id text, product_id uuid, quantity int, outcome text, reason text,
+                    stock_before int, created_at timestamptz
+                )
+                ON CONFLICT (order_id) DO NOTHING
+                """,
+                [as_json(rows)],
+            )
+            return int(cursor.rowcount)
 
     def decided(self, order_ids: Iterable[str]) -> dict[str, "Reservation"]:
         """Return the decisions that there are already, by order."""

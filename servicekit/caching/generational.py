@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
+from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
 
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
@@ -44,7 +44,7 @@ class GenerationalCache:
         """Return the stored page; without one, render it, and store it unless it has changed."""
         key = f"{self._prefix}:{identity}"
         keys = [key, f"{key}:next", f"{key}:generation"]
-        answer = attempt(lambda client: client.mget(keys))
+        answer = best_effort(lambda client: client.mget(keys))
         if answer is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return render()
@@ -55,7 +55,7 @@ class GenerationalCache:
         self._lookups.miss.inc()
         page = render()
         args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
-        attempt(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
+        best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
         return page
 
     def drop(self, identities: Iterable[object]) -> None:
@@ -71,5 +71,5 @@ class GenerationalCache:
                     pipeline.delete(key, f"{key}:next")
                 pipeline.execute()
 
-        if keys and attempt(forget) is UNAVAILABLE:
-            outdated(keys)
+        if keys and best_effort(forget) is UNAVAILABLE:
+            invalidate_when_back(keys)

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import redis
 from django_redis import get_redis_connection
 
-from servicekit.breaker import Breaker, Spared
+from servicekit.breaker import Breaker, CircuitOpen
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ _FAILURES = (redis.RedisError, OSError)
 _breaker = Breaker("Redis", pause_seconds=1.0)
 
 
-def attempt(call: Callable[[Any], T]) -> T | Unavailable:
+def best_effort(call: Callable[[Any], T]) -> T | Unavailable:
     """Return what `call` gets from Redis, or `UNAVAILABLE`."""
     try:
         answer = _breaker.call(lambda: call(get_redis_connection("default")), failures=_FAILURES)
-    except (Spared, *_FAILURES):
+    except (CircuitOpen, *_FAILURES):
         return UNAVAILABLE
     if _outdated:
-        _forget_outdated()
+        _invalidate_outdated()
     return answer
 
 
@@ -49,7 +49,7 @@ _outdated: set[str] = set()
 _OUTDATED_LIMIT = 100_000
 
 
-def outdated(keys: Iterable[str]) -> None:
+def invalidate_when_back(keys: Iterable[str]) -> None:
     """Have keys deleted as soon as Redis is back, because it has missed a write to them.
 
     Redis may come back with what it had, and a process that was quicker to notice may have filled
@@ -59,19 +59,19 @@ def outdated(keys: Iterable[str]) -> None:
         _outdated.update(keys)
 
 
-def forget_outdated() -> None:
+def invalidate_outdated() -> None:
     """Try to delete the outdated keys now; for a process that may have no other call to make."""
     if _outdated:
-        attempt(lambda client: client.ping())
+        best_effort(lambda client: client.ping())
 
 
-def _forget_outdated() -> None:
+def _invalidate_outdated() -> None:
     keys = list(_outdated)
     _outdated.difference_update(keys)
     try:
         get_redis_connection("default").unlink(*keys)
     except _FAILURES:
-        outdated(keys)
+        invalidate_when_back(keys)
 
 
 class Script:

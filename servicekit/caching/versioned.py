@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, attempt, outdated
+from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
 
 _SET_IF_NEWER = Script(
     b"""
@@ -52,7 +52,7 @@ class VersionedCache:
     def get(self, identity: object) -> Versioned | None:
         """Return the value, or None when there is none or Redis is away."""
         key = f"{self._prefix}:{identity}"
-        answer = attempt(lambda client: client.mget(key, f"{key}:version"))
+        answer = best_effort(lambda client: client.mget(key, f"{key}:version"))
         if answer is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return None
@@ -72,5 +72,8 @@ class VersionedCache:
             args += [versioned.version, versioned.value]
         if keys:
             args.append(self._ttl_seconds)
-            if attempt(lambda client: _SET_IF_NEWER(client, keys=keys, args=args)) is UNAVAILABLE:
-                outdated(keys[::2])
+            if (
+                best_effort(lambda client: _SET_IF_NEWER(client, keys=keys, args=args))
+                is UNAVAILABLE
+            ):
+                invalidate_when_back(keys[::2])

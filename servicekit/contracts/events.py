@@ -4,7 +4,8 @@ Each is published on its `exchange` with its `routing_key`. It is never changed,
 breaking change is a new routing key beside the old one.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import ClassVar, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -14,9 +15,6 @@ from servicekit.contracts.fields import Money, OrderReference, Quantity, Stock, 
 
 ORDER_EXCHANGE = "order.exchange"
 PRODUCT_EXCHANGE = "product.exchange"
-
-# The year 9999, the last that RFC 3339 can write.
-_END_OF_TIME_MS = 253_370_764_800_000
 
 _EVENT_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:events")
 
@@ -46,9 +44,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
         """The same for the same fact, however often it is announced."""
         return uuid5(_EVENT_IDS, f"{self.routing_key}:{self.subject}")
 
-    def published(self, at_ms: int) -> Self:  # noqa: ARG002 - for events that want to know
-        """Return this event, as it was handed to the broker at a Unix time in milliseconds."""
-        return self
+    @property
+    def parts(self) -> Sequence[object]:
+        """What the message tells, one by one: more than one where it tells of a batch."""
+        return (self,)
 
     def to_json(self) -> bytes:
         """Return the body as it is published."""
@@ -91,17 +90,6 @@ class OrderCreated(_AboutOrder, frozen=True, kw_only=True):
     # Ours always have both. Not needed to reserve stock, so others may leave them out.
     total_price: Money | None = None
     created_at: str | None = None
-    # Known to the consumer of a published event only: the relay says it beside the body.
-    announced_at: str | None = None
-
-    def published(self, at_ms: int) -> Self:
-        """Return the event with the time at which it was handed to the broker."""
-        if not 0 < at_ms < _END_OF_TIME_MS:
-            return self
-        moment = datetime.fromtimestamp(at_ms / 1000, tz=UTC).replace(tzinfo=None)
-        return msgspec.structs.replace(
-            self, announced_at=moment.isoformat(timespec="milliseconds") + "Z"
-        )
 
 
 class OrderCancelled(_AboutOrder, frozen=True, kw_only=True):
@@ -113,38 +101,66 @@ class OrderCancelled(_AboutOrder, frozen=True, kw_only=True):
     cancelled_at: str | None = None
 
 
-class _AboutStock(_AboutOrder, frozen=True, kw_only=True):
-    exchange: ClassVar[str] = PRODUCT_EXCHANGE
+class StockOutcome(StrEnum):
+    """What an order gets of the stock."""
 
+    RESERVED = "RESERVED"
+    """All its units, taken from the stock."""
+    REJECTED = "REJECTED"
+    """Nothing, for the reason given."""
+    CANCELLED = "CANCELLED"
+    """Nothing, because it was cancelled before it was decided."""
+
+
+class StockDecision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The outcome for one order; `remaining` units of the product are left afterwards."""
+
+    order_id: OrderReference
+    product_id: UUID
+    quantity: Quantity
+    outcome: StockOutcome
+    reason: str = ""
     remaining: Stock
     version: Version
-
-
-class _StockDecision(_AboutStock, frozen=True, kw_only=True):
     # When the order reached the broker, and when its stock was decided: for its timeline.
     announced_at: str | None = None
     decided_at: str | None = None
+    # Of the request that the order came from.
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
-class StockReserved(_StockDecision, frozen=True, kw_only=True):
-    """The stock of an order has been taken; `remaining` units of the product are left."""
+class StockDecided(Event, frozen=True, kw_only=True):
+    """The stock of some orders is decided: those that one transaction has decided."""
 
-    routing_key: ClassVar[str] = "stock.reserved"
+    exchange: ClassVar[str] = PRODUCT_EXCHANGE
+    routing_key: ClassVar[str] = "stock.decided"
+
+    decisions: list[StockDecision]
+
+    @property
+    def parts(self) -> Sequence[object]:
+        """The decisions."""
+        return self.decisions
+
+    @property
+    def subject(self) -> str:
+        return ",".join(f"{each.order_id}:{each.outcome}" for each in self.decisions)
+
+    @property
+    def correlation_id(self) -> str:
+        """The order where there is only one; else the id of the event."""
+        return str(self.decisions[0].order_id) if len(self.decisions) == 1 else str(self.event_id)
 
 
-class StockRejected(_StockDecision, frozen=True, kw_only=True):
-    """An order cannot have its stock, for `reason`; `remaining` units of the product are left."""
-
-    routing_key: ClassVar[str] = "stock.rejected"
-
-    reason: str
-
-
-class StockReleased(_AboutStock, frozen=True, kw_only=True):
+class StockReleased(_AboutOrder, frozen=True, kw_only=True):
     """The stock of a cancelled order was given back; `remaining` units are there now."""
 
+    exchange: ClassVar[str] = PRODUCT_EXCHANGE
     routing_key: ClassVar[str] = "stock.released"
 
+    remaining: Stock
+    version: Version
     released_at: str | None = None
 
 

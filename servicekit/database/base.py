@@ -16,9 +16,23 @@ from psycopg_pool import ConnectionPool
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection from a pool that forgets all idle connections when one of them is dead."""
 
+    _is_dedicated = False
+
+    def dedicate(self) -> None:
+        """Give this thread a connection of its own from now on, which no request can hold."""
+        self._is_dedicated = True
+
+    def connect(self) -> None:
+        """Connect; one of our own that stands in for a pooled one is kept."""
+        super().connect()
+        if self._is_dedicated and self.settings_dict["OPTIONS"].get("pool"):
+            self.close_at = None
+
     @property
     def pool(self) -> Any:
         """The process's pool, None where connections are not pooled."""
+        if self._is_dedicated:
+            return None
         pool: Any = super().pool
         if pool is not None and isinstance(self.settings_dict["OPTIONS"].get("pool"), dict):
             # Django gives the check itself, and takes no other. Set again each time, because that

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse
 
-from servicekit.caching.redis import UNAVAILABLE, attempt
+from servicekit.caching.redis import UNAVAILABLE, best_effort
 from servicekit.http.problems import reading_only
 
 Check = Callable[[], bool]
@@ -97,7 +97,7 @@ def database_is_up() -> bool:
 
 def redis_is_up() -> bool:
     """Return whether Redis answers, in the time that a request would give it."""
-    return attempt(lambda client: client.ping()) is not UNAVAILABLE
+    return best_effort(lambda client: client.ping()) is not UNAVAILABLE
 
 
 def broker_is_up() -> bool:

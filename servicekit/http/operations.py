@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from servicekit.http.fields import StrictSerializer
-from servicekit.http.pages import DEFAULT_LIMIT, MAX_LIMIT
+from servicekit.http.pagination import DEFAULT_LIMIT, MAX_LIMIT
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Schema = dict[str, Any]

@@ -24,6 +24,10 @@ class BrokerUnavailable(Exception):
     """The broker could not be reached, or stopped answering."""
 
 
+BROKER_ERRORS: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
+"""All that a caller who connects and goes on talking has to expect."""
+
+
 def connect(
     url: str, *, timeout_seconds: float, heartbeat_seconds: int = 0, **options: Any
 ) -> Connection:

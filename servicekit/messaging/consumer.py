@@ -1,8 +1,11 @@
-"""Consuming events in batches: whatever has arrived is handled together, then acknowledged.
+"""Consuming in batches: what has arrived is handled together, then acknowledged together.
 
-Every message ends in exactly one of three ways: acknowledged after its effect is committed; parked
-in the dead-letter queue, body untouched, with the reason in a header; or held, and tried
-again with growing pauses, while what it needs (database, broker) is away.
+Every message ends in exactly one of three ways: acknowledged after its effect is committed and its
+answers are confirmed; parked in the dead-letter queue, body untouched, with the reason in a header;
+or held, and tried again with growing pauses, while what it needs (database, broker) is away.
+
+The message in hand is the outbox: whoever dies between the commit and the acknowledgement gets it
+again, finds its effect committed, and gives the same answers.
 """
 
 import logging
@@ -10,60 +13,100 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 from uuid import uuid4
 
-from servicekit import metrics, origin, telemetry
+from servicekit import metrics, telemetry
 from servicekit.contracts.events import Event, MalformedMessage
-from servicekit.messaging import connections
+from servicekit.correlation import Correlation
+from servicekit.failpoints import failpoint
+from servicekit.messaging import connections, topology
 from servicekit.messaging.backoff import Backoff
-from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
-from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, OutgoingMessage
-from servicekit.messaging.topology import Topology, dead_letter_queue_name
-from servicekit.origin import Origin
+from servicekit.messaging.connections import BROKER_ERRORS, BrokerUnavailable
+from servicekit.messaging.envelope import (
+    OutgoingMessage,
+    Received,
+    body_of,
+    headers_of,
+    received,
+    short_text,
+)
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, PublishingFailed
 from servicekit.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
 REASON_HEADER = "x-parked-reason"
 _REASON_MAX_LENGTH = 500
-# In milliseconds: the last that a date can have.
-_LATEST_MS = 253_402_300_799_999
-_BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
-# Small but not 0: with 0, py-amqp loses its place in a frame that has half arrived.
+# Small but not 0, with which every look for more would be two system calls more.
 _ARRIVED_ALREADY_SECONDS = 0.001
+_DECLARE_EVERY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Unprocessable:
-    """An event that is well-formed and can never be applied, and why."""
+    """A message that is well-formed and can never be applied, and why."""
 
-    event: Event
+    event: object
     reason: str
 
 
 @dataclass(frozen=True)
-class Subscription:
-    """Which events come from which queue into which function.
+class Handled:
+    """What became of a batch: the answers to publish, and the messages to park."""
 
-    The function gets a batch in order of arrival, applies it as a whole (it may get the same
-    events again) and returns those that are to be parked.
-    """
+    answers: Sequence[OutgoingMessage] = ()
+    unprocessable: Sequence[Unprocessable] = ()
+
+
+class Source(Protocol):
+    """A queue, how its messages are read, and what is done about them."""
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue."""
+
+    def declare(self, channel: Any) -> None:
+        """Declare the queue and what belongs to it; again is harmless."""
+
+    def read(self, delivery: Any) -> Received[Any]:
+        """Return what a delivery says.
+
+        :raises MalformedMessage: if it cannot be read, ever
+        """
+
+    @property
+    def handle(self) -> Callable[[Sequence[Received[Any]]], Handled]:
+        """What applies a batch, in order of arrival, as a whole.
+
+        It may get the same messages again and has to answer the same.
+        """
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """Which events come from which queue into which function."""
 
     queue: str
     events: tuple[type[Event], ...]
-    handle: Callable[[Sequence[Any]], Iterable[Unprocessable]]
+    handle: Callable[[Sequence[Received[Any]]], Handled]
 
-    @property
-    def exchange(self) -> str:
-        """The one exchange that the events come from."""
-        return self.events[0].exchange
+    def declare(self, channel: Any) -> None:
+        """Declare the queue, bound to the one exchange that the events come from."""
+        keys = [event.routing_key for event in self.events]
+        topology.declare_queue(channel, self.queue, exchange=self.events[0].exchange, keys=keys)
 
-    def contract_of(self, routing_key: str, type_property: str | None) -> type[Event]:
-        """Return what to read a message as.
+    def read(self, delivery: Any) -> Received[Event]:
+        """Return the event in a delivery.
 
-        :raises MalformedMessage: if it says to be something that we did not subscribe to
+        :raises MalformedMessage: if it is none of ours
         """
+        contract = self._contract_of(
+            delivery.delivery_info["routing_key"], delivery.properties.get("type")
+        )
+        return received(contract.from_json(body_of(delivery)), delivery)
+
+    def _contract_of(self, routing_key: str, type_property: str | None) -> type[Event]:
         # A message that was put back into the queue by hand has the queue's name as routing key,
         # and one from an older producer has no type.
         for event in self.events:
@@ -74,50 +117,297 @@ class Subscription:
         raise MalformedMessage(f"neither routing key {routing_key!r} nor type says what this is")
 
 
-class _Received(NamedTuple):
-    """A message that could be read: its event, where it comes from, and since when it is here."""
+class Pump(Protocol):
+    """A connection that hands over deliveries while somebody drains it."""
 
-    delivery: Any
-    event: Event
-    source: Origin | None
-    handed_over_ms: int | None
+    @property
+    def is_stopping(self) -> bool:
+        """Whether whoever uses it was asked to end."""
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Take what the broker sends next; return whether it sent anything in time."""
 
 
-class BatchConsumer(StoppableThread):
-    """Consumes one subscription in a thread of its own, with connections of its own."""
+class Stopped(ConnectionError):
+    """The consumer was asked to end while it held messages; they are delivered again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How much is handled together, how often, and which errors are waited out."""
+
+    is_held: Callable[[Exception], bool]
+    """Whether an error is trouble of ours (a database that is away) and not the message's."""
+    before_batch: Callable[[], None] = lambda: None
+    pace_seconds: float = 0.0
+    """A batch starts at most this often, and at once after a pause: batches grow with the load."""
+    batch_limit: int = 500
+    batch_limit_bytes: int = 16 * 1024 * 1024
+
+    @property
+    def prefetch(self) -> int:
+        """Twice the batch, so that the next one arrives while this one is being stored."""
+        return self.batch_limit * 2
+
+
+class Inbox:
+    """The messages of one queue that have arrived, and what is done about them."""
+
+    def __init__(
+        self, source: Source, *, pump: Pump, publisher: ConfirmingPublisher, policy: Policy
+    ) -> None:
+        self._source = source
+        self._pump = pump
+        self._publisher = publisher
+        self._policy = policy
+        self._arrived: deque[Any] = deque()
+        self._arrived_bytes = 0
+        self._started_at = 0.0
+        self._recorder = telemetry.recorder()
+        self._sizes = metrics.CONSUMER_BATCH.labels(source.queue)
+        self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(source.queue)
+        self._parked = metrics.CONSUMER_PARKED.labels(source.queue)
+
+    def __len__(self) -> int:
+        return len(self._arrived)
+
+    def put(self, delivery: Any) -> None:
+        """Take a delivery; callback of the connection that is drained."""
+        self._arrived.append(delivery)
+        self._arrived_bytes += len(delivery.body)
+
+    def clear(self) -> None:
+        """Forget what has arrived: it was delivered by a connection that is gone."""
+        self._arrived.clear()
+        self._arrived_bytes = 0
+
+    def process(self) -> None:
+        """Handle one batch of what has arrived or arrives within the pace, and acknowledge it.
+
+        :raises Stopped: if the consumer is asked to end meanwhile
+        """
+        self._collect()
+        count = min(len(self._arrived), self._policy.batch_limit)
+        deliveries = [self._arrived.popleft() for _ in range(count)]
+        self._arrived_bytes -= sum(len(delivery.body) for delivery in deliveries)
+        self._started_at = time.monotonic()
+        readable: list[tuple[Any, Received[Any]]] = []
+        unreadable: list[tuple[Any, str]] = []
+        for delivery in deliveries:
+            try:
+                readable.append((delivery, self._source.read(delivery)))
+            except MalformedMessage as error:
+                unreadable.append((delivery, str(error)))
+            except Exception as error:
+                # A message that breaks the reading in a way nobody has thought of.
+                logger.exception(
+                    "%s: cannot read a message", self._source.queue, extra=_log_fields(delivery)
+                )
+                unreadable.append((delivery, f"{type(error).__name__}: {error}"))
+        if readable:
+            self._apply(readable)
+        # After the others: as long as those are held, all of them may be delivered once more.
+        for delivery, reason in unreadable:
+            self._park(delivery, reason)
+        # One acknowledgement for all up to here, and only after every one of them is committed
+        # or parked.
+        if deliveries:
+            deliveries[-1].channel.basic_ack(deliveries[-1].delivery_tag, multiple=True)
+
+    def _collect(self) -> None:
+        start_at = self._started_at + self._policy.pace_seconds
+        while not self._is_full():
+            seconds = start_at - time.monotonic()
+            arrived = self._pump.drain(max(seconds, _ARRIVED_ALREADY_SECONDS))
+            if not arrived and seconds <= 0:
+                return
+
+    def _is_full(self) -> bool:
+        # Bytes, too: a prefetch of a thousand messages may be of ten megabytes each. What is not
+        # read from the socket is kept back by the broker.
+        return (
+            len(self._arrived) >= self._policy.batch_limit
+            or self._arrived_bytes >= self._policy.batch_limit_bytes
+        )
+
+    def _apply(self, batch: list[tuple[Any, Received[Any]]]) -> None:
+        backoff = Backoff()
+        while True:
+            started = time.monotonic()
+            try:
+                self._policy.before_batch()
+                handled = self._source.handle([each for _, each in batch])
+                self._publish(handled.answers)
+                break
+            except PublishingFailed as error:
+                self._hold(len(batch), backoff.next_seconds(), error)
+            except Exception as error:
+                if self._policy.is_held(error):
+                    self._hold(len(batch), backoff.next_seconds(), error)
+                    continue
+                if len(batch) == 1:
+                    [(delivery, only)] = batch
+                    logger.exception(
+                        "%s: parking a message that cannot be applied",
+                        self._source.queue,
+                        extra=_log_fields(delivery, only),
+                    )
+                    self._park(delivery, f"{type(error).__name__}: {error}", only)
+                    return
+                # One of them is poison. Halves, not singles: the innocent stay together.
+                middle = len(batch) // 2
+                self._apply(batch[:middle])
+                self._apply(batch[middle:])
+                return
+        self._note([each for _, each in batch], seconds=time.monotonic() - started)
+        reasons = {id(refused.event): refused.reason for refused in handled.unprocessable}
+        for delivery, each in batch:
+            if id(each.event) in reasons:
+                self._park(delivery, reasons[id(each.event)], each)
+
+    def _publish(self, answers: Sequence[OutgoingMessage]) -> None:
+        """Have the broker confirm the answers.
+
+        What no queue wants is not lost: it can be asked for again, and is (by the watchdog).
+        """
+        if not answers:
+            return
+        outcomes = self._publisher.publish(answers)
+        failpoint("consumer.after_answers")
+        unwanted = [o for o in outcomes if o is not Outcome.CONFIRMED]
+        if unwanted:
+            logger.warning(
+                "%s: %d answers were %s", self._source.queue, len(unwanted), unwanted[0].value
+            )
+
+    def _hold(self, count: int, seconds: float, error: Exception) -> None:
+        """Pause with a batch in hand, answering heartbeats."""
+        logger.warning(
+            "%s: holding %d messages for %.1f s: %s", self._source.queue, count, seconds, error
+        )
+        until = time.monotonic() + seconds
+        while (remaining := until - time.monotonic()) > 0:
+            if self._pump.is_stopping:
+                raise Stopped("stopped with messages in hand; they are not acknowledged")
+            if self._is_full():
+                time.sleep(min(remaining, 0.5))
+            else:
+                self._pump.drain(min(remaining, 0.5))
+
+    def _note(self, batch: Sequence[Received[Any]], *, seconds: float) -> None:
+        """Count and log a batch whose effect is committed."""
+        size = sum(len(each.event.parts) for each in batch)
+        self._sizes.observe(size)
+        now_ms = time.time() * 1000
+        for each in batch:
+            if each.published_at_ms is not None:
+                # Not below 0, which another machine's clock could make it.
+                self._ages.observe(max(0.0, now_ms - each.published_at_ms) / 1000)
+        # A line costs as much as handling some messages: at DEBUG only.
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "handled a batch",
+                extra={
+                    "queue": self._source.queue,
+                    "messages": size,
+                    "milliseconds": round(seconds * 1000, 1),
+                },
+            )
+            for part, source in _parts(batch):
+                logger.debug(
+                    "%s: handled %s",
+                    self._source.queue,
+                    type(part).__name__,
+                    extra=_fields_of(part, source),
+                )
+        if self._recorder is not None:
+            for part, source in _parts(batch):
+                self._recorder.record_message(
+                    self._source.queue,
+                    source,
+                    seconds=seconds,
+                    attributes={
+                        "messaging.batch.message_count": size,
+                        "messaging.message.conversation_id": _id_of(part),
+                    },
+                )
+
+    def _park(self, delivery: Any, reason: str, each: Received[Any] | None = None) -> None:
+        queue = self._source.queue
+        logger.error(
+            "%s: parked a message: %r",
+            queue,
+            reason[:_REASON_MAX_LENGTH],
+            extra=_log_fields(delivery, each),
+        )
+        source = Correlation.of_headers(headers_of(delivery))
+        message = OutgoingMessage(
+            exchange="",
+            routing_key=topology.dead_letter_queue_name(queue),
+            body=body_of(delivery),
+            message_id=short_text(delivery.properties.get("message_id")) or str(uuid4()),
+            type=short_text(delivery.properties.get("type")),
+            correlation_id=short_text(delivery.properties.get("correlation_id")),
+            content_type=short_text(delivery.properties.get("content_type"))
+            or "application/octet-stream",
+            content_encoding=short_text(delivery.properties.get("content_encoding")),
+            headers={
+                # So that it goes on under its ids when it is put back.
+                **(source.headers if source else {}),
+                REASON_HEADER: reason[:_REASON_MAX_LENGTH],
+                "x-parked-from": queue,
+                "x-parked-routing-key": delivery.delivery_info["routing_key"],
+            },
+        )
+        backoff = Backoff()
+        while True:
+            try:
+                [outcome] = self._publisher.publish([message])
+            except PublishingFailed as error:
+                self._hold(1, backoff.next_seconds(), error)
+                continue
+            if outcome is Outcome.CONFIRMED:
+                break
+            # Not acknowledged then: it is delivered again, and parked when its queue is back.
+            raise BrokerUnavailable(f"{message.routing_key} did not take it: {outcome}")
+        self._parked.inc()
+
+
+class ConsumerThread(StoppableThread):
+    """Consumes queues in a thread of its own, with connections of its own."""
 
     def __init__(
         self,
-        subscription: Subscription,
+        name: str,
+        sources: Sequence[Source],
         *,
         broker_url: str,
-        topology: Topology,
-        transient_errors: tuple[type[Exception], ...],
-        before_batch: Callable[[], None],
-        batch_limit: int = 500,
+        policy: Policy,
         heartbeat_seconds: int = 30,
     ) -> None:
-        super().__init__(subscription.queue)
-        self._subscription = subscription
+        super().__init__(name)
         self._broker_url = broker_url
-        self._topology = topology
-        self._transient_errors = transient_errors
-        self._before_batch = before_batch
-        self._batch_limit = batch_limit
+        self._policy = policy
         self._heartbeat_seconds = heartbeat_seconds
         self._is_consuming = False
-        self._arrived: deque[Any] = deque()
         self._connection: Any = None
-        self._parking = ConfirmingPublisher(broker_url)
-        self._recorder = telemetry.recorder()
-        self._sizes = metrics.CONSUMER_BATCH.labels(subscription.queue)
-        self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(subscription.queue)
-        self._parked = metrics.CONSUMER_PARKED.labels(subscription.queue)
+        self._channels: list[tuple[Source, Any]] = []
+        self._declared_at = 0.0
+        self._publisher = ConfirmingPublisher(broker_url)
+        self._inboxes = [
+            (source, Inbox(source, pump=self, publisher=self._publisher, policy=policy))
+            for source in sources
+        ]
 
     @property
     def is_consuming(self) -> bool:
-        """Whether the queue is declared and its messages reach us."""
+        """Whether the queues are declared and their messages reach us."""
         return self._is_consuming
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the thread was asked to end."""
+        return self.stopping.is_set()
 
     def run(self) -> None:
         """Consume until stopped, through any number of lost connections."""
@@ -125,61 +415,21 @@ class BatchConsumer(StoppableThread):
         while not self.stopping.is_set():
             try:
                 self._connect()
-                self._consume(backoff)
+                while not self.stopping.is_set():
+                    if self._step():
+                        # Not before: a connection alone is no sign that things work again.
+                        backoff.reset()
                 connections.close_in_order(self._connection)
-            except _BROKER_TROUBLE as error:
+            except BROKER_ERRORS as error:
                 logger.warning("%s: lost the broker (%s), will be back", self.name, error)
             except Exception:
                 logger.exception("%s: starting again after an unexpected error", self.name)
             finally:
                 self._disconnect()
-            if not self.stopping.is_set():
-                self.stopping.wait(backoff.next_seconds())
+            self.stopping.wait(0 if self.stopping.is_set() else backoff.next_seconds())
 
-    def _connect(self) -> None:
-        self._connection = connections.connect(
-            self._broker_url, timeout_seconds=5.0, heartbeat_seconds=self._heartbeat_seconds
-        )
-        channel = self._connection.channel()
-        # Bodies stay the bytes that were sent, whatever their headers call them.
-        channel.auto_decode = False
-        subscription = self._subscription
-        routing_keys = [event.routing_key for event in subscription.events]
-        self._topology.declare(channel, subscription.queue, subscription.exchange, routing_keys)
-        # Twice the batch, so that the next one arrives while this one is being stored.
-        channel.basic_qos(0, self._batch_limit * 2, False)
-        # The raw protocol level: kombu's own consumer lets a broken header or a foreign content
-        # type end the whole worker.
-        channel.basic_consume(
-            subscription.queue, callback=self._arrived.append, on_cancel=self._on_cancel
-        )
-        self._is_consuming = True
-
-    def _disconnect(self) -> None:
-        self._is_consuming = False
-        # Not ours any more: the broker delivers them again.
-        self._arrived.clear()
-        connections.close(self._connection)
-        self._connection = None
-        self._parking.close()
-
-    def _on_cancel(self, consumer_tag: str) -> None:
-        raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
-
-    def _consume(self, backoff: Backoff) -> None:
-        while not self.stopping.is_set():
-            if not self._arrived:
-                self._drain(1.0)
-            while len(self._arrived) < self._batch_limit and self._drain(_ARRIVED_ALREADY_SECONDS):
-                pass
-            if self._arrived:
-                count = min(len(self._arrived), self._batch_limit)
-                self._process([self._arrived.popleft() for _ in range(count)])
-                # Not before: a connection alone is no sign that things work again.
-                backoff.reset()
-
-    def _drain(self, timeout_seconds: float) -> bool:
-        """Take what the broker sends; return whether it sent anything."""
+    def drain(self, timeout_seconds: float) -> bool:
+        """Take what the broker sends next; return whether it sent anything in time."""
         try:
             self._connection.drain_events(timeout=timeout_seconds)
         except TimeoutError:
@@ -187,194 +437,76 @@ class BatchConsumer(StoppableThread):
             return False
         return True
 
-    def _process(self, deliveries: list[Any]) -> None:
-        readable: list[_Received] = []
-        unreadable: list[tuple[Any, str]] = []
-        for delivery in deliveries:
-            try:
-                readable.append(self._read(delivery))
-            except MalformedMessage as error:
-                unreadable.append((delivery, str(error)))
-            except Exception as error:
-                # A message that breaks the reading in a way nobody has thought of.
-                logger.exception(
-                    "%s: cannot read a message", self.name, extra=_log_fields(delivery)
-                )
-                unreadable.append((delivery, f"{type(error).__name__}: {error}"))
-        self._apply(readable)
-        # After the others: as long as those are held, all of them may be delivered once more.
-        for delivery, reason in unreadable:
-            self._park(delivery, reason)
-        # One acknowledgement for all up to here, and only after every one of them is committed
-        # or parked.
-        last = deliveries[-1]
-        last.channel.basic_ack(last.delivery_tag, multiple=True)
+    def _step(self) -> bool:
+        if not any(len(inbox) for _, inbox in self._inboxes):
+            self.drain(1.0)
+        waiting = [inbox for _, inbox in self._inboxes if len(inbox)]
+        for inbox in waiting:
+            inbox.process()
+        self._declare_again()
+        return bool(waiting)
 
-    def _read(self, delivery: Any) -> _Received:
-        contract = self._subscription.contract_of(
-            delivery.delivery_info["routing_key"], delivery.properties.get("type")
+    def _connect(self) -> None:
+        self._connection = connections.connect(
+            self._broker_url, timeout_seconds=5.0, heartbeat_seconds=self._heartbeat_seconds
         )
-        event = contract.from_json(_body(delivery))
-        headers = _headers(delivery)
-        at_ms = _handed_over_ms(headers)
-        if at_ms is not None:
-            event = event.published(at_ms)
-        return _Received(delivery, event, Origin.of_headers(headers), at_ms)
+        self._channels = []
+        for source, inbox in self._inboxes:
+            # A channel each: an acknowledgement of all up to here is for one channel.
+            channel = self._connection.channel()
+            self._channels.append((source, channel))
+            # Bodies stay the bytes that were sent, whatever their headers call them.
+            channel.auto_decode = False
+            source.declare(channel)
+            channel.basic_qos(0, self._policy.prefetch, False)
+            # The raw protocol level: kombu's own consumer lets a broken header or a foreign
+            # content type end the whole worker.
+            channel.basic_consume(source.queue, callback=inbox.put, on_cancel=self._on_cancel)
+        self._declared_at = time.monotonic()
+        self._is_consuming = True
 
-    def _apply(self, readable: list[_Received]) -> None:
-        if not readable:
-            return
-        backoff = Backoff()
-        sources = {each.event.correlation_id: each.source for each in readable if each.source}
-        while True:
-            started = time.monotonic()
-            try:
-                self._before_batch()
-                # What is recorded about an order goes on under the ids that its message came with.
-                with origin.of_messages(sources):
-                    unprocessable = list(
-                        self._subscription.handle([each.event for each in readable])
-                    )
-                break
-            except self._transient_errors as error:
-                seconds = backoff.next_seconds()
-                logger.warning(
-                    "%s: holding %d messages for %.1f s: %s",
-                    self.name,
-                    len(readable),
-                    seconds,
-                    error,
-                )
-                self._wait(seconds)
-            except Exception as error:
-                if len(readable) == 1:
-                    [only] = readable
-                    logger.exception(
-                        "%s: parking a message that cannot be applied",
-                        self.name,
-                        extra=_log_fields(only.delivery, only.event),
-                    )
-                    self._park(only.delivery, f"{type(error).__name__}: {error}", only.event)
-                    return
-                # One of them is poison. Halves, not singles: the innocent stay together.
-                middle = len(readable) // 2
-                self._apply(readable[:middle])
-                self._apply(readable[middle:])
-                return
-        self._note(readable, seconds=time.monotonic() - started)
-        reasons = {id(refused.event): refused.reason for refused in unprocessable}
-        for each in readable:
-            if id(each.event) in reasons:
-                self._park(each.delivery, reasons[id(each.event)], each.event)
+    def _declare_again(self) -> None:
+        """Bring back bindings that went with an exchange that was deleted while we run."""
+        if time.monotonic() - self._declared_at > _DECLARE_EVERY_SECONDS:
+            for source, channel in self._channels:
+                source.declare(channel)
+            self._declared_at = time.monotonic()
 
-    def _note(self, handled: list[_Received], *, seconds: float) -> None:
-        """Count and log a batch whose effect is committed."""
-        self._sizes.observe(len(handled))
-        now_ms = time.time() * 1000
-        for each in handled:
-            if each.handed_over_ms is not None:
-                # Not below 0, which another machine's clock could make it.
-                self._ages.observe(max(0.0, now_ms - each.handed_over_ms) / 1000)
-            if self._recorder is not None:
-                self._recorder.record_message(
-                    self.name,
-                    each.source,
-                    seconds=seconds,
-                    attributes={
-                        "messaging.batch.message_count": len(handled),
-                        "messaging.message.conversation_id": each.event.correlation_id,
-                    },
-                )
-        logger.info(
-            "handled a batch",
-            extra={
-                "queue": self.name,
-                "messages": len(handled),
-                "milliseconds": round(seconds * 1000, 1),
-            },
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            for each in handled:
-                logger.debug(
-                    "%s: handled %s",
-                    self.name,
-                    each.event.routing_key,
-                    extra=_log_fields(each.delivery, each.event),
-                )
+    def _disconnect(self) -> None:
+        self._is_consuming = False
+        for _, inbox in self._inboxes:
+            # Not ours any more: the broker delivers them again.
+            inbox.clear()
+        connections.close(self._connection)
+        self._connection = None
+        self._publisher.close()
 
-    def _wait(self, seconds: float) -> None:
-        """Pause with a batch in hand, answering heartbeats."""
-        until = time.monotonic() + seconds
-        while (remaining := until - time.monotonic()) > 0:
-            if self.stopping.is_set():
-                raise ConnectionError("stopped with a batch in hand; it is not acknowledged")
-            self._drain(min(remaining, 0.5))
-
-    def _park(self, delivery: Any, reason: str, event: Event | None = None) -> None:
-        queue = self._subscription.queue
-        logger.error(
-            "%s: parked a message: %r",
-            queue,
-            reason[:_REASON_MAX_LENGTH],
-            extra=_log_fields(delivery, event),
-        )
-        source = Origin.of_headers(_headers(delivery))
-        [outcome] = self._parking.publish(
-            [
-                OutgoingMessage(
-                    exchange="",
-                    routing_key=dead_letter_queue_name(queue),
-                    body=_body(delivery),
-                    message_id=_text(delivery.properties.get("message_id")) or str(uuid4()),
-                    type=_text(delivery.properties.get("type")),
-                    correlation_id=_text(delivery.properties.get("correlation_id")),
-                    content_type=_text(delivery.properties.get("content_type"))
-                    or "application/octet-stream",
-                    content_encoding=_text(delivery.properties.get("content_encoding")),
-                    headers={
-                        # So that it goes on under its ids when it is put back.
-                        **(source.headers if source else {}),
-                        REASON_HEADER: reason[:_REASON_MAX_LENGTH],
-                        "x-parked-from": queue,
-                        "x-parked-routing-key": delivery.delivery_info["routing_key"],
-                    },
-                )
-            ]
-        )
-        if outcome is not Outcome.CONFIRMED:
-            # Not acknowledged then: it is delivered again, and parked when its queue is back.
-            raise BrokerUnavailable(f"{dead_letter_queue_name(queue)} did not take it: {outcome}")
-        self._parked.inc()
+    def _on_cancel(self, consumer_tag: str) -> None:
+        raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
 
 
-def _body(delivery: Any) -> bytes:
-    # py-amqp gives an empty body as an empty str, and every other as bytes.
-    return bytes(delivery.body) if delivery.body else b""
+def _parts(batch: Iterable[Received[Any]]) -> Iterable[tuple[object, Correlation | None]]:
+    """Return what the messages of a batch tell, one by one, each with its request."""
+    for each in batch:
+        for part in each.event.parts:
+            own = Correlation.of(
+                getattr(part, "request_id", None), getattr(part, "traceparent", None)
+            )
+            yield part, own or each.correlation
 
 
-def _headers(delivery: Any) -> Any:
-    return delivery.properties.get("application_headers")
+def _id_of(part: Any) -> str:
+    return str(getattr(part, "order_id", None) or part.id)
 
 
-def _handed_over_ms(headers: Any) -> int | None:
-    """Return when the broker was given a message, if its sender says so and it can be true."""
-    at_ms = headers.get("timestamp_in_ms") if isinstance(headers, dict) else None
-    # Not `isinstance`, for which True is a number.
-    return at_ms if type(at_ms) is int and 0 <= at_ms <= _LATEST_MS else None
+def _fields_of(part: Any, source: Correlation | None) -> dict[str, str]:
+    about = "product_id" if hasattr(part, "price") else "order_id"
+    return {**(source.log_fields if source else {}), about: _id_of(part)}
 
 
-def _log_fields(delivery: Any, event: Event | None = None) -> dict[str, str]:
+def _log_fields(delivery: Any, each: Received[Any] | None = None) -> dict[str, str]:
     """Return what a log line about one message says of it."""
-    source = Origin.of_headers(_headers(delivery))
-    fields = source.log_fields if source else {}
-    if event is not None:
-        about = "order_id" if hasattr(event, "order_id") else "product_id"
-        fields[about] = event.correlation_id
-    return fields
-
-
-def _text(value: object) -> str | None:
-    """Return a property of a stranger's message, if it can go into a property of ours."""
-    # py-amqp reads half a character, and writes it, too; an exception here would stop the queue.
-    fits = isinstance(value, str) and len(value.encode(errors="surrogatepass")) <= 255  # noqa: PLR2004 - AMQP short string
-    return str(value) if fits else None
+    source = Correlation.of_headers(headers_of(delivery))
+    if each is None or len(each.event.parts) != 1:
+        return source.log_fields if source else {}
+    return _fields_of(each.event.parts[0], source)

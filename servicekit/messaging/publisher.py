@@ -4,15 +4,16 @@ import enum
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import amqp
+from amqp.method_framing import frame_writer
 from kombu import Connection
 
 from servicekit.messaging import connections
 from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
-from servicekit.messaging.topology import EXCHANGES
+from servicekit.messaging.envelope import OutgoingMessage
+from servicekit.messaging.topology import declare_exchanges
 
 logger = logging.getLogger(__name__)
 
@@ -41,33 +42,19 @@ class PublishingFailed(BrokerUnavailable):
         self.maybe_published = maybe_published
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutgoingMessage:
-    """A persistent message, as it goes onto the wire."""
+class _FrameBuffer:
+    """Stands in for a connection's transport and keeps what is written to it."""
 
-    exchange: str
-    routing_key: str
-    body: bytes
-    message_id: str
-    type: str | None = None
-    correlation_id: str | None = None
-    timestamp: int = field(default_factory=lambda: int(time.time()))
-    content_type: str = "application/json"
-    content_encoding: str | None = "utf-8"
-    headers: dict[str, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
 
-    def properties(self) -> dict[str, Any]:
-        """Return the AMQP properties; those without a value are left out."""
-        properties = {
-            "delivery_mode": 2,
-            "content_type": self.content_type,
-            "content_encoding": self.content_encoding,
-            "message_id": self.message_id,
-            "type": self.type,
-            "correlation_id": self.correlation_id,
-            "timestamp": self.timestamp,
-        }
-        return {name: value for name, value in properties.items() if value is not None}
+    def write(self, frame: bytes | memoryview) -> None:
+        # py-amqp writes every frame into the same memory.
+        self._frames.append(bytes(frame))
+
+    def take(self) -> bytes:
+        frames, self._frames = self._frames, []
+        return b"".join(frames)
 
 
 class ConfirmingPublisher:
@@ -85,6 +72,8 @@ class ConfirmingPublisher:
         self._confirm_timeout = confirm_timeout
         self._connection: Connection | None = None
         self._channel: Any = None
+        self._frames = _FrameBuffer()
+        self._write_frame: Any = None
         self._is_blocked = False
         # Of the batch on its way: delivery tag -> position, and what came back.
         self._unconfirmed: dict[int, int] = {}
@@ -135,31 +124,21 @@ class ConfirmingPublisher:
             },
         }
         channel: Any = self._connection.channel()
-        for exchange in EXCHANGES:
-            exchange(channel).declare()
+        declare_exchanges(channel)
         channel.events["basic_return"].add(self._on_return)
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.confirm_select()
+        self._frames.take()
+        self._write_frame = frame_writer(transport_connection, self._frames)
         self._channel = channel
         self._last_tag = 0
 
     def _publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
-        channel = self._channel
         self._outcomes = [Outcome.CONFIRMED] * len(messages)
         self._returned.clear()
         self._unconfirmed.clear()
-        for position, message in enumerate(messages):
-            self._last_tag += 1
-            self._unconfirmed[self._last_tag] = position
-            channel.basic_publish(
-                amqp.Message(
-                    message.body, application_headers=message.headers, **message.properties()
-                ),
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                mandatory=True,
-            )
+        self._write(messages)
         self._await_confirms()
         # A return carries no delivery tag; it comes before the ack of its message.
         for position, message in enumerate(messages):
@@ -169,6 +148,28 @@ class ConfirmingPublisher:
             ):
                 self._outcomes[position] = Outcome.RETURNED
         return self._outcomes
+
+    def _write(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Write the frames of all messages to the socket in one system call."""
+        connection: Any = self._channel.connection
+        write_directly = connection.frame_writer
+        connection.frame_writer = self._write_frame
+        try:
+            for position, message in enumerate(messages):
+                self._last_tag += 1
+                self._unconfirmed[self._last_tag] = position
+                self._channel.basic_publish(
+                    amqp.Message(
+                        message.body, application_headers=message.headers, **message.properties()
+                    ),
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    mandatory=True,
+                )
+        finally:
+            connection.frame_writer = write_directly
+        with connection.transport.having_timeout(self._confirm_timeout):
+            connection.transport.write(self._frames.take())
 
     def _await_confirms(self) -> None:
         assert self._connection is not None  # noqa: S101 - `_ensure_channel` came before

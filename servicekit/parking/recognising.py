@@ -30,6 +30,11 @@ class DeadLetter:
     correlation_id: str
 
     @property
+    def parts(self) -> "tuple[DeadLetter]":
+        """The letter itself: it tells of one thing."""
+        return (self,)
+
+    @property
     def fingerprint(self) -> bytes:
         """The same for the same message, however often it comes."""
         return fingerprint(self.queue, self.message_id, self.body)
@@ -48,20 +53,18 @@ def read(
     body: bytes,
     headers: Mapping[str, Any],
     properties: Mapping[str, Any],
-    *,
-    explanation: str = "",
 ) -> DeadLetter:
     """Say what a message in the dead-letter queue of `queue` is.
 
-    Our consumers say in headers why they parked it; what the broker put there by itself (a task
-    that a worker rejected) carries the broker's `x-death`, and needs an `explanation`.
+    Our consumers say in headers why they parked it; what the broker put there by itself (because it
+    was delivered too often) carries the broker's `x-death`.
     """
     death = _death(headers)
     keys = death.get("routing-keys")
     routing_key = headers.get("x-parked-routing-key") or (
         keys[0] if isinstance(keys, list) and keys else ""
     )
-    reason = headers.get(REASON_HEADER) or explanation
+    reason = headers.get(REASON_HEADER)
     if not reason and death:
         reason = f"{queue} {death.get('reason', 'dropped')} it; the worker's log says why"
     return DeadLetter(

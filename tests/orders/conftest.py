@@ -8,11 +8,11 @@ from uuid import UUID
 import msgspec
 import pytest
 from django.test import Client
+from orders_project.orders.group_commit import GroupCommit
 
 from orders_project.orders import idempotent_intake, intake
-from orders_project.orders.group_commit import GroupCommit
+from orders_project.orders.placement.commands import AcceptedOrder, PersistOrders
 from servicekit.breaker import Breaker
-from servicekit.contracts.commands import AcceptedOrder, PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 from tests.servicekit.private_broker import VirtualHost, unused_port, virtual_host

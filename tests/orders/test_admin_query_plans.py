@@ -23,7 +23,7 @@ def many_orders(django_db_setup, django_db_blocker) -> Iterator[str]:  # noqa: A
         cursor.execute(
             """
             INSERT INTO "order" (id, product_id, quantity, total_price, status, reason, created_at,
-                                 stored_at, settled_at, announce_at)
+                                 stored_at, settled_at, recheck_at)
             SELECT gen_random_uuid(), lpad((n %% 500)::text, 32, '0')::uuid, 1, 100,
                    -- Hardly any is PENDING, and those are old ones: the worst case for a search
                    -- that hopes to find some soon.

@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from orders_project.orders.models import Order
-from servicekit.contracts.commands import PersistOrders
+from orders_project.orders.placement.commands import PersistOrders
 from tests.servicekit.bad_input import MALFORMED, NOT_AN_INTEGER, NOT_AN_OBJECT
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
+
 from tests.servicekit.private_broker import eventually
 
 

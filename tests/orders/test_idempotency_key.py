@@ -22,8 +22,8 @@ from orders_project.orders import (
     services,
 )
 from orders_project.orders.models import Order
+from orders_project.orders.placement.commands import PersistOrders
 from servicekit.breaker import Breaker
-from servicekit.contracts.commands import PersistOrders
 from servicekit.contracts.events import StockReserved
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import rfc3339

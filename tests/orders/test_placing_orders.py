@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
+from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import announce
 from servicekit import failpoints
-from servicekit.contracts.commands import AcceptedOrder
 from servicekit.failpoints import FailpointError, failpoint
 from servicekit.outbox import recording
 from servicekit.outbox.models import OutgoingEvent
@@ -180,7 +180,7 @@ class TestAnnounceOverdueOrders:
     def make_overdue(order: Order, *, age_seconds: int = 60) -> None:
         created_at = timezone.now() - timedelta(seconds=age_seconds)
         Order.objects.filter(id=order.id).update(
-            created_at=created_at, announce_at=created_at + timedelta(seconds=30)
+            created_at=created_at, recheck_at=created_at + timedelta(seconds=30)
         )
 
     def test_leaves_a_fresh_order_in_peace(self, order):  # noqa: ARG002 - it is there
@@ -213,7 +213,7 @@ class TestAnnounceOverdueOrders:
         services.announce_overdue_orders()
 
         order.refresh_from_db()
-        pause = order.announce_at - timezone.now()
+        pause = order.recheck_at - timezone.now()
         assert timedelta(seconds=110) < pause <= timedelta(seconds=121)
 
     def test_never_changes_the_status(self, order):

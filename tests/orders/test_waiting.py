@@ -11,9 +11,9 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from orders_project.orders import cache, final_status, services
-from orders_project.orders.final_status import FinalStatusWatch
-from servicekit.contracts.commands import PersistOrders
+from orders_project.orders import cache, long_polling, services
+from orders_project.orders.long_polling import FinalStatusWatch
+from orders_project.orders.placement.commands import PersistOrders
 from servicekit.contracts.events import StockReserved
 from tests.servicekit.private_broker import eventually
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def watch(monkeypatch) -> FinalStatusWatch:
     made = FinalStatusWatch(limit=3)
-    monkeypatch.setattr(final_status, "watch", made)
+    monkeypatch.setattr(long_polling, "watch", made)
     return made
 
 
@@ -104,7 +104,7 @@ class TestGetOrderWithWait:
     @pytest.mark.usefixtures("watch")
     def test_answers_at_once_when_it_is_final_already(self, order_id, monkeypatch):
         confirm(order_id)
-        monkeypatch.setattr(final_status.Waiter, "wait", pytest.fail)
+        monkeypatch.setattr(long_polling.Waiter, "wait", pytest.fail)
 
         assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "CONFIRMED"
 
@@ -183,13 +183,13 @@ class TestPreferWait:
     def test_never_makes_an_accepted_order_one_that_is_not_found(self, accepted_order):
         # As when Redis begins anew, before a worker has stored the order.
         accepted = accepted_order()
-        rendered, has_waited = final_status.accepted_when_final(accepted, seconds=1)
+        rendered, has_waited = long_polling.accepted_when_final(accepted, seconds=1)
 
         assert msgspec.json.decode(rendered)["status"] == "PENDING"
         assert not has_waited
 
     def test_is_not_applied_when_too_many_wait(self, product_service, monkeypatch):
-        monkeypatch.setattr(final_status, "watch", FinalStatusWatch(limit=0))
+        monkeypatch.setattr(long_polling, "watch", FinalStatusWatch(limit=0))
         answer = self.order(product_service.add(), "wait=30")
 
         assert (answer.status_code, answer.json()["status"]) == (201, "PENDING")

@@ -11,9 +11,9 @@ import pytest
 import redis
 from django_redis import get_redis_connection
 
-from servicekit.breaker import Breaker, Spared
+from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, attempt, forget_outdated
+from servicekit.caching.redis import UNAVAILABLE, best_effort, invalidate_outdated
 from servicekit.caching.versioned import Versioned, VersionedCache
 
 
@@ -33,34 +33,34 @@ def ping(client: object) -> bool:
 
 class TestAttempt:
     def test_returns_what_redis_says(self):
-        assert attempt(ping) is True
+        assert best_effort(ping) is True
 
     @pytest.mark.parametrize("away", ["without_redis", "frozen_redis"])
     def test_returns_unavailable_in_milliseconds_when_it_says_nothing(self, request, away):
         request.getfixturevalue(away)
         started = time.monotonic()
 
-        assert attempt(ping) is UNAVAILABLE
+        assert best_effort(ping) is UNAVAILABLE
         assert time.monotonic() - started < 0.5
 
     @pytest.mark.usefixtures("frozen_redis")
     def test_spares_the_next_callers_the_waiting(self):
-        attempt(ping)
+        best_effort(ping)
         started = time.monotonic()
         for _ in range(1000):
-            assert attempt(ping) is UNAVAILABLE
+            assert best_effort(ping) is UNAVAILABLE
 
         assert time.monotonic() - started < 0.1
 
     @pytest.mark.usefixtures("without_redis")
     def test_finds_it_again_when_it_is_back(self, settings, monkeypatch):
         monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker("it", pause_seconds=0.05))
-        assert attempt(ping) is UNAVAILABLE
+        assert best_effort(ping) is UNAVAILABLE
         back = {**settings.CACHES["default"], "LOCATION": os.environ["CACHE_URL"]}
         settings.CACHES = {"default": back}
         time.sleep(0.06)
 
-        assert attempt(ping) is True
+        assert best_effort(ping) is True
 
 
 class TestBreaker:
@@ -77,7 +77,7 @@ class TestBreaker:
             raise OSError("nobody is there")
 
         def call(breaker: Breaker) -> None:
-            with contextlib.suppress(OSError, Spared):
+            with contextlib.suppress(OSError, CircuitOpen):
                 breaker.call(away, failures=(OSError,))
 
         return call
@@ -85,7 +85,7 @@ class TestBreaker:
     @pytest.fixture
     def work(self, made) -> Callable[[Breaker], None]:
         def call(breaker: Breaker) -> None:
-            with contextlib.suppress(Spared):
+            with contextlib.suppress(CircuitOpen):
                 breaker.call(lambda: made.append("worked"), failures=(OSError,))
 
         return call
@@ -106,13 +106,13 @@ class TestBreaker:
         work(breaker)
 
         assert made == ["failed"]
-        with pytest.raises(Spared, match="it was away a moment ago"):
+        with pytest.raises(CircuitOpen, match="it was away a moment ago"):
             breaker.call(pytest.fail, failures=(OSError,))
 
     def test_lets_who_insists_through_and_believes_it(self, made, fail, work):
         breaker = Breaker("it", pause_seconds=60)
         fail(breaker)
-        breaker.call(lambda: made.append("insisted"), failures=(OSError,), insists=True)
+        breaker.call(lambda: made.append("insisted"), failures=(OSError,), force=True)
         work(breaker)
 
         assert made == ["failed", "insisted", "worked"]
@@ -260,7 +260,7 @@ class TestAWriteThatRedisMissed:
         deadline = time.monotonic() + 5
         while there.get(f"test-missed:{identity}") and time.monotonic() < deadline:
             time.sleep(0.05)
-            forget_outdated()
+            invalidate_outdated()
 
         assert there.get(f"test-missed:{identity}") is None
         there.delete(f"test-missed:{identity}:version")

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from servicekit import origin
+from servicekit import correlation
 from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
+from servicekit.correlation import Correlation
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.consumer import (
     REASON_HEADER,
@@ -22,7 +23,6 @@ from servicekit.messaging.consumer import (
     Unprocessable,
 )
 from servicekit.messaging.topology import Topology, dead_letter_queue_name
-from servicekit.origin import Origin
 from tests.servicekit.private_broker import VirtualHost, eventually
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -271,7 +271,7 @@ class TestHeaders:
         seen = {}
 
         def look(batch: Sequence[Any]) -> None:
-            seen.update({event.order_id: origin.of(event.correlation_id) for event in batch})
+            seen.update({event.order_id: correlation.of(event.correlation_id) for event in batch})
 
         shop.trouble = look
         post.open()
@@ -280,8 +280,8 @@ class TestHeaders:
         post.send(an_order(3))
         eventually(lambda: len(shop.applied) == 3)
 
-        assert seen == {1: Origin("me", TRACEPARENT), 2: None, 3: None}
-        assert origin.of("1") is None
+        assert seen == {1: Correlation("me", TRACEPARENT), 2: None, 3: None}
+        assert correlation.of("1") is None
 
     @pytest.mark.parametrize(
         "headers",

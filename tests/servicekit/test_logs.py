@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from servicekit import logs, origin
-from servicekit.origin import Origin
+from servicekit import correlation, logs
+from servicekit.correlation import Correlation
 
 FORGERIES = ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\x85b", "a\x7fb"]
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -85,7 +85,7 @@ class TestJson:
 class TestEitherFormat:
     @pytest.mark.parametrize("log_format", ["text", "json"])
     def test_says_which_request_it_is_about(self, log_format):
-        with origin.of_request(Origin("me-1", f"00-{TRACE}-b7ad6b7169203331-01")):
+        with correlation.of_request(Correlation("me-1", f"00-{TRACE}-b7ad6b7169203331-01")):
             text = line(log_format, "hello")
 
         assert "me-1" in text

@@ -122,7 +122,9 @@ class TestTwoWebProcesses:
         )
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
 
-        assert {"gunicorn.error", "servicekit.http.identity"} <= {each["logger"] for each in lines}
+        assert {"gunicorn.error", "servicekit.http.request_id"} <= {
+            each["logger"] for each in lines
+        }
         [access] = [each for each in lines if each.get("request_id") == "me-1"]
         assert access["message"] == "GET /a\nb: 404"
 

@@ -17,8 +17,8 @@ from django.db import (
     transaction,
 )
 
+from orders_project.orders.placement.commands import PersistOrders
 from servicekit import failpoints
-from servicekit.contracts.commands import PersistOrders
 from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.backoff import Backoff

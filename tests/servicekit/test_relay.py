@@ -10,11 +10,11 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from servicekit import failpoints, origin
+from servicekit import correlation, failpoints
 from servicekit.contracts.events import OrderCreated
+from servicekit.correlation import Correlation
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
-from servicekit.origin import Origin
 from servicekit.outbox import recording, relay
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.outbox.relay import Relay, publish_recorded_events
@@ -84,8 +84,8 @@ class TestPublishRecordedEvents:
     def test_says_in_the_headers_which_request_each_goes_back_to(
         self, broker, publisher, subscriber
     ):
-        sources = {"1": Origin("me-1", TRACEPARENT), "2": Origin("me-2")}
-        with origin.of_messages(sources):
+        sources = {"1": Correlation("me-1", TRACEPARENT), "2": Correlation("me-2")}
+        with correlation.of_messages(sources):
             record(1, 2, 3)
         publish_recorded_events(publisher)
 

@@ -16,7 +16,7 @@ from rest_framework import exceptions
 
 from servicekit import failpoints
 from servicekit.failpoints import FailpointError, failpoint
-from servicekit.http.pages import PageRequest, cursor_after, link_header
+from servicekit.http.pagination import PageRequest, cursor_after, link_header
 from servicekit.http.problems import Translation, exception_handler, problem
 from servicekit.identifiers import new_id
 from servicekit.messaging.backoff import Backoff

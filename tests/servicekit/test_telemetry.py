@@ -10,9 +10,9 @@ import pytest
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from servicekit import origin, telemetry
-from servicekit.http.identity import Identity
-from servicekit.origin import Origin
+from servicekit import correlation, telemetry
+from servicekit.correlation import Correlation
+from servicekit.http.request_id import RequestId
 from servicekit.telemetry import TelemetryNotInstalled
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -40,7 +40,7 @@ class TestRecorder:
         monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
         with pytest.raises(TelemetryNotInstalled, match=r"requirements/telemetry\.txt"):
-            Identity(lambda _request: HttpResponse())
+            RequestId(lambda _request: HttpResponse())
 
 
 class Collector:
@@ -97,14 +97,14 @@ def collector(monkeypatch) -> Iterator[Collector]:
 
 
 class TestSpans:
-    def answer(self, status: int = 200, **headers: str) -> Origin:
+    def answer(self, status: int = 200, **headers: str) -> Correlation:
         seen = []
 
         def view(_request: object) -> HttpResponse:
-            seen.append(origin.current())
+            seen.append(correlation.current())
             return HttpResponse(status=status)
 
-        Identity(view)(RequestFactory().get("/products", headers=headers))
+        RequestId(view)(RequestFactory().get("/products", headers=headers))
         return seen[0]
 
     def test_of_a_request_lie_between_its_caller_and_its_messages(self, collector):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from servicekit import origin
-from servicekit.origin import Origin
+from servicekit import correlation
+from servicekit.correlation import Correlation
 from servicekit.tracing import TraceContext
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -83,8 +83,11 @@ class TestOriginOfHeaders:
     def test_takes_what_is_well_formed(self):
         headers = {"request_id": "me-1", "traceparent": HEADER, "x-more": object()}
 
-        assert Origin.of_headers(headers) == Origin("me-1", HEADER)
-        assert Origin.of_headers(headers).headers == {"request_id": "me-1", "traceparent": HEADER}
+        assert Correlation.of_headers(headers) == Correlation("me-1", HEADER)
+        assert Correlation.of_headers(headers).headers == {
+            "request_id": "me-1",
+            "traceparent": HEADER,
+        }
 
     @pytest.mark.parametrize(
         "request_id", [None, "", 7, b"me", "a b", "a\nb", "\xe4", "a" * 65, {"a": 1}, "me\n"]
@@ -92,19 +95,19 @@ class TestOriginOfHeaders:
     def test_leaves_out_what_is_not(self, request_id):
         headers = {"request_id": request_id, "traceparent": HEADER}
 
-        assert Origin.of_headers(headers) == Origin("", HEADER)
+        assert Correlation.of_headers(headers) == Correlation("", HEADER)
 
     @pytest.mark.parametrize("headers", [None, {}, [], "headers", {"traceparent": "00-nonsense"}])
     def test_is_none_when_there_is_nothing(self, headers):
-        assert Origin.of_headers(headers) is None
+        assert Correlation.of_headers(headers) is None
 
 
 class TestOf:
     def test_is_the_messages_own_before_that_of_the_request(self):
-        request, message = Origin("request"), Origin("message")
-        with origin.of_request(request), origin.of_messages({"7": message}):
-            assert origin.of("7") == message
-            assert origin.of("8") == request
+        request, message = Correlation("request"), Correlation("message")
+        with correlation.of_request(request), correlation.of_messages({"7": message}):
+            assert correlation.of("7") == message
+            assert correlation.of("8") == request
 
-        assert origin.of("7") is None
-        assert origin.current() is None
+        assert correlation.of("7") is None
+        assert correlation.current() is None

@@ -321,7 +321,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
 
     def _announce(self, request: HttpRequest, rows: QuerySet[Order]) -> None:
         orders = list(rows)
-        count = services.announce_again([order.id for order in orders])
+        count = Order.objects.recheck_now([order.id for order in orders])
         log_changes(self, request, orders, "Announced again.")
         messages.success(request, f"Announced again: {count:,}.")
 

@@ -1,12 +1,11 @@
 """How the order service's own errors are answered."""
 
-from orders_project.orders.idempotent_intake import IdempotencyKeyReused
-from orders_project.orders.intake import (
+from orders_project.orders.placement.intake import (
     AcceptanceUnknown,
-    InsufficientStock,
-    TotalPriceTooLarge,
+    IdempotencyKeyReused,
     UnableToAccept,
 )
+from orders_project.orders.placement.pricing import InsufficientStock, TotalPriceTooLarge
 from orders_project.orders.product_service import ProductNotFound
 from orders_project.orders.selectors import OrderNotFound, OrderNotVisibleYet
 from orders_project.orders.services import OrderIsRejected

@@ -9,16 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from orders_project.orders import (
-    cache,
-    final_status,
-    idempotent_intake,
-    intake,
-    selectors,
-    services,
-)
+from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.api import documentation, serializers
 from orders_project.orders.models import Order
+from orders_project.orders.placement.intake import intake
 from orders_project.orders.representation import (
     OrderDetail,
     TimelineDetail,
@@ -28,7 +22,7 @@ from orders_project.orders.selectors import OrderFilter, OrderPosition
 from servicekit.caching.generational import RenderedPage
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
-from servicekit.http.pages import PageRequest, cursor_after, filters_in, link_header
+from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
 from servicekit.http.waiting import preferred_wait, wait_parameter
 from servicekit.timestamps import rfc3339
@@ -81,16 +75,16 @@ class OrderViewSet(GenericViewSet[Order]):
         key = idempotency_key(request)
 
         order = (
-            intake.accept(**body.validated_data)
+            intake().accept(**body.validated_data)
             if key is None
-            else idempotent_intake.accept_once(key, **body.validated_data)
+            else intake().accept_once(key, **body.validated_data)
         )
 
         headers = {"Location": self.reverse_action("detail", [order.id])}
         seconds = preferred_wait(request)
         if seconds is None:
             return Response(OrderDetail.of(order), status.HTTP_201_CREATED, headers=headers)
-        rendered, has_waited = final_status.accepted_when_final(order, seconds=seconds)
+        rendered, has_waited = long_polling.accepted_when_final(order, seconds=seconds)
         if has_waited:
             headers["Preference-Applied"] = f"wait={seconds}"
         return Response(Rendered(rendered), status.HTTP_201_CREATED, headers=headers)
@@ -103,7 +97,7 @@ class OrderViewSet(GenericViewSet[Order]):
         """
         seconds = wait_parameter(request.query_params)
 
-        order, _ = final_status.rendered_when_final(UUID(pk), seconds=seconds)
+        order, _ = long_polling.rendered_when_final(UUID(pk), seconds=seconds)
 
         return Response(Rendered(order))
 

@@ -24,7 +24,7 @@ from servicekit.http.conditional import (
 )
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
-from servicekit.http.pages import PageRequest, cursor_after, filters_in, link_header
+from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
 
 

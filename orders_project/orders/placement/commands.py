@@ -1,5 +1,6 @@
-"""Commands: what one process asks another to do. They travel as Celery tasks."""
+"""What the web process asks the orders worker to do: a Celery task, private to this service."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -8,6 +9,7 @@ import msgspec
 
 from servicekit.contracts.events import MalformedMessage
 from servicekit.contracts.fields import Money, Quantity
+from servicekit.correlation import Correlation
 
 
 class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -18,9 +20,14 @@ class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     quantity: Quantity
     total_price: Money
     created_at: datetime
-    # Of the request that it was accepted by; what is recorded about the order carries them on.
+    # Of the request that it was accepted by; what is told about the order carries them on.
     request_id: str | None = None
     traceparent: str | None = None
+
+    @property
+    def correlation(self) -> Correlation | None:
+        """The request that it was accepted by, as far as it is known."""
+        return Correlation.of(self.request_id, self.traceparent)
 
 
 class PersistOrders(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -30,6 +37,11 @@ class PersistOrders(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     queue: ClassVar[str] = "orders.persist"
 
     orders: list[AcceptedOrder]
+
+    @property
+    def parts(self) -> Sequence[AcceptedOrder]:
+        """The orders."""
+        return self.orders
 
     @classmethod
     def parse(cls, payload: dict[str, Any]) -> Self:

@@ -28,9 +28,9 @@ from django_redis import get_redis_connection
 from orders_project.orders import selectors
 from orders_project.orders.cache import FINAL_CHANNEL
 from orders_project.orders.models import Order
+from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
-from servicekit.contracts.commands import AcceptedOrder
-from servicekit.http.departure import on_departure
+from servicekit.http.shutdown import on_shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class FinalStatusWatch:
 
 watch = FinalStatusWatch(limit=settings.WAITING_REQUESTS_LIMIT)
 """The one of this process."""
-on_departure(watch.close)
+on_shutdown(watch.close)
 
 
 class _Status(msgspec.Struct):

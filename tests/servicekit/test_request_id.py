@@ -6,8 +6,8 @@ import pytest
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from servicekit import origin
-from servicekit.http.identity import Identity
+from servicekit import correlation
+from servicekit.http.request_id import RequestId
 from servicekit.tracing import TraceContext
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -21,10 +21,10 @@ class TestIdentity:
         self.seen = []
 
         def answer(_request: object) -> HttpResponse:
-            self.seen.append(origin.current())
+            self.seen.append(correlation.current())
             return HttpResponse()
 
-        self.identity = Identity(answer)
+        self.identity = RequestId(answer)
 
     def ask(self, **headers: str):
         response = self.identity(RequestFactory().get("/", headers=headers))
@@ -40,7 +40,7 @@ class TestIdentity:
         returned, seen = self.ask(**{"X-Request-ID": unsafe})
 
         assert returned == seen.request_id != unsafe
-        assert origin.is_safe_request_id(returned)
+        assert correlation.is_safe_request_id(returned)
 
     def test_stays_in_the_callers_trace_as_a_part_of_its_own(self):
         _, seen = self.ask(traceparent=HEADER)
@@ -66,8 +66,8 @@ class TestIdentity:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            Identity(break_down)(RequestFactory().get("/"))
-        assert origin.current() is None
+            RequestId(break_down)(RequestFactory().get("/"))
+        assert correlation.current() is None
 
     def test_is_logged_with_the_request_at_debug_only(self, caplog):
         with caplog.at_level(logging.INFO):

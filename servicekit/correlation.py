@@ -1,4 +1,4 @@
-"""Where something comes from: the request that it goes back to, through however many messages."""
+"""Correlation: the request that something goes back to, through however many messages."""
 
 import contextlib
 import re
@@ -11,21 +11,21 @@ from servicekit.tracing import TraceContext
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Origin(NamedTuple):
+class Correlation(NamedTuple):
     """The ids of a request, as they travel; empty where they are not known."""
 
     request_id: str = ""
     traceparent: str = ""
 
     @classmethod
-    def of_headers(cls, headers: object) -> "Origin | None":
+    def of_headers(cls, headers: object) -> "Correlation | None":
         """Read the headers of a message; what is missing or malformed is not known."""
         if not isinstance(headers, Mapping):
             return None
         return cls.of(headers.get("request_id"), headers.get("traceparent"))
 
     @classmethod
-    def of(cls, request_id: object, traceparent: object) -> "Origin | None":
+    def of(cls, request_id: object, traceparent: object) -> "Correlation | None":
         """Return what is known, or None where that is nothing."""
         known_trace = TraceContext.parse(traceparent)
         origin = cls(
@@ -51,11 +51,10 @@ def is_safe_request_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _SAFE_REQUEST_ID.fullmatch(value) is not None
 
 
-_request: ContextVar[Origin | None] = ContextVar("origin_of_request", default=None)
-_messages: ContextVar[Mapping[str, Origin]] = ContextVar("origins_of_messages", default={})  # noqa: B039 - nobody writes to it
+_request: ContextVar[Correlation | None] = ContextVar("correlation", default=None)
 
 
-def current() -> Origin | None:
+def current() -> Correlation | None:
     """Return the request that is being answered in this thread."""
     return _request.get()
 
@@ -66,26 +65,11 @@ def headers() -> dict[str, str]:
     return request.headers if request else {}
 
 
-def of(correlation_id: str) -> Origin | None:
-    """Return the origin of what is being done about an order or a product in this thread."""
-    return _messages.get().get(correlation_id) or _request.get()
-
-
 @contextlib.contextmanager
-def of_request(origin: Origin) -> Iterator[None]:
+def of_request(source: Correlation) -> Iterator[None]:
     """Answer a request."""
-    token = _request.set(origin)
+    token = _request.set(source)
     try:
         yield
     finally:
         _request.reset(token)
-
-
-@contextlib.contextmanager
-def of_messages(origins: Mapping[str, Origin]) -> Iterator[None]:
-    """Handle messages together that have different origins, by their correlation ids."""
-    token = _messages.set(origins)
-    try:
-        yield
-    finally:
-        _messages.reset(token)

@@ -8,15 +8,15 @@ from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse
 
-from servicekit import origin, telemetry
+from servicekit import correlation, telemetry
+from servicekit.correlation import Correlation
 from servicekit.http.measuring import method_of, route_of
-from servicekit.origin import Origin
 from servicekit.tracing import TraceContext
 
 logger = logging.getLogger(__name__)
 
 
-class Identity:
+class RequestId:
     """Middleware: takes `X-Request-ID` and `traceparent` if they can be taken, or makes them.
 
     The request id is returned in the answer. Neither header can make a request fail.
@@ -30,11 +30,11 @@ class Identity:
         """Answer a request under its ids."""
         started = time.perf_counter()
         request_id = request.META.get("HTTP_X_REQUEST_ID")
-        if not origin.is_safe_request_id(request_id):
+        if not correlation.is_safe_request_id(request_id):
             request_id = uuid.uuid4().hex
         before_us = TraceContext.parse(request.META.get("HTTP_TRACEPARENT"))
         trace = before_us.child() if before_us else TraceContext.new()
-        with origin.of_request(Origin(request_id, str(trace))):
+        with correlation.of_request(Correlation(request_id, str(trace))):
             response = self._get_response(request)
             # Two lines per request, one here and one of what it did, would cost more than some
             # requests do: at DEBUG only.
@@ -62,5 +62,7 @@ class Identity:
                 },
                 is_error=response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR,
             )
-        response["X-Request-ID"] = request_id
+        response.headers["X-Request-ID"] = request_id
+        if not response.streaming and "Content-Length" not in response.headers:
+            response.headers["Content-Length"] = str(len(response.content))
         return response

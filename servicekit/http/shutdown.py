@@ -5,7 +5,7 @@ from collections.abc import Callable
 _callbacks: list[Callable[[], None]] = []
 
 
-def on_departure(callback: Callable[[], None]) -> None:
+def on_shutdown(callback: Callable[[], None]) -> None:
     """Have `callback` called, in a signal handler, when this process is asked to end."""
     _callbacks.append(callback)
 
