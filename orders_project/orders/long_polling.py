@@ -30,6 +30,7 @@ from orders_project.orders.cache import FINAL_CHANNEL
 from orders_project.orders.models import Order
 from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
+from servicekit.http import deadline
 from servicekit.http.shutdown import on_shutdown
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class Waiter:
         """Return as soon as the order is final, or after so many seconds; whether it is."""
         # The request may have read something, and others need the connection meanwhile.
         connection.close_if_unusable_or_obsolete()
-        return self._final.wait(seconds)
+        with deadline.suspended():
+            return self._final.wait(seconds)
 
 
 class FinalStatusWatch:
@@ -208,6 +210,7 @@ def accepted_when_final(accepted: AcceptedOrder, *, seconds: int) -> tuple[bytes
         selectors.OrderNotVisibleYet,
         OperationalError,
         InterfaceError,
+        deadline.DeadlineExceeded,
     ):
         return msgspec.json.encode(OrderDetail.of(accepted)), False
 

@@ -13,13 +13,19 @@ def wants_plain_json(request: HttpRequest) -> bool:
     return (
         ("application/json" in accept or "*/*" in accept)
         and "text/html" not in accept
-        and "format" not in request.GET
+        # Weights and indentations are for DRF to understand.
+        and ";" not in accept
+        and "format=" not in request.META["QUERY_STRING"]
     )
 
 
-def json_answer(body: bytes, headers: dict[str, str] | None = None) -> HttpResponse:
-    """Return 200 with rendered JSON."""
-    return HttpResponse(body, content_type="application/json; charset=utf-8", headers=headers)
+def json_answer(
+    body: bytes, headers: dict[str, str] | None = None, *, status: int = 200
+) -> HttpResponse:
+    """Return rendered JSON."""
+    return HttpResponse(
+        body, content_type="application/json; charset=utf-8", headers=headers, status=status
+    )
 
 
 def etag_of(version: int) -> str:

@@ -1,7 +1,7 @@
 """The time that a request has: set when it comes in, spent by every step of it.
 
-Under gevent it holds whatever a step waits for: a timer ends the waiting. Elsewhere (in tests, in
-`manage.py`) the steps bound themselves by what is `remaining`.
+Under gevent a timer ends whatever a step waits for. Elsewhere (in tests, in `manage.py`) the steps
+bound themselves by what is `remaining`.
 """
 
 import contextlib
@@ -20,10 +20,27 @@ class DeadlineExceeded(Exception):
     """The time for a request, or for a step of it, is over."""
 
     def __init__(self) -> None:
-        super().__init__("It took too long.")
+        super().__init__("it took too long")
 
 
-_ends_at: ContextVar[float | None] = ContextVar("deadline", default=None)
+class _Limit:
+    """A moment, and the timer that goes off then."""
+
+    def __init__(self, seconds: float) -> None:
+        self.start(seconds)
+
+    def start(self, seconds: float) -> None:
+        self.ends_at = time.monotonic() + seconds
+        self._timer: gevent.Timeout | None = None
+        if is_module_patched("socket"):
+            self._timer = gevent.Timeout.start_new(seconds, DeadlineExceeded())
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("deadline", default=None)
 
 
 @contextlib.contextmanager
@@ -32,19 +49,31 @@ def limited_to(seconds: float) -> Iterator[None]:
 
     :raises DeadlineExceeded: if it takes longer
     """
-    seconds = max(0.0, min(seconds, remaining(seconds)))
-    token = _ends_at.set(time.monotonic() + seconds)
+    limit = _Limit(min(seconds, remaining(seconds)))
+    token = _limit.set(limit)
     try:
-        if is_module_patched("socket"):
-            with gevent.Timeout(seconds, DeadlineExceeded()):
-                yield
-        else:
-            yield
+        yield
     finally:
-        _ends_at.reset(token)
+        limit.stop()
+        _limit.reset(token)
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Do not count the time that a client has asked us to wait."""
+    limit = _limit.get()
+    if limit is None:
+        yield
+        return
+    left = remaining(0.0)
+    limit.stop()
+    try:
+        yield
+    finally:
+        limit.start(left)
 
 
 def remaining(default: float) -> float:
     """Return the seconds that are left, `default` where nothing is limited."""
-    ends_at = _ends_at.get()
-    return default if ends_at is None else max(0.0, ends_at - time.monotonic())
+    limit = _limit.get()
+    return default if limit is None else max(0.0, limit.ends_at - time.monotonic())

@@ -6,6 +6,7 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 
 import re
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -88,12 +89,23 @@ class StrictSerializer(serializers.Serializer[Any]):
     #: What its JSON Schema says beyond the fields, where `validate` asks for more.
     schema_members: ClassVar[dict[str, Any]] = {}
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def parse(cls, data: Any) -> dict[str, Any]:
+        """Return the values in data, as `is_valid` and `validated_data` would.
+
+        :raises ValidationError: if they are not valid
+        """
+        # One instance for all: DRF would copy every field for every request.
+        values: dict[str, Any] = _shared(cls).run_validation(data)
+        return values
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
         """Return the values.
 
-        :raises ValidationError: if there are fields that nobody asked for
+        :raises ValidationError: if one is not valid, or there are fields that nobody asked for
         """
-        unknown = sorted(set(self.initial_data) - set(self.fields))
+        values: dict[str, Any] = super().to_internal_value(data)
+        unknown = sorted(set(data) - set(self.fields))
         if unknown:
             raise serializers.ValidationError(
                 {
@@ -101,4 +113,9 @@ class StrictSerializer(serializers.Serializer[Any]):
                     for name in unknown
                 }
             )
-        return attrs
+        return values
+
+
+@cache
+def _shared(serializer: type[StrictSerializer]) -> StrictSerializer:
+    return serializer()

@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.http.html import problem_page, wants_html
 from servicekit.http.measuring import method_of, problem_counter, route_of
 
@@ -138,7 +139,7 @@ def exception_handler(
             document = _of_framework(error)
             if wait := getattr(error, "wait", None):  # of a throttled request
                 headers["Retry-After"] = str(int(wait))
-        elif isinstance(error, (OperationalError, InterfaceError)):
+        elif isinstance(error, (OperationalError, InterfaceError, DeadlineExceeded)):
             # The database is away or too slow. Not our caller's fault, and not for its eyes.
             logger.warning("answered 503: %s", error)
             document = problem(503, "temporarily_unavailable", "The database does not answer now.")

@@ -3,11 +3,11 @@
 from uuid import UUID
 
 import msgspec
+from django.http import HttpResponse
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.api import documentation, serializers
@@ -21,14 +21,14 @@ from orders_project.orders.representation import (
 from orders_project.orders.selectors import OrderFilter, OrderPosition
 from servicekit.caching.generational import RenderedPage
 from servicekit.http.idempotency import idempotency_key
-from servicekit.http.json import Rendered
 from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
+from servicekit.http.views import ApiViewSet
 from servicekit.http.waiting import preferred_wait, wait_parameter
 from servicekit.timestamps import rfc3339
 
 
-class OrderViewSet(GenericViewSet[Order]):
+class OrderViewSet(ApiViewSet):
     """Orders, from accepted to final.
 
     A new order is PENDING. Moments later its stock is decided, and it is CONFIRMED or REJECTED.
@@ -40,14 +40,12 @@ class OrderViewSet(GenericViewSet[Order]):
     lookup_value_regex = UUID_PATTERN
 
     @documentation.list_orders
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         """Orders, newest first.
 
         Filters: `productId`, `status`, `createdAfter`, `createdBefore`. Pages: `limit`, `cursor`.
         """
-        filters = serializers.OrderFilters(data=filters_in(request.query_params))
-        filters.is_valid(raise_exception=True)
-        wanted = OrderFilter(**filters.validated_data)
+        wanted = OrderFilter(**serializers.OrderFilters.parse(filters_in(request.query_params)))
         page_request = PageRequest.of(request.query_params, OrderPosition.read)
 
         def render() -> RenderedPage:
@@ -61,36 +59,32 @@ class OrderViewSet(GenericViewSet[Order]):
         else:
             page = render()
 
-        return Response(Rendered(page.body), headers=link_header(request, page.next_cursor))
+        return self.answer(page.body, headers=link_header(request, page.next_cursor))
 
     @documentation.place_order
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> HttpResponse:
         """Accept an order. It is final moments later, under the id we return.
 
         Sent again with the same `Idempotency-Key`, it is the same order. With `Prefer: wait=2` the
         answer waits up to two seconds for the final status.
         """
-        body = serializers.NewOrder(data=request.data)
-        body.is_valid(raise_exception=True)
+        facts = serializers.NewOrder.parse(request.data)
         key = idempotency_key(request)
 
-        order = (
-            intake().accept(**body.validated_data)
-            if key is None
-            else intake().accept_once(key, **body.validated_data)
-        )
+        order = intake().accept(**facts) if key is None else intake().accept_once(key, **facts)
 
-        headers = {"Location": self.reverse_action("detail", [order.id])}
+        headers = {"Location": self.location_of(order.id)}
         seconds = preferred_wait(request)
         if seconds is None:
-            return Response(OrderDetail.of(order), status.HTTP_201_CREATED, headers=headers)
-        rendered, has_waited = long_polling.accepted_when_final(order, seconds=seconds)
-        if has_waited:
-            headers["Preference-Applied"] = f"wait={seconds}"
-        return Response(Rendered(rendered), status.HTTP_201_CREATED, headers=headers)
+            rendered = msgspec.json.encode(OrderDetail.of(order))
+        else:
+            rendered, has_waited = long_polling.accepted_when_final(order, seconds=seconds)
+            if has_waited:
+                headers["Preference-Applied"] = f"wait={seconds}"
+        return self.answer(rendered, status.HTTP_201_CREATED, headers)
 
     @documentation.get_order
-    def retrieve(self, request: Request, pk: str) -> Response:
+    def retrieve(self, request: Request, pk: str) -> HttpResponse:
         """Return one order; one that was just accepted is found at once.
 
         With `?wait=10` the answer waits up to ten seconds for the final status.
@@ -99,18 +93,17 @@ class OrderViewSet(GenericViewSet[Order]):
 
         order, _ = long_polling.rendered_when_final(UUID(pk), seconds=seconds)
 
-        return Response(Rendered(order))
+        return self.answer(order)
 
     @documentation.cancel_order
     @action(detail=True, methods=["post"], serializer_class=serializers.OrderCancellation)
-    def cancel(self, request: Request, pk: str) -> Response:
+    def cancel(self, request: Request, pk: str) -> HttpResponse:
         """Cancel an order: its stock is given back, once."""
-        body = serializers.OrderCancellation(data=request.data)
-        body.is_valid(raise_exception=True)
+        serializers.OrderCancellation.parse(request.data)
 
         order = services.cancel_order(UUID(pk))
 
-        return Response(OrderDetail.of(order))
+        return self.answer(msgspec.json.encode(OrderDetail.of(order)))
 
     @documentation.get_order_timeline
     @action(detail=True)

@@ -85,6 +85,9 @@ class Pricing:
         remembered = self._remembered.get(product_id)
         if remembered is not None and now - remembered[0] < settings.PRICE_MEMORY_SECONDS:
             return remembered[1]
+        if remembered is not None:
+            # Those who ask meanwhile are content with it: one look at Redis is enough.
+            self._remembered[product_id] = (now, remembered[1])
         copy = catalog.get(product_id)
         if copy is None:
             # Not there, or Redis is away: what was known last is better than nothing, and is

@@ -9,7 +9,6 @@ from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import GenericViewSet
 
 from products_project.products import cache, selectors, services
 from products_project.products.api import documentation, serializers
@@ -26,9 +25,10 @@ from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
 from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
+from servicekit.http.views import ApiViewSet
 
 
-class ProductViewSet(GenericViewSet[Product]):
+class ProductViewSet(ApiViewSet):
     """Products, with their price and their stock.
 
     Prices are integers in the currency's smallest unit. Every change is announced on RabbitMQ, on
@@ -51,12 +51,11 @@ class ProductViewSet(GenericViewSet[Product]):
     @documentation.list_products
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
-        filters = serializers.ProductFilters(data=filters_in(request.query_params))
-        filters.is_valid(raise_exception=True)
+        filters = serializers.ProductFilters.parse(filters_in(request.query_params))
         page_request = PageRequest.of(request.query_params, UUID)
 
         page = selectors.products_page(
-            limit=page_request.limit, after=page_request.after, **filters.validated_data
+            limit=page_request.limit, after=page_request.after, **filters
         )
 
         next_cursor = cursor_after(page.products[-1].id) if page.has_more else ""
@@ -68,16 +67,15 @@ class ProductViewSet(GenericViewSet[Product]):
     @documentation.create_product
     def create(self, request: Request) -> Response:
         """Create a product."""
-        body = serializers.NewProduct(data=request.data)
-        body.is_valid(raise_exception=True)
+        facts = serializers.NewProduct.parse(request.data)
 
-        product = services.create_product(**body.validated_data)
+        product = services.create_product(**facts)
 
         return Response(
             ProductDetail.of(product),
             status=status.HTTP_201_CREATED,
             headers={
-                "Location": self.reverse_action("detail", [product.id]),
+                "Location": self.location_of(product.id),
                 "ETag": etag_of(product.version),
             },
         )
@@ -96,12 +94,9 @@ class ProductViewSet(GenericViewSet[Product]):
     @documentation.change_product
     def partial_update(self, request: Request, pk: str) -> Response:
         """Change a product's name or price; with `If-Match`, only if you saw its last version."""
-        body = serializers.ProductChanges(data=request.data)
-        body.is_valid(raise_exception=True)
+        facts = serializers.ProductChanges.parse(request.data)
 
-        product = services.update_product(
-            UUID(pk), **body.validated_data, if_version=required_versions(request)
-        )
+        product = services.update_product(UUID(pk), **facts, if_version=required_versions(request))
 
         return Response(ProductDetail.of(product), headers={"ETag": etag_of(product.version)})
 
@@ -116,7 +111,7 @@ class ProductViewSet(GenericViewSet[Product]):
     @action(detail=True, url_path="stock-movements", serializer_class=serializers.NewStockMovement)
     def stock_movements(self, request: Request, pk: str) -> Response:
         """Every change of the product's stock, newest first. `limit`, `cursor`."""
-        serializers.NoFilters(data=filters_in(request.query_params)).is_valid(raise_exception=True)
+        serializers.NoFilters.parse(filters_in(request.query_params))
         page_request = PageRequest.of(request.query_params, int)
 
         page = selectors.stock_movements_page(
@@ -133,12 +128,11 @@ class ProductViewSet(GenericViewSet[Product]):
     @stock_movements.mapping.post
     def move_stock(self, request: Request, pk: str) -> Response:
         """Restock a product or correct its stock; once per `Idempotency-Key`."""
-        body = serializers.NewStockMovement(data=request.data)
-        body.is_valid(raise_exception=True)
+        facts = serializers.NewStockMovement.parse(request.data)
 
         movement = services.move_stock(
             product_id=UUID(pk),
-            **body.validated_data,
+            **facts,
             idempotency_key=idempotency_key(request) or "",
         )
 

@@ -1,0 +1,43 @@
+"""What the views of both services have in common: a short way for machines that want JSON."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from servicekit.http.conditional import json_answer, wants_plain_json
+from servicekit.http.deadline import REQUEST_SECONDS, limited_to
+from servicekit.http.json import JSONRenderer, Rendered
+
+_JSON = (JSONRenderer(), JSONRenderer.media_type)
+
+
+class ApiViewSet(GenericViewSet[Any]):
+    """A viewset whose requests have a deadline, and whose JSON is negotiated and rendered once."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer within the time that a request has."""
+        with limited_to(REQUEST_SECONDS):
+            return super().dispatch(request, *args, **kwargs)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[Any, str]:  # noqa: FBT001, FBT002 - DRF's signature
+        """Return the renderer: JSON for a machine that takes it, else what DRF finds."""
+        if wants_plain_json(request._request):  # noqa: SLF001 - DRF's own name for Django's request
+            return _JSON
+        return super().perform_content_negotiation(request, force)
+
+    def answer(
+        self, body: bytes, status: int = 200, headers: dict[str, str] | None = None
+    ) -> HttpResponse:
+        """Return rendered JSON, or the page that shows it to a person."""
+        if self.request.accepted_renderer.format == "json":
+            return json_answer(body, {"Vary": "Accept", **(headers or {})}, status=status)
+        return Response(Rendered(body), status, headers=headers)
+
+    def location_of(self, resource_id: object) -> str:
+        """Return the absolute address of a resource of this kind, from that of the collection."""
+        request = self.request._request  # noqa: SLF001 - as above
+        return f"{request.scheme}://{request.get_host()}{request.path}/{resource_id}"
