@@ -1,6 +1,8 @@
 # Every target works by itself: what it needs and is not there yet, it makes first.
 SHELL := /bin/bash
-PYTHON ?= python3
+# The interpreter that makes .venv; deploy/venv.sh chooses one when this is empty. A .venv that is
+# there is kept: remove it to change the interpreter.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help

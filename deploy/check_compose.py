@@ -39,9 +39,6 @@ _FIXED = {
     "WORKER_METRICS_PORT",
 }
 
-#: Read natively, where a server that exists already may be named.
-_NATIVE = {"RABBITMQ_MANAGEMENT_URL"}
-
 #: What our own containers have taken from them.
 _CONFINED = {
     "read_only": True,
@@ -126,10 +123,11 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
 
 
 def _about_order(process: Process, service: Service) -> Iterator[str]:
-    """Compare what is waited for: a database before it is prepared, prepared before it is used."""
+    """Compare what is waited for: a server before it is prepared, prepared before it is used."""
     waits_for: Mapping[str, Any] = service.get("depends_on", {})
     if process in ONE_SHOTS:
-        expected = {"postgres": "service_healthy"}
+        server = "rabbitmq" if process.name == "broker-prepare" else "postgres"
+        expected = {server: "service_healthy"}
     else:
         # Whoever uses the same database prepares it.
         databases = {name for name in process.environment if name.endswith("_DATABASE_URL")}
@@ -138,6 +136,9 @@ def _about_order(process: Process, service: Service) -> Iterator[str]:
             for one_shot in ONE_SHOTS
             if databases & set(one_shot.environment)
         }
+        # Queues are declared when their policies are there. The product service declares none.
+        if "BROKER_URL" in process.environment and process.name != "product-service":
+            expected["broker-prepare"] = "service_completed_successfully"
     for name, condition in expected.items():
         if waits_for.get(name, {}).get("condition") != condition:
             yield f"{process.name}: does not wait for {name} with {condition}"
@@ -181,7 +182,6 @@ def _about_variables(compose: str, example: str) -> Iterator[str]:
     ports = {f"{name.upper()}_PORT": str(port) for name, port in Ports().to_json().items()}
     defaults = {**DEFAULTS, **ports}
     seen = {name for process in (*ONE_SHOTS, *SERVICES) for name in process.environment}
-    seen |= _NATIVE
     documented = dict(_EXAMPLE.findall(example))
 
     read = set()

@@ -94,6 +94,11 @@ ONE_SHOTS = (
         command=("python", "orders_project/manage.py", "prepare"),
         environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_ADMIN),
     ),
+    Process(
+        name="broker-prepare",
+        command=("python", "-m", "deploy.broker"),
+        environment=("RABBITMQ_MANAGEMENT_URL", "QUEUE_TYPE"),
+    ),
 )
 
 SERVICES = (

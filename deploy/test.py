@@ -18,7 +18,7 @@ from deploy.native.stack import Stack
 from deploy.settings import ROOT
 
 _SUITES = (
-    (("tests/servicekit", "tests/products"), "products_project.config.settings"),
+    (("tests/deploy", "tests/servicekit", "tests/products"), "products_project.config.settings"),
     (("tests/orders",), "orders_project.config.settings"),
     (("tests/system",), None),
 )

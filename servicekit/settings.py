@@ -67,20 +67,21 @@ MIDDLEWARE = [
     # First: whatever answers, and whatever is logged meanwhile, has the ids of its request.
     "servicekit.http.request_id.RequestId",
     "servicekit.http.measuring.Measuring",
-    *(
-        f"servicekit.http.page_middleware.{name}"
-        for name in (
-            "Security",
-            "StaticFiles",
-            "Sessions",
-            "Common",
-            "Csrf",
-            "Authentication",
-            "Messages",
-            "FrameOptions",
-        )
-    ),
+    "servicekit.http.page_middleware.PageMiddleware",
 ]
+# For pages only: the API knows no sessions and no forms.
+PAGE_MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+# The admin looks for its middleware in the other list.
+SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 
 TEMPLATES = [
     {

@@ -165,7 +165,7 @@ class Stack:
             self._start_servers()
 
     def prepare(self) -> None:
-        """Migrate both databases and make the admin account; again is harmless.
+        """Migrate both databases, make the admin account, prepare the broker; again is harmless.
 
         :raises DeployFailure: if that fails
         """
@@ -356,8 +356,11 @@ class Stack:
 
     def _prepare(self) -> None:
         running = []
-        with self._progress.step("Migrations and admin account"):
+        with self._progress.step("Migrations, admin account, policies of the broker"):
             for process in ONE_SHOTS:
+                if process.name == "broker-prepare" and "rabbitmq" not in self.private_servers:
+                    # What others have set up is left as it is (docs/operating.md).
+                    continue
                 program = self._program_of(process)
                 log = self.log_path(process.name)
                 log.parent.mkdir(exist_ok=True)

@@ -1,71 +1,49 @@
-"""Django's middleware that only pages need, for pages only: a machine's JSON passes by.
+"""Middleware that only pages need, for pages only: a machine's request passes by.
 
-Sessions, CSRF tokens, messages and static files cost an API request more than its own work does,
-and a session cookie would make an order need PostgreSQL.
+Sessions, CSRF tokens, messages and static files cost an API request as much as its own work, and a
+session cookie would make an order need PostgreSQL.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from django.contrib.auth.middleware import AuthenticationMiddleware
-from django.contrib.messages.middleware import MessageMiddleware
-from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest
-from django.middleware.clickjacking import XFrameOptionsMiddleware
-from django.middleware.common import CommonMiddleware
-from django.middleware.csrf import CsrfViewMiddleware
-from django.middleware.security import SecurityMiddleware
-from whitenoise.middleware import WhiteNoiseMiddleware
+from django.conf import settings
+from django.core.handlers.exception import convert_exception_to_response
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
 
 from servicekit.http.html import wants_html
+
+Handler = Callable[[HttpRequest], HttpResponse]
 
 _PAGES = ("/admin", "/docs", "/static/")
 
 
-def is_page(request: HttpRequest) -> bool:
-    """Return whether a person's browser asks for a page, or for what belongs to one."""
-    return request.path.startswith(_PAGES) or wants_html(request)
+class PageMiddleware:
+    """Sends pages through `PAGE_MIDDLEWARE`, as Django sends all requests through `MIDDLEWARE`."""
 
+    def __init__(self, get_response: Handler) -> None:
+        self._answer_machine = get_response
+        self._process_view: list[Any] = []
+        handler = get_response
+        for path in reversed(settings.PAGE_MIDDLEWARE):
+            middleware = import_string(path)(handler)
+            if hasattr(middleware, "process_view"):
+                self._process_view.insert(0, middleware.process_view)
+            handler = convert_exception_to_response(middleware)
+        self._answer_person = handler
 
-class _ForPages:
-    get_response: Any
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer a person's browser, or a machine."""
+        is_page = request.path.startswith(_PAGES) or wants_html(request)
+        request.is_page = is_page  # type: ignore[attr-defined]  # ours
+        return (self._answer_person if is_page else self._answer_machine)(request)
 
-    def __call__(self, request: HttpRequest) -> Any:
-        if is_page(request):
-            return super().__call__(request)  # type: ignore[misc]  # of the middleware beside us
-        return self.get_response(request)
-
-
-class Security(_ForPages, SecurityMiddleware):
-    """Headers for browsers."""
-
-
-class StaticFiles(_ForPages, WhiteNoiseMiddleware):
-    """Style sheets and scripts."""
-
-
-class Sessions(_ForPages, SessionMiddleware):
-    """Who is logged in to the admin."""
-
-
-class Common(_ForPages, CommonMiddleware):
-    """Redirects and lengths."""
-
-
-class Csrf(_ForPages, CsrfViewMiddleware):
-    """Tokens of forms."""
-
-    def process_view(self, request: HttpRequest, *arguments: Any) -> Any:
-        """Check the token of a form; the API takes none, and knows no sessions."""
-        return super().process_view(request, *arguments) if is_page(request) else None
-
-
-class Authentication(_ForPages, AuthenticationMiddleware):
-    """The person behind a session."""
-
-
-class Messages(_ForPages, MessageMiddleware):
-    """What a page says once."""
-
-
-class FrameOptions(_ForPages, XFrameOptionsMiddleware):
-    """Against clickjacking."""
+    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponse | None:
+        """Let the middleware of pages look at the view (CSRF); the API takes no forms."""
+        if request.is_page:  # type: ignore[attr-defined]  # ours
+            for process in self._process_view:
+                response: HttpResponse | None = process(request, *view)
+                if response is not None:
+                    return response
+        return None

@@ -10,7 +10,7 @@ from rest_framework.viewsets import GenericViewSet
 
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
-from servicekit.http.json import JSONRenderer, Rendered
+from servicekit.http.json import JSONRenderer, Rendered, parse_body
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
@@ -28,6 +28,18 @@ class ApiViewSet(GenericViewSet[Any]):
         if wants_plain_json(request._request):  # noqa: SLF001 - DRF's own name for Django's request
             return _JSON
         return super().perform_content_negotiation(request, force)
+
+    def perform_authentication(self, request: Request) -> None:
+        """Do nothing: the API knows no accounts."""
+
+    def body(self) -> Any:
+        """Return the value in the JSON body.
+
+        :raises BodyTooLarge, ParseError, UnsupportedMediaType: if there is none
+        """
+        request = self.request._request  # noqa: SLF001 - as above
+        # DRF says what is wrong with any other type.
+        return parse_body(request) if request.content_type == _JSON[1] else self.request.data
 
     def answer(
         self, body: bytes, status: int = 200, headers: dict[str, str] | None = None

@@ -15,6 +15,8 @@ from uuid import uuid4
 import requests
 from kombu import Connection
 
+from deploy import broker
+
 
 @dataclass(frozen=True)
 class VirtualHost:
@@ -75,13 +77,19 @@ class VirtualHost:
 
 
 @contextlib.contextmanager
-def virtual_host() -> Iterator[VirtualHost]:
-    """Make a virtual host on the broker of `BROKER_URL`, and delete it with all that is in it."""
+def virtual_host(*, queue_type: str | None = "classic") -> Iterator[VirtualHost]:
+    """Make a virtual host on the broker of `BROKER_URL`, and delete it with all that is in it.
+
+    It is prepared as that of an installation is, unless there is no `queue_type`.
+    """
     management_url = os.environ["RABBITMQ_MANAGEMENT_URL"]
     broker_url = urlsplit(os.environ["BROKER_URL"])
     name = f"test-{os.getpid()}-{uuid4().hex[:8]}"
     address = f"{management_url}/api/vhosts/{name}"
-    requests.put(address, timeout=10).raise_for_status()
+    if queue_type is None:
+        requests.put(address, timeout=10).raise_for_status()
+    else:
+        broker.prepare(management_url, queue_type=queue_type, virtual_host=name)
     try:
         requests.put(
             f"{management_url}/api/permissions/{name}/{broker_url.username}",

@@ -17,7 +17,7 @@ from django.db import (
     transaction,
 )
 
-from orders_project.orders.placement.commands import PersistOrders
+from deploy.broker import prepare
 from servicekit import failpoints
 from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
 from servicekit.failpoints import FailpointError
@@ -58,6 +58,12 @@ class Post:
         self.applied: list[Any] = []
         self._subscription = Subscription(self.queue, events, self._apply)
         self._threads: list[Any] = []
+        prepare(
+            broker.management_url,
+            queue_type="classic",
+            virtual_host=broker.name,
+            queues=[self.queue],
+        )
         with broker.channel() as channel:
             TOPOLOGY.declare(
                 channel, self.queue, events[0].exchange, [each.routing_key for each in events]

@@ -67,7 +67,7 @@ class ProductViewSet(ApiViewSet):
     @documentation.create_product
     def create(self, request: Request) -> Response:
         """Create a product."""
-        facts = serializers.NewProduct.parse(request.data)
+        facts = serializers.NewProduct.parse(self.body())
 
         product = services.create_product(**facts)
 
@@ -94,7 +94,7 @@ class ProductViewSet(ApiViewSet):
     @documentation.change_product
     def partial_update(self, request: Request, pk: str) -> Response:
         """Change a product's name or price; with `If-Match`, only if you saw its last version."""
-        facts = serializers.ProductChanges.parse(request.data)
+        facts = serializers.ProductChanges.parse(self.body())
 
         product = services.update_product(UUID(pk), **facts, if_version=required_versions(request))
 
@@ -128,7 +128,7 @@ class ProductViewSet(ApiViewSet):
     @stock_movements.mapping.post
     def move_stock(self, request: Request, pk: str) -> Response:
         """Restock a product or correct its stock; once per `Idempotency-Key`."""
-        facts = serializers.NewStockMovement.parse(request.data)
+        facts = serializers.NewStockMovement.parse(self.body())
 
         movement = services.move_stock(
             product_id=UUID(pk),

@@ -1,0 +1,106 @@
+"""What the broker is told about the queues of the system: `python -m deploy.broker`.
+
+Queues and exchanges are declared without arguments, so that every client's plain declaration fits.
+What arguments would say is said here, before the first declaration: the type of the queues, as the
+default of the virtual host; and by policy, that what the broker itself would drop is parked (a task
+that was rejected, a message that has reached the delivery limit of its quorum queue).
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import requests
+
+#: Every queue that a worker takes messages from; what it cannot use is parked in `<queue>.dead`.
+QUEUES = (
+    "order_product_queue",
+    "order_stock_queue",
+    "orders.persist",
+    "product_cancellation_queue",
+    "product_order_queue",
+    "products.tasks",
+)
+
+_WAIT_SECONDS = 60
+
+
+def prepare(
+    management_url: str,
+    *,
+    queue_type: str,
+    virtual_host: str = "/",
+    queues: Iterable[str] = QUEUES,
+) -> None:
+    """Set the default queue type and the policies of a virtual host, and make it if need be.
+
+    Again is harmless. Queues that exist keep their type.
+
+    :raises requests.RequestException: if the broker does not answer, or refuses
+    """
+    api, host = f"{management_url}/api", quote(virtual_host, safe="")
+    with requests.Session() as http:
+        # A broker of ours: whatever proxy the caller uses has no part in it.
+        http.trust_env = False
+        _ensure_virtual_host(http, api, host, queue_type)
+        for queue in queues:
+            policy = {
+                "pattern": f"^{re.escape(queue)}$",
+                "apply-to": "queues",
+                # Without `queue-version`: classic queues of version 2 confirm without fsync.
+                "definition": {
+                    "dead-letter-exchange": "",
+                    "dead-letter-routing-key": f"{queue}.dead",
+                },
+            }
+            address = f"{api}/policies/{host}/{quote(queue, safe='')}"
+            http.put(address, json=policy, timeout=_WAIT_SECONDS).raise_for_status()
+
+
+def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type: str) -> None:
+    address = f"{api}/vhosts/{host}"
+
+    def is_as_wanted() -> bool:
+        found = http.get(address, timeout=_WAIT_SECONDS)
+        known = found.json().get("default_queue_type", "undefined") if found.ok else None
+        return known == queue_type or (known, queue_type) == ("undefined", "classic")
+
+    def put() -> None:
+        # Up to RabbitMQ 3.11.11, the second name is the one that counts.
+        body = {"default_queue_type": queue_type, "defaultqueuetype": queue_type}
+        http.put(address, json=body, timeout=_WAIT_SECONDS).raise_for_status()
+
+    if is_as_wanted():
+        return
+    put()
+    if is_as_wanted():
+        return
+    # Before RabbitMQ 3.11.14, a virtual host gets its default when it is made, and never again.
+    queues = http.get(f"{api}/queues/{host}", timeout=_WAIT_SECONDS)
+    queues.raise_for_status()
+    if not queues.json():
+        http.delete(address, timeout=_WAIT_SECONDS).raise_for_status()
+        put()
+
+
+def main() -> int:
+    """Prepare the broker that the environment names, as soon as it answers."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            prepare(os.environ["RABBITMQ_MANAGEMENT_URL"], queue_type=os.environ["QUEUE_TYPE"])
+        except requests.RequestException as error:
+            if time.monotonic() > deadline:
+                print(f"RabbitMQ could not be prepared: {error}", file=sys.stderr)
+                return 1
+            time.sleep(0.5)
+        else:
+            print("RabbitMQ is ready")
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Whether the broker does by default and by policy what no declaration asks of it."""
+
+import os
+from collections.abc import Iterator
+
+import amqp
+import pytest
+import requests
+
+from deploy import broker
+from tests.servicekit.private_broker import VirtualHost, eventually, virtual_host
+
+QUEUE = "product_order_queue"
+
+
+@pytest.fixture(params=["classic", "quorum"])
+def host(request) -> Iterator[VirtualHost]:
+    with virtual_host(queue_type=request.param) as host:
+        yield host
+
+
+@pytest.fixture
+def bare_host() -> Iterator[VirtualHost]:
+    """A virtual host as the broker makes its first one: nobody has prepared it."""
+    with virtual_host(queue_type=None) as host:
+        yield host
+
+
+def type_of(host: VirtualHost, queue: str) -> str:
+    address = f"{host.management_url}/api/queues/{host.name}/{queue}"
+    return requests.get(address, timeout=10).json()["type"]
+
+
+def reject_one(host: VirtualHost, queue: str) -> None:
+    """Declare a queue as any client would, and reject a message in it."""
+    for name in (queue, f"{queue}.dead"):
+        host.declare_queue(name)
+    with host.channel() as channel:
+        channel.confirm_select()
+        channel.basic_publish_confirm(amqp.Message(b"{}"), routing_key=queue)
+        eventually(lambda: (message := channel.basic_get(queue)) and _reject(channel, message))
+
+
+def _reject(channel, message) -> bool:
+    channel.basic_reject(message.delivery_tag, requeue=False)
+    return True
+
+
+class TestPrepare:
+    @pytest.mark.parametrize("queue", broker.QUEUES)
+    def test_parks_what_is_rejected(self, host, queue):
+        reject_one(host, queue)
+
+        [parked] = host.take(f"{queue}.dead", count=1)
+        assert parked.body == b"{}"
+
+    def test_is_what_parks_it(self, bare_host):
+        # If this fails, the test above passes for the wrong reason.
+        reject_one(bare_host, QUEUE)
+
+        eventually(lambda: bare_host.count(QUEUE) == 0)
+        assert bare_host.take_all(f"{QUEUE}.dead") == []
+
+    def test_leaves_queues_of_others_alone(self, host):
+        reject_one(host, f"my-{QUEUE}")
+
+        eventually(lambda: host.count(f"my-{QUEUE}") == 0)
+        assert host.take_all(f"my-{QUEUE}.dead") == []
+
+    @pytest.mark.parametrize("host", ["quorum"], indirect=True)
+    def test_decides_the_type_of_plain_queues(self, host):
+        host.declare_queue(QUEUE)
+        host.declare_queue(QUEUE)
+
+        assert type_of(host, QUEUE) == "quorum"
+
+    @pytest.mark.parametrize("host", ["quorum"], indirect=True)
+    def test_lets_exclusive_queues_be(self, host):
+        with host.channel() as channel:
+            assert channel.queue_declare("", exclusive=True).queue
+
+    def test_changes_the_type_of_an_empty_virtual_host(self, bare_host):
+        broker.prepare(bare_host.management_url, queue_type="quorum", virtual_host=bare_host.name)
+
+        bare_host.declare_queue(QUEUE)
+        assert type_of(bare_host, QUEUE) == "quorum"
+
+    def test_keeps_what_is_there(self, bare_host):
+        bare_host.declare_queue(QUEUE)
+        with bare_host.channel() as channel:
+            channel.basic_publish(amqp.Message(b"{}", delivery_mode=2), routing_key=QUEUE)
+
+        for queue_type in ("quorum", "classic", "quorum"):
+            broker.prepare(
+                bare_host.management_url, queue_type=queue_type, virtual_host=bare_host.name
+            )
+
+        [kept] = bare_host.take(QUEUE, count=1)
+        assert kept.body == b"{}"
+
+
+class TestTheBrokersOwn:
+    def test_virtual_host_is_prepared_when_it_answers(self, monkeypatch, capsys):
+        url = os.environ["RABBITMQ_MANAGEMENT_URL"]
+        monkeypatch.setenv("QUEUE_TYPE", "classic")
+
+        assert broker.main() == 0
+
+        assert capsys.readouterr().out == "RabbitMQ is ready\n"
+        policies = requests.get(f"{url}/api/policies/%2F", timeout=10).json()
+        assert {policy["name"] for policy in policies} >= set(broker.QUEUES)
