@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeGuard
 
 from servicekit.tracing import TraceContext
 
+_OUR_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -27,12 +28,16 @@ class Correlation(NamedTuple):
     @classmethod
     def of(cls, request_id: object, traceparent: object) -> "Correlation | None":
         """Return what is known, or None where that is nothing."""
-        known_trace = TraceContext.parse(traceparent)
-        origin = cls(
+        # Nearly always as we wrote it: taken as it is, without taking it apart.
+        if isinstance(traceparent, str) and _OUR_TRACEPARENT.fullmatch(traceparent):
+            known_trace: TraceContext | str | None = traceparent
+        else:
+            known_trace = TraceContext.parse(traceparent)
+        correlation = cls(
             request_id if is_safe_request_id(request_id) else "",
             str(known_trace) if known_trace else "",
         )
-        return origin if any(origin) else None
+        return correlation if any(correlation) else None
 
     @property
     def headers(self) -> dict[str, str]:

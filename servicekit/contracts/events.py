@@ -6,6 +6,7 @@ breaking change is a new routing key beside the old one.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from hashlib import sha1
 from typing import ClassVar, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -42,7 +43,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     @property
     def event_id(self) -> UUID:
         """The same for the same fact, however often it is announced."""
-        return uuid5(_EVENT_IDS, f"{self.routing_key}:{self.subject}")
+        return UUID(self.message_id)
+
+    @property
+    def message_id(self) -> str:
+        """The same as text: a name-based UUID (RFC 9562, section 5.5)."""
+        # As `uuid5` makes it, in a third of the time.
+        name = f"{self.routing_key}:{self.subject}".encode()
+        digest = sha1(_EVENT_IDS.bytes + name, usedforsecurity=False).hexdigest()
+        variant = "89ab"[int(digest[16], 16) % 4]
+        return (
+            f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+        )
 
     @property
     def parts(self) -> Sequence[object]:
@@ -150,7 +162,7 @@ class StockDecided(Event, frozen=True, kw_only=True):
     @property
     def correlation_id(self) -> str:
         """The order where there is only one; else the id of the event."""
-        return str(self.decisions[0].order_id) if len(self.decisions) == 1 else str(self.event_id)
+        return str(self.decisions[0].order_id) if len(self.decisions) == 1 else self.message_id
 
 
 class StockReleased(_AboutOrder, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The types of the fields that several messages share, with the bounds the databases have."""
 
+import re
 from typing import Annotated
 from uuid import UUID
 
@@ -34,6 +35,8 @@ OrderReference = (
 """An order's id as its own order system writes it: ours are UUIDs, older systems' integers."""
 
 
+# The one spelling in which a UUID is its own key.
+_LOWER_CASE_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CANONICAL_UUID_LENGTH = 36
 
 
@@ -49,4 +52,6 @@ def as_uuid(reference: int | str) -> UUID | None:
 
 def order_key(reference: int | str) -> str:
     """Return the one spelling of an order's id under which it is decided once."""
+    if isinstance(reference, str) and _LOWER_CASE_UUID.fullmatch(reference):
+        return reference
     return str(as_uuid(reference) or reference)

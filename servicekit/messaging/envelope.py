@@ -5,14 +5,19 @@ values are strings only: py-amqp writes an integer as field type `L`, which neit
 nor Go's amqp091-go can read.
 """
 
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from amqp.serialization import dumps
 
 from servicekit.contracts.events import Event
 from servicekit.correlation import Correlation
+from servicekit.timestamps import rfc3339
 
 T = TypeVar("T")
 
@@ -37,18 +42,70 @@ class OutgoingMessage:
     content_encoding: str | None = "utf-8"
     headers: Mapping[str, Any] = field(default_factory=dict)
 
-    def properties(self) -> dict[str, Any]:
-        """Return the AMQP properties; those without a value are left out."""
-        properties = {
-            "delivery_mode": 2,
-            "content_type": self.content_type,
-            "content_encoding": self.content_encoding,
-            "message_id": self.message_id,
-            "type": self.type,
-            "correlation_id": self.correlation_id,
-            "timestamp": self.timestamp,
-        }
-        return {name: value for name, value in properties.items() if value is not None}
+    def frames(self, channel: int, frame_max: int) -> bytes:
+        """Return the frames that publish it, `mandatory`, on a channel (AMQP 0-9-1, 2.3.5, 4.2).
+
+        py-amqp's own way, which knows every method and property, costs five times as much.
+        """
+        method = b"".join(
+            (_PUBLISH, _short(self.exchange), _short(self.routing_key), b"\x01")  # mandatory
+        )
+        flags = _DELIVERY_MODE | _HEADERS | _MESSAGE_ID | _TIMESTAMP | _CONTENT_TYPE
+        parts = [_short(self.content_type)]
+        if self.content_encoding is not None:
+            flags |= _CONTENT_ENCODING
+            parts.append(_short(self.content_encoding))
+        parts += [_table(self.headers), b"\x02"]  # persistent
+        if self.correlation_id is not None:
+            flags |= _CORRELATION_ID
+            parts.append(_short(self.correlation_id))
+        parts += [_short(self.message_id), _LONG_LONG.pack(self.timestamp)]
+        if self.type is not None:
+            flags |= _TYPE
+            parts.append(_short(self.type))
+        header = _CONTENT_HEADER.pack(_BASIC, 0, len(self.body), flags) + b"".join(parts)
+        frames = [_frame(1, channel, method), _frame(2, channel, header)]
+        size = frame_max - 8
+        frames += (
+            _frame(3, channel, self.body[start : start + size])
+            for start in range(0, len(self.body), size)
+        )
+        return b"".join(frames)
+
+
+_BASIC = 60
+_PUBLISH = struct.pack(">HHH", _BASIC, 40, 0)
+_CONTENT_HEADER = struct.Struct(">HHQH")
+_LONG_LONG = struct.Struct(">Q")
+_FRAME = struct.Struct(">BHI")
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
+_CORRELATION_ID, _MESSAGE_ID, _TIMESTAMP, _TYPE = 1 << 10, 1 << 7, 1 << 6, 1 << 5
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return _FRAME.pack(kind, channel, len(payload)) + payload + b"\xce"
+
+
+def _short(text: str) -> bytes:
+    octets = text.encode("utf-8", "surrogatepass")
+    return len(octets).to_bytes(1, "big") + octets
+
+
+def _long(octets: bytes) -> bytes:
+    return len(octets).to_bytes(4, "big") + octets
+
+
+def _table(headers: Mapping[str, Any]) -> bytes:
+    if all(type(value) is str for value in headers.values()):
+        return _long(
+            b"".join(
+                _short(name) + b"S" + _long(value.encode("utf-8", "surrogatepass"))
+                for name, value in headers.items()
+            )
+        )
+    # Of a task, or of a stranger's message that is put back: whatever there is.
+    octets: bytes = dumps("F", [headers])
+    return octets
 
 
 class Received(NamedTuple, Generic[T]):
@@ -62,10 +119,13 @@ class Received(NamedTuple, Generic[T]):
     @property
     def published_at(self) -> str | None:
         """The same as RFC 3339 with milliseconds."""
-        if self.published_at_ms is None:
-            return None
-        moment = datetime.fromtimestamp(self.published_at_ms / 1000, tz=UTC).replace(tzinfo=None)
-        return moment.isoformat(timespec="milliseconds") + "Z"
+        return None if self.published_at_ms is None else _rfc3339(self.published_at_ms)
+
+
+# The messages of a batch were given to the broker within few milliseconds.
+@lru_cache(maxsize=256)
+def _rfc3339(milliseconds: int) -> str:
+    return rfc3339(datetime.fromtimestamp(milliseconds / 1000, tz=UTC))
 
 
 def event_message(event: Event, correlation: Correlation | None = None) -> OutgoingMessage:
@@ -74,7 +134,7 @@ def event_message(event: Event, correlation: Correlation | None = None) -> Outgo
         exchange=event.exchange,
         routing_key=event.routing_key,
         body=event.to_json(),
-        message_id=str(event.event_id),
+        message_id=event.message_id,
         type=event.routing_key,
         correlation_id=event.correlation_id,
         headers=headers(correlation),

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import amqp
-from amqp.method_framing import frame_writer
 from kombu import Connection
 
 from servicekit.messaging import connections
@@ -42,21 +40,6 @@ class PublishingFailed(BrokerUnavailable):
         self.maybe_published = maybe_published
 
 
-class _FrameBuffer:
-    """Stands in for a connection's transport and keeps what is written to it."""
-
-    def __init__(self) -> None:
-        self._frames: list[bytes] = []
-
-    def write(self, frame: bytes | memoryview) -> None:
-        # py-amqp writes every frame into the same memory.
-        self._frames.append(bytes(frame))
-
-    def take(self) -> bytes:
-        frames, self._frames = self._frames, []
-        return b"".join(frames)
-
-
 class ConfirmingPublisher:
     """Publishes `mandatory` messages in pipelined batches and waits for every confirm.
 
@@ -72,8 +55,6 @@ class ConfirmingPublisher:
         self._confirm_timeout = confirm_timeout
         self._connection: Connection | None = None
         self._channel: Any = None
-        self._frames = _FrameBuffer()
-        self._write_frame: Any = None
         self._is_blocked = False
         # Of the batch on its way: delivery tag -> position, and what came back.
         self._unconfirmed: dict[int, int] = {}
@@ -112,25 +93,12 @@ class ConfirmingPublisher:
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,
         )
-        # py-amqp would look for `connection.blocked` before every message with a read that, with
-        # a frame half arrived, loses its place in the stream. The broker tells us all the same,
-        # and we read it while we wait for confirms.
-        transport_connection: Any = self._connection.connection
-        transport_connection.client_properties = {
-            **transport_connection.client_properties,
-            "capabilities": {
-                **transport_connection.client_properties.get("capabilities", {}),
-                "connection.blocked": False,
-            },
-        }
         channel: Any = self._connection.channel()
         declare_exchanges(channel)
         channel.events["basic_return"].add(self._on_return)
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
         channel.confirm_select()
-        self._frames.take()
-        self._write_frame = frame_writer(transport_connection, self._frames)
         self._channel = channel
         self._last_tag = 0
 
@@ -152,24 +120,13 @@ class ConfirmingPublisher:
     def _write(self, messages: Sequence[OutgoingMessage]) -> None:
         """Write the frames of all messages to the socket in one system call."""
         connection: Any = self._channel.connection
-        write_directly = connection.frame_writer
-        connection.frame_writer = self._write_frame
-        try:
-            for position, message in enumerate(messages):
-                self._last_tag += 1
-                self._unconfirmed[self._last_tag] = position
-                self._channel.basic_publish(
-                    amqp.Message(
-                        message.body, application_headers=message.headers, **message.properties()
-                    ),
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    mandatory=True,
-                )
-        finally:
-            connection.frame_writer = write_directly
+        frames = []
+        for position, message in enumerate(messages):
+            self._last_tag += 1
+            self._unconfirmed[self._last_tag] = position
+            frames.append(message.frames(self._channel.channel_id, connection.frame_max))
         with connection.transport.having_timeout(self._confirm_timeout):
-            connection.transport.write(self._frames.take())
+            connection.transport.write(b"".join(frames))
 
     def _await_confirms(self) -> None:
         assert self._connection is not None  # noqa: S101 - `_ensure_channel` came before
