@@ -31,8 +31,8 @@ demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of
 ledger: $(VENV)/.complete ## Check the books of both services against each other
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.ledger $(ARGS)
 
-load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, then the ledger
-	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.load
+load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they cost, then the ledger
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.load
 
 test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)
