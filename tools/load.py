@@ -43,7 +43,7 @@ def _order_and_count_the_cost() -> int:
     seconds = wait_until_final(
         os.environ["ORDERS_DATABASE_URL"], product, since=since, accepted=accepted
     )
-    print(f"\nThe last of {accepted:,} orders was final {seconds:.1f} s after it was accepted.\n")
+    print(f"\n{accepted:,} orders, all final {seconds:.1f} s after the last was accepted.\n")
     if pids:
         cost = meter.cost(requests=accepted, generator_ms=finished.generator_ms)
         print(cpu_table([("POST /orders", cost, None)]))

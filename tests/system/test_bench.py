@@ -107,6 +107,12 @@ class TestCpuTable:
 
 
 class TestMultiple:
+    @pytest.mark.parametrize(
+        ("number", "written"), [(3.0, "1.50x"), (25.0, "12.50x"), (2468.0, "1,234x")]
+    )
+    def test_has_three_digits_or_so(self, number, written):
+        assert multiple(number, 2.0) == written
+
     def test_of_nothing_is_unknown(self):
         assert multiple(3.0, 0.0) == ""
 

@@ -10,6 +10,7 @@ from deploy.console import table
 _MILLISECONDS_PER_TICK = 1000 / os.sysconf("SC_CLK_TCK")
 # What is less is printed as 0.00.
 _LEAST_SHOWN = 0.005
+_HUNDRED = 100
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,11 @@ def cpu_table(costs: Sequence[tuple[str, Cost, Cost | None]]) -> str:
 
 
 def multiple(number: float | None, of: float) -> str:
-    """Write how many times as much one number is as another."""
-    return f"{number / of:.2f}x" if number is not None and of else ""
+    """Write how many times as much one number is as another, with about three digits."""
+    if number is None or not of:
+        return ""
+    times = number / of
+    return f"{times:,.{0 if times >= _HUNDRED else 2}f}x"
 
 
 def _cells(title: str, cost: Cost, names: Sequence[str]) -> list[str]:
