@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load test check schema postman screenshots format lock clean
+.PHONY: help up down ps logs env demo ledger load bench test check schema postman screenshots format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
@@ -33,8 +33,11 @@ demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of
 ledger: $(VENV)/.complete ## Check the books of both services against each other
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.ledger $(ARGS)
 
-load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, then the ledger
-	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.load
+load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they cost, then the ledger
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.load
+
+bench: $(VENV)/.complete ## Measure a system of its own beside a bare Django view (SECONDS=15 RATES="100 300")
+	@$(BIN)/python -m tools.bench $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATES),--rates $(RATES))
 
 test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)

@@ -27,7 +27,7 @@ step "lint" ruff check .
 step "layers" lint-imports
 for service in products orders; do
   export DJANGO_SETTINGS_MODULE=${service}_project.config.settings
-  step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py deploy
+  step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py deploy tools
   step "settings of $service" python "${service}_project/manage.py" check --fail-level WARNING
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
 done

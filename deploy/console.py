@@ -42,10 +42,16 @@ class TerminalProgress(Progress):
         print(f"  · {sentence}", file=sys.stderr)
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows in columns as wide as their widest cell; the first row is the heading."""
+def table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
+    """Lay out rows in columns as wide as their widest cell; the first row is the heading.
+
+    With `numbers`, all columns but the first are aligned on the right.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    align = [str.ljust, *([str.rjust if numbers else str.ljust] * (len(widths) - 1))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)
+        ).rstrip()
         for row in rows
     )

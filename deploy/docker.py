@@ -46,6 +46,11 @@ class DockerEngine(Engine):
         """RabbitMQ's console."""
         return f"http://127.0.0.1:{self._settings.get('RABBITMQ_MANAGEMENT_PORT', '15672')}"
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """None: what runs in containers is not ours to look up."""
+        return {}
+
     def is_up(self) -> bool:
         """Tell whether every service of the file runs and is healthy."""
         listed = self._compose("ps", "--format", "json", capture=True)

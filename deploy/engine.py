@@ -27,6 +27,11 @@ class Engine(ABC):
     def management_url(self) -> str:
         """RabbitMQ's console, for a browser."""
 
+    @property
+    @abstractmethod
+    def pids(self) -> Mapping[str, int]:
+        """The process ids by name, of what runs as a process of this machine."""
+
     @abstractmethod
     def is_up(self) -> bool:
         """Tell whether everything runs and is ready."""

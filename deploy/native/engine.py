@@ -32,6 +32,11 @@ class NativeEngine(Engine):
         """RabbitMQ's console, with its account: it is on this machine only."""
         return self._stack.environment["RABBITMQ_MANAGEMENT_URL"]
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids by name."""
+        return self._stack.pids
+
     def is_up(self) -> bool:
         """Tell whether every process runs and is ready."""
         return self._stack.is_up()

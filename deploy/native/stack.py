@@ -260,6 +260,11 @@ class Stack:
             )
         return lines
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of all processes that run, by name."""
+        return {each.name: each.pid for each in self.status() if each.pid is not None}
+
     def pid(self, name: str) -> int:
         """Return the process id of a process.
 
