@@ -2,7 +2,8 @@
 
 PostgreSQL, Redis and RabbitMQ are started on free ports in a directory of their own, and are
 gone afterwards. The tests of each service run with its settings; those of the whole system start
-whole systems by themselves, and look at their pages with Chromium.
+whole systems by themselves, look at their pages with Chromium, and exchange messages with them from
+Node and Go where those are installed.
 """
 
 import os
@@ -20,7 +21,7 @@ from deploy.settings import ROOT
 _SUITES = (
     (("tests/deploy", "tests/servicekit", "tests/products"), "products_project.config.settings"),
     (("tests/orders",), "orders_project.config.settings"),
-    (("tests/system",), None),
+    (("tests/system", "tests/interop"), None),
 )
 
 

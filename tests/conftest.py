@@ -1,4 +1,4 @@
-"""What the tests of both services and of servicekit share."""
+"""What the tests share."""
 
 import os
 
@@ -6,6 +6,9 @@ import hypothesis
 import pytest
 
 from servicekit.breaker import Breaker
+from tests.system.whole_system import shop, stack
+
+__all__ = ["shop", "stack"]
 
 hypothesis.settings.register_profile("with servers", database=None, deadline=None)
 hypothesis.settings.load_profile("with servers")

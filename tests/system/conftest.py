@@ -1,8 +1,6 @@
-"""A whole system for these tests, beside whatever else runs on the machine."""
+"""A browser for these tests."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,32 +9,6 @@ from playwright.sync_api import Browser, Page
 from shop import Shop
 
 from deploy.native import chromium
-from deploy.native.ports import Ports
-from deploy.native.stack import Stack
-from deploy.settings import ROOT
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """Four kinds of process and three servers, started as `make up` starts them."""
-    directory = ROOT / ".run" / f"system-test-{os.getpid()}"
-    stack = Stack(directory, Ports.free())
-    try:
-        stack.up()
-        yield stack
-    finally:
-        logs = Path(os.environ.get("TEST_LOGS", ""))
-        if os.environ.get("TEST_LOGS"):
-            directory.joinpath("logs").rename(logs)
-        stack.remove()
-
-
-@pytest.fixture
-def shop(stack: Stack) -> Iterator[Shop]:
-    """A client of the system, which is whole again when the test begins and when it ends."""
-    stack.wait_ready()
-    yield Shop(stack.environment)
-    stack.wait_ready()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,208 @@
+"""Our messages and queues, as clients in other languages meet them."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import amqp
+import pytest
+from amqp import serialization
+from clients import Client, Message, go, node
+from kombu import Connection
+
+from deploy.native.stack import Stack
+from tests.system.shop import Shop, eventually
+
+QUEUE = "product_order_queue"
+
+
+@pytest.fixture(scope="session", params=[node, go], ids=["Node", "Go"])
+def command(request: pytest.FixtureRequest) -> list[str]:
+    return request.param()
+
+
+@pytest.fixture
+def client(command: list[str], shop: Shop, tmp_path: Path) -> Client:
+    return Client(command, shop.environment["BROKER_URL"], tmp_path / "printed")
+
+
+class Including(dict[str, Any]):
+    """Equal to whatever has all of this, and perhaps fields that readers skip."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and {**other, **self} == other
+
+
+def bodies(messages: list[Message]) -> list[tuple[str, Any]]:
+    """Return routing keys and bodies, after a look at what is said beside them."""
+    for message in messages:
+        said = message["properties"]
+        assert (said["contentType"], said["deliveryMode"]) == ("application/json", 2)
+        assert said["type"] == message["routingKey"]
+        assert all(said[name] for name in ("messageId", "correlationId", "timestamp"))
+        assert {type(value) for value in message["headers"].values()} == {str}, message
+    return [(message["routingKey"], message["body"]) for message in messages]
+
+
+class TestReadingOurEvents:
+    def test_about_products(self, client: Client, shop: Shop) -> None:
+        keys = "product.created,product.updated,product.archived"
+        with client.consuming("product.exchange", keys):
+            lamp = shop.create_product(qty=10, name="Lampe à poser")
+            address = f"{shop.products}/{lamp['id']}"
+            assert shop.http.patch(address, json={"price": 150}, timeout=5).status_code == 200
+            assert shop.http.delete(address, timeout=5).status_code == 204
+            messages = client.messages(3, about=lamp["id"])
+
+        assert bodies(messages) == [
+            ("product.created", {**lamp, "version": 1}),
+            ("product.updated", {**lamp, "price": 150, "version": 2}),
+            ("product.archived", {**lamp, "price": 150, "version": 3}),
+        ]
+
+    def test_about_orders(self, client: Client, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        with client.consuming("order.exchange", "order.created,order.cancelled"):
+            order = shop.order(lamp["id"], 3).json()
+            shop.final_status(order["id"])
+            shop.cancel(order["id"])
+            messages = client.messages(2, about=order["id"])
+
+        about = {"orderId": order["id"], "productId": lamp["id"], "quantity": 3}
+        assert bodies(messages) == [
+            ("order.created", {**about, "totalPrice": 300, "createdAt": order["createdAt"]}),
+            ("order.cancelled", {**about, "cancelledAt": ANY}),
+        ]
+
+    def test_about_stock(self, client: Client, shop: Shop, stack: Stack) -> None:
+        lamp = shop.create_product(qty=5)
+        with client.consuming("product.exchange", "stock.*"):
+            sold = shop.order(lamp["id"], 3).json()["id"]
+            assert shop.final_status(sold) == "CONFIRMED"
+            shop.cancel(sold)
+            client.messages(2, about=lamp["id"])
+            stack.stop_process("products-worker")
+            refused = shop.order(lamp["id"], 2).json()["id"]
+            shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=5)
+            stack.start_process("products-worker")
+            messages = client.messages(3, about=lamp["id"])
+
+        about = {"productId": lamp["id"], "version": ANY}
+        at = {"announcedAt": ANY, "decidedAt": ANY}
+        reserved = {"orderId": sold, "quantity": 3, "remaining": 2, "outcome": "RESERVED"}
+        released = {"orderId": sold, "quantity": 3, "remaining": 5, "releasedAt": ANY}
+        rejected = {"orderId": refused, "quantity": 2, "remaining": 5, "outcome": "REJECTED"}
+        rejected["reason"] = "product_archived"
+        # One order at a time, and so one decision in each list.
+        assert bodies(messages) == [
+            ("stock.decided", {"decisions": [Including(about | at | reserved)]}),
+            ("stock.released", about | released),
+            ("stock.decided", {"decisions": [Including(about | at | rejected)]}),
+        ]
+
+
+class TestABareOrder:
+    def test_takes_the_stock_once_though_it_comes_twice(self, client: Client, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        order = {"orderId": time.time_ns() // 1000, "productId": lamp["id"], "quantity": 4}
+
+        for _ in range(2):
+            client.publish("order.exchange", "order.created", order)
+
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+        assert shop.ledger().differences == []
+        assert shop.product(lamp["id"])["qty"] == 6
+
+
+class TestDeclaringOurQueue:
+    @pytest.fixture
+    def without_queue(self, shop: Shop, stack: Stack) -> Iterator[None]:
+        """Neither the queue nor the worker that consumes from it is there."""
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            channel: Any = connection.channel()
+            stack.stop_process("products-worker")
+            channel.queue_delete(QUEUE)
+            yield
+            # Our worker notices, and makes it as it would have made it.
+            channel.queue_delete(QUEUE, if_empty=True)
+
+    def test_plainly_is_possible_beside_our_worker(self, client: Client) -> None:
+        client.declare(QUEUE)
+
+    @pytest.mark.usefixtures("without_queue")
+    def test_plainly_before_our_worker_does_not_keep_it_away(
+        self, client: Client, shop: Shop, stack: Stack
+    ) -> None:
+        client.declare(QUEUE)
+        stack.start_process("products-worker", wait=False)
+        stack.wait_ready("products-worker", timeout_seconds=30)
+
+        order = shop.order(shop.create_product(qty=10)["id"]).json()
+        assert shop.final_status(order["id"]) == "CONFIRMED"
+
+
+def field_types(properties: bytes) -> dict[str, str]:
+    """Return the type of each header field, up to the first that is not a long string."""
+    types: dict[str, str] = {}
+    flags, at = int.from_bytes(properties[:2], "big"), 2
+    for bit in (15, 14):  # content type and encoding, short strings, come before the headers
+        at += (flags >> bit & 1) * (1 + properties[at])
+    end = at + 4 + int.from_bytes(properties[at : at + 4], "big") if flags >> 13 & 1 else 0
+    at += 4
+    while at < end and set(types.values()) <= {"S"}:
+        name = properties[at + 1 : at + 1 + properties[at]]
+        at += 1 + len(name)
+        types[name.decode()] = chr(properties[at])
+        at += 5 + int.from_bytes(properties[at + 1 : at + 5], "big")
+    return types
+
+
+class TestTheBytesOfOurHeaders:
+    @pytest.fixture
+    def seen(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+        """The types of the header fields that came in so far, by type of message."""
+        seen: dict[str, dict[str, str]] = {}
+        basic = amqp.spec.Basic.CLASS_ID
+        decode = serialization.PROPERTY_CLASSES[basic]
+
+        def look(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
+            properties, end = decode(buffer, offset)
+            seen[properties["type"]] = field_types(bytes(buffer[offset:]))
+            return properties, end
+
+        monkeypatch.setitem(serialization.PROPERTY_CLASSES, basic, look)
+        return seen
+
+    @pytest.fixture
+    def channel(self, shop: Shop) -> Iterator[Any]:
+        """A channel that gets every event."""
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            channel: Any = connection.channel()
+            queue = channel.queue_declare("", exclusive=True).queue
+            for exchange in ("order.exchange", "product.exchange"):
+                channel.queue_bind(queue, exchange, "#")
+            channel.basic_consume(queue, no_ack=True, callback=id)
+            yield channel
+
+    def test_are_those_of_strings(self, seen, channel, shop: Shop) -> None:
+        order = shop.order(shop.create_product(qty=10)["id"]).json()["id"]
+        shop.final_status(order)
+        shop.cancel(order)
+        expected = {"product.created", "order.created", "order.cancelled", "stock.released"}
+        while not expected <= set(seen):
+            channel.connection.drain_events(timeout=10)
+
+        assert {kind for types in seen.values() for kind in types.values()} == {"S"}, seen
+
+    def test_would_betray_a_number(self, seen, channel) -> None:
+        headers = {"a": "text", "b": 2**40}
+        message = amqp.Message(b"{}", type="number", application_headers=headers)
+        channel.basic_publish(message, "product.exchange", "not.ours")
+        while "number" not in seen:
+            channel.connection.drain_events(timeout=10)
+
+        assert seen["number"] == {"a": "S", "b": "L"}
