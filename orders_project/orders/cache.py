@@ -45,6 +45,11 @@ def first_page(product_id: UUID, render: Callable[[], RenderedPage]) -> Rendered
     return _lists.get_or_render(product_id, render)
 
 
+def peek_first_page(product_id: UUID) -> RenderedPage | None:
+    """Return the first page of a product's orders if it is cached; who misses it, asks again."""
+    return _lists.peek(product_id)
+
+
 def forget_lists(product_ids: Iterable[UUID]) -> None:
     """Drop the lists of products whose orders have changed."""
     _lists.drop(set(product_ids))

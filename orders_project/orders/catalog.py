@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort
+from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, read
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
@@ -109,10 +109,11 @@ _lookups = metrics.Lookups("catalog")
 
 def get(product_id: UUID) -> CatalogProduct | None:
     """Return our copy of a product, if we have one."""
-    copy = best_effort(lambda client: client.get(f"catalog:{product_id}"))
-    if copy is UNAVAILABLE:
+    answer = read(f"catalog:{product_id}")
+    if answer is UNAVAILABLE:
         _lookups.unavailable.inc()
         return None
+    [copy] = answer
     if copy is None:
         _lookups.miss.inc()
         return None

@@ -88,14 +88,15 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
             if order_id is None:
                 continue
             try:
-                order = orders.get(order_id)
-                if order is None:
-                    raise _Contradiction(f"no order {order_id} is stored")
+                order = orders[order_id]
                 status_before = order.status
                 if _apply(answer, order):
                     changed[order.id] = order
                 if order.status != status_before:
                     settled.append(order.status)
+            except KeyError:
+                refused = Unprocessable(event, f"no order {order_id} is stored")
+                unprocessable.setdefault(id(event), refused)
             except _Contradiction as contradiction:
                 unprocessable.setdefault(id(event), Unprocessable(event, str(contradiction)))
         if changed:

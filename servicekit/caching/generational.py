@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+    read,
+)
 
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
@@ -40,23 +47,41 @@ class GenerationalCache:
         self._lookups = metrics.Lookups(prefix)
         self._ttl_seconds = ttl_seconds
 
+    def peek(self, identity: object) -> RenderedPage | None:
+        """Return the stored page, or None for who then calls `get_or_render`."""
+        page, _ = self._look(identity)
+        if page is not None:
+            self._lookups.hit.inc()
+        return page
+
     def get_or_render(self, identity: object, render: Callable[[], RenderedPage]) -> RenderedPage:
         """Return the stored page; without one, render it, and store it unless it has changed."""
-        key = f"{self._prefix}:{identity}"
-        keys = [key, f"{key}:next", f"{key}:generation"]
-        answer = best_effort(lambda client: client.mget(keys))
-        if answer is UNAVAILABLE:
-            self._lookups.unavailable.inc()
-            return render()
-        body, next_cursor, generation = answer
-        if body is not None and next_cursor is not None:
+        stored, generation = self._look(identity)
+        if stored is not None:
             self._lookups.hit.inc()
-            return RenderedPage(body, next_cursor.decode())
-        self._lookups.miss.inc()
+            return stored
+        is_away = generation is UNAVAILABLE
+        (self._lookups.unavailable if is_away else self._lookups.miss).inc()
         page = render()
-        args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
-        best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
+        if generation is not UNAVAILABLE:
+            keys = self._keys(identity)
+            args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
+            best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
         return page
+
+    def _keys(self, identity: object) -> list[str]:
+        key = f"{self._prefix}:{identity}"
+        return [key, f"{key}:next", f"{key}:generation"]
+
+    def _look(self, identity: object) -> tuple[RenderedPage | None, bytes | Unavailable | None]:
+        """Return the stored page, if there is one, and the generation of the list."""
+        answer = read(*self._keys(identity))
+        if answer is UNAVAILABLE:
+            return None, UNAVAILABLE
+        body, next_cursor, generation = answer
+        if body is None or next_cursor is None:
+            return None, generation
+        return RenderedPage(body, next_cursor.decode()), generation
 
     def drop(self, identities: Iterable[object]) -> None:
         """Forget lists that have changed, and refuse what was read before now."""

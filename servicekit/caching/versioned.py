@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+    read,
+)
 
 _SET_IF_NEWER = Script(
     b"""
@@ -51,16 +58,28 @@ class VersionedCache:
 
     def get(self, identity: object) -> Versioned | None:
         """Return the value, or None when there is none or Redis is away."""
-        key = f"{self._prefix}:{identity}"
-        answer = best_effort(lambda client: client.mget(key, f"{key}:version"))
-        if answer is UNAVAILABLE:
+        found = self._look(identity)
+        if found is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return None
-        if answer[0] is None or answer[1] is None:
-            self._lookups.miss.inc()
+        (self._lookups.miss if found is None else self._lookups.hit).inc()
+        return found
+
+    def peek(self, identity: object) -> Versioned | None:
+        """Return the value, or None for who then calls `get`."""
+        found = self._look(identity)
+        if found is None or found is UNAVAILABLE:
             return None
         self._lookups.hit.inc()
-        return Versioned(int(answer[1]), answer[0])
+        return found
+
+    def _look(self, identity: object) -> Versioned | Unavailable | None:
+        key = f"{self._prefix}:{identity}"
+        answer = read(key, f"{key}:version")
+        if answer is UNAVAILABLE:
+            return UNAVAILABLE
+        value, version = answer
+        return None if value is None or version is None else Versioned(int(version), value)
 
     def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
         """Store each value unless a newer version is stored; all in one round trip."""
