@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from orders_project.orders.placement.commands import AcceptedOrder
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.generational import GenerationalCache, RenderedPage
 from servicekit.caching.redis import (

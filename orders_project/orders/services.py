@@ -8,8 +8,8 @@ from uuid import UUID
 from django.db import transaction
 
 from orders_project.orders import cache, catalog, selectors
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order, Settlement
-from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import order_cancelled, order_created
 from servicekit import metrics
 from servicekit.contracts.events import (
@@ -75,7 +75,7 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     answers = [
         (each.event, answer, as_uuid(answer.order_id))
         for each in batch
-        for answer in each.event.parts
+        for answer in _answers_in(each.event)
     ]
     unprocessable: dict[int, Unprocessable] = {}
     changed: dict[UUID, Settlement] = {}
@@ -111,6 +111,10 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     cache.publish_settled(orders)
     catalog.refresh_stock([answer for _, answer, _ in answers])
     return Handled(unprocessable=list(unprocessable.values()))
+
+
+def _answers_in(event: StockDecided | StockReleased) -> Sequence[StockDecision | StockReleased]:
+    return event.decisions if isinstance(event, StockDecided) else (event,)
 
 
 class _Contradiction(Exception):

@@ -25,13 +25,13 @@ class PageMiddleware:
     def __init__(self, get_response: Handler) -> None:
         self._answer_machine = get_response
         self._process_view: list[Any] = []
-        handler = get_response
+        handler: Any = get_response
         for path in reversed(settings.PAGE_MIDDLEWARE):
             middleware = import_string(path)(handler)
             if hasattr(middleware, "process_view"):
                 self._process_view.insert(0, middleware.process_view)
             handler = convert_exception_to_response(middleware)
-        self._answer_person = handler
+        self._answer_person: Handler = handler
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a person's browser, or a machine."""

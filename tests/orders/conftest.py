@@ -11,7 +11,7 @@ from django.test import Client
 from orders_project.orders.group_commit import GroupCommit
 
 from orders_project.orders import idempotent_intake, intake
-from orders_project.orders.placement.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from servicekit.breaker import Breaker
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds

@@ -21,8 +21,8 @@ from orders_project.orders import (
     selectors,
     services,
 )
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import PersistOrders
 from servicekit.breaker import Breaker
 from servicekit.contracts.events import StockReserved
 from servicekit.outbox.models import OutgoingEvent

@@ -11,8 +11,8 @@ from django.test import Client
 from orders_project.orders.group_commit import NotCommitted, OutcomeUnknown
 
 from orders_project.orders import catalog, intake
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import PersistOrders
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent

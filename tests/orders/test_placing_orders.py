@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from orders_project.orders import cache, services
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import announce
 from servicekit import failpoints
 from servicekit.failpoints import FailpointError, failpoint

@@ -12,8 +12,8 @@ from django.db import connection
 from django.test import Client
 
 from orders_project.orders import cache, long_polling, services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.long_polling import FinalStatusWatch
-from orders_project.orders.placement.commands import PersistOrders
 from servicekit.contracts.events import StockReserved
 from tests.servicekit.private_broker import eventually
 
