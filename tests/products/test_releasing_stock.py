@@ -12,8 +12,10 @@ from django.db.models import Sum
 from products_project.products import cache, reservations, services
 from products_project.products.models import Product, Reservation
 from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.correlation import Correlation
 from servicekit.identifiers import new_id
-from servicekit.outbox.models import OutgoingEvent
+from servicekit.messaging.envelope import Received
+from tests.products.answers import release, reserve, told
 
 QUANTITY = 3
 
@@ -39,31 +41,31 @@ class TestReleaseStock:
         return str(new_id())
 
     def test_gives_back_what_was_reserved(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
-        reservations.release_stock([cancelled(lamp, order_id)])
+        reserve([created(lamp, order_id)])
+        release([cancelled(lamp, order_id)])
 
         assert stock_of(lamp) == (10, 10)
         assert Reservation.objects.get().outcome == Reservation.Outcome.RELEASED
 
     def test_explains_what_it_gave_back(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
-        reservations.release_stock([cancelled(lamp, order_id)])
+        reserve([created(lamp, order_id)])
+        release([cancelled(lamp, order_id)])
 
         movements = lamp.movements.order_by("id").values_list("delta", "reason", "qty_after")
         assert list(movements) == [(10, "initial", 10), (-3, "order", 7), (3, "cancellation", 10)]
 
     def test_tells_what_is_there_now(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
-        reservations.release_stock([cancelled(lamp, order_id)])
+        reserve([created(lamp, order_id)])
+        [answer] = release([cancelled(lamp, order_id)]).answers
 
-        event = OutgoingEvent.objects.latest("id")
-        body = msgspec.json.decode(event.body)
-        assert event.routing_key == "stock.released"
+        body = msgspec.json.decode(answer.body)
+        assert (answer.exchange, answer.routing_key) == ("product.exchange", "stock.released")
         assert (body["orderId"], body["remaining"], body["version"]) == (order_id, 10, 3)
+        assert body["releasedAt"].endswith("Z")
 
     def test_caches_what_is_there_now(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
-        reservations.release_stock([cancelled(lamp, order_id)])
+        reserve([created(lamp, order_id)])
+        release([cancelled(lamp, order_id)])
 
         assert msgspec.json.decode(cache.get(lamp.id).value)["qty"] == 10
 
@@ -74,52 +76,104 @@ class TestReleaseStock:
     def test_leaves_the_stock_whole_in_any_order_of_events(self, lamp, order_id, order_of_events):
         for event in order_of_events:
             if event == "created":
-                assert reservations.reserve_stock([created(lamp, order_id)]) == []
+                handled = reserve([created(lamp, order_id)])
             else:
-                assert reservations.release_stock([cancelled(lamp, order_id)]) == []
+                handled = release([cancelled(lamp, order_id)])
+                # Whoever asks is answered, also the second time.
+                assert len(told(handled)) == 1
+            assert handled.unprocessable == []
 
         assert stock_of(lamp) == (10, 10)
 
     def test_keeps_an_order_from_its_stock_that_it_has_overtaken(self, lamp, order_id):
-        reservations.release_stock([cancelled(lamp, order_id)])
-        reservations.reserve_stock([created(lamp, order_id)])
+        overtaking = release([cancelled(lamp, order_id)])
+        overtaken = reserve([created(lamp, order_id)])
 
         assert Reservation.objects.get().outcome == Reservation.Outcome.CANCELLED
-        assert not OutgoingEvent.objects.filter(routing_key__startswith="stock.").exists()
+        assert told(overtaking, overtaken) == [("CANCELLED", order_id, 10)] * 2
+        assert stock_of(lamp) == (10, 10)
 
     def test_gives_nothing_back_of_a_rejected_order(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id, quantity=11)])
-        reservations.release_stock([cancelled(lamp, order_id, quantity=11)])
+        reserve([created(lamp, order_id, quantity=11)])
+        handled = release([cancelled(lamp, order_id, quantity=11)])
 
+        assert told(handled) == [("REJECTED", order_id, 10)]
         assert stock_of(lamp) == (10, 10)
         assert Reservation.objects.get().outcome == Reservation.Outcome.REJECTED
 
     def test_gives_back_what_an_archived_product_had_sold(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
+        reserve([created(lamp, order_id)])
         services.archive_product(lamp.id)
-        reservations.release_stock([cancelled(lamp, order_id)])
+        release([cancelled(lamp, order_id)])
 
         assert stock_of(lamp) == (10, 10)
 
     def test_notes_an_order_for_a_product_that_was_never_there(self, order_id):
         nowhere = Product(id=new_id())
-        reservations.release_stock([cancelled(nowhere, order_id)])
+        handled = release([cancelled(nowhere, order_id)])
 
+        assert told(handled) == [("CANCELLED", order_id, 0)]
         assert Reservation.objects.get().outcome == Reservation.Outcome.CANCELLED
 
     def test_refuses_a_cancellation_of_more_than_was_ordered(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
+        reserve([created(lamp, order_id)])
 
-        [refused] = reservations.release_stock([cancelled(lamp, order_id, quantity=9)])
+        handled = release([cancelled(lamp, order_id, quantity=9)])
 
+        [refused] = handled.unprocessable
+        assert told(handled) == []
         assert refused.reason == f"order {order_id} was decided with another payload"
         assert stock_of(lamp) == (7, 7)
 
     def test_takes_the_same_cancellation_twice_in_one_batch(self, lamp, order_id):
-        reservations.reserve_stock([created(lamp, order_id)])
-        reservations.release_stock([cancelled(lamp, order_id)] * 2)
+        reserve([created(lamp, order_id)])
+        handled = release([cancelled(lamp, order_id)] * 2)
 
         assert stock_of(lamp) == (10, 10)
+        assert told(handled) == [("stock.released", order_id, 10)] * 2
+
+    def test_answers_each_cancellation_whatever_became_of_its_order(self, lamp):
+        reserved, rejected, unknown, before = (str(new_id()) for _ in range(4))
+        reserve([created(lamp, reserved), created(lamp, before)])
+        reserve([created(lamp, rejected, quantity=11)])
+        release([cancelled(lamp, before)])
+        handled = release(
+            [
+                cancelled(lamp, reserved),
+                cancelled(lamp, rejected, quantity=11),
+                cancelled(lamp, unknown),
+                cancelled(lamp, before),
+            ]
+        )
+
+        assert sorted(told(handled)) == sorted(
+            [
+                ("stock.released", reserved, 10),
+                ("REJECTED", rejected, 10),
+                ("CANCELLED", unknown, 10),
+                ("stock.released", before, 10),
+            ]
+        )
+
+    def test_gives_the_same_answers_when_the_same_batch_comes_again(self, lamp, order_id):
+        reserve([created(lamp, order_id)])
+        batch = [cancelled(lamp, order_id), cancelled(lamp, str(new_id()))]
+        first, second = (release(batch).answers for _ in range(2))
+
+        assert [answer.message_id for answer in first] == [answer.message_id for answer in second]
+        assert [answer.routing_key for answer in first] == ["stock.decided", "stock.released"]
+
+    def test_answers_with_the_request_that_cancelled_the_order(self, lamp, order_id):
+        reserve([created(lamp, order_id)])
+        source = Correlation("me", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        unknown = Received(cancelled(lamp, str(new_id())), source)
+        decided, released = reservations.release_stock(
+            [Received(cancelled(lamp, order_id), source), unknown]
+        ).answers
+
+        assert released.headers.items() >= source.headers.items()
+        [decision] = msgspec.json.decode(decided.body)["decisions"]
+        assert (decision["requestId"], decision["traceparent"]) == tuple(source)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -131,20 +185,20 @@ class TestReleaseBesideReserve:
         order_ids = [str(new_id()) for _ in range(self.ORDERS)]
         everybody = threading.Barrier(2, timeout=10)
 
-        def reserve() -> None:
+        def reserve_all() -> None:
             everybody.wait()
             for order_id in order_ids:
-                reservations.reserve_stock([created(lamp, order_id)])
+                reserve([created(lamp, order_id)])
             connection.close()
 
-        def release() -> None:
+        def release_all() -> None:
             everybody.wait()
             for order_id in order_ids:
-                reservations.release_stock([cancelled(lamp, order_id)])
+                release([cancelled(lamp, order_id)])
             connection.close()
 
         with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(reserve), pool.submit(release)]:
+            for done in [pool.submit(reserve_all), pool.submit(release_all)]:
                 done.result()
 
         assert stock_of(lamp) == (100, 100)

@@ -10,11 +10,12 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from products_project.products import cache, reservations, services
+from products_project.products import cache, services
 from products_project.products.models import Product, StockMovement
 from servicekit.contracts.events import OrderCreated
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from tests.products.answers import reserve
 from tests.servicekit.bad_input import BAD_PAGES
 
 RESTOCK = {"delta": 5, "reason": "restock"}
@@ -205,9 +206,7 @@ class TestTheSameMovementFromManyAtOnce:
 class TestGetStockMovements:
     def test_lists_every_change_newest_first(self, client, lamp):
         order_id = str(new_id())
-        reservations.reserve_stock(
-            [OrderCreated(order_id=order_id, product_id=lamp.id, quantity=3)]
-        )
+        reserve([OrderCreated(order_id=order_id, product_id=lamp.id, quantity=3)])
         services.move_stock(product_id=lamp.id, delta=5, reason=StockMovement.Reason.RESTOCK)
 
         listed = client.get(f"/products/{lamp.id}/stock-movements").json()
@@ -287,13 +286,12 @@ class TestDeleteProduct:
 
     def test_rejects_the_orders_that_were_on_their_way(self, client, lamp):
         client.delete(f"/products/{lamp.id}")
-        reservations.reserve_stock(
-            [OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)]
-        )
+        handled = reserve([OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)])
 
-        event = OutgoingEvent.objects.latest("id")
-        assert event.routing_key == "stock.rejected"
-        assert msgspec.json.decode(event.body)["reason"] == "product_archived"
+        [answer] = handled.answers
+        assert answer.routing_key == "stock.decided"
+        [decision] = msgspec.json.decode(answer.body)["decisions"]
+        assert (decision["outcome"], decision["reason"]) == ("REJECTED", "product_archived")
 
     def test_cannot_be_changed_any_more(self, client, lamp):
         client.delete(f"/products/{lamp.id}")

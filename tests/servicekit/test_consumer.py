@@ -1,6 +1,10 @@
 """Consuming in batches, on a real broker: applied, parked or held, and nothing in between."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,19 +14,32 @@ from uuid import UUID, uuid4
 import amqp
 import msgspec
 import pytest
+from django.db import (
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+)
 from prometheus_client import REGISTRY
 
-from servicekit import correlation
-from servicekit.contracts.events import OrderCreated, StockRejected, StockReserved
+from celery_workers.policies import is_trouble_of_ours
+from servicekit.contracts.events import OrderCreated, StockDecided, StockReleased
 from servicekit.correlation import Correlation
+from servicekit.messaging import consumer
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.consumer import (
     REASON_HEADER,
-    BatchConsumer,
+    ConsumerThread,
+    Handled,
+    Policy,
     Subscription,
     Unprocessable,
 )
-from servicekit.messaging.topology import Topology, dead_letter_queue_name
+from servicekit.messaging.envelope import OutgoingMessage, Received
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, PublishingFailed
+from servicekit.messaging.topology import dead_letter_queue_name
 from tests.servicekit.private_broker import VirtualHost, eventually
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -37,20 +54,29 @@ class Shop:
     """Applies batches, and does with each what the test wants."""
 
     def __init__(self) -> None:
+        self.received: list[Received[Any]] = []
         self.batches: list[list[Any]] = []
+        self.started_at: list[float] = []
         self.attempts = 0
         self.trouble: Callable[[Sequence[Any]], object] = lambda _batch: None
+        self.answer: Callable[[Any], OutgoingMessage] | None = None
 
     @property
     def applied(self) -> list[object]:
         """The order ids whose effect is committed."""
         return [event.order_id for batch in self.batches for event in batch]
 
-    def handle(self, batch: Sequence[Any]) -> list[Unprocessable]:
+    def handle(self, batch: Sequence[Received[Any]]) -> Handled:
+        self.started_at.append(time.monotonic())
         self.attempts += 1
-        refused = self.trouble(batch)
-        self.batches.append(list(batch))
-        return refused if isinstance(refused, list) else []
+        events = [each.event for each in batch]
+        refused = self.trouble(events)
+        self.received += batch
+        self.batches.append(events)
+        return Handled(
+            [self.answer(event) for event in events] if self.answer else [],
+            refused if isinstance(refused, list) else [],
+        )
 
 
 class Post:
@@ -61,30 +87,38 @@ class Post:
         self.dead = dead_letter_queue_name(self.queue)
         self._broker = broker
         self._subscription = Subscription(self.queue, events, shop.handle)
-        self._consumers: list[BatchConsumer] = []
+        self._threads: list[ConsumerThread] = []
 
-    def open(self, *, url: str = "", batch_limit: int = 500) -> BatchConsumer:
-        consumer = BatchConsumer(
-            self._subscription,
+    @property
+    def subscription(self) -> Subscription:
+        return self._subscription
+
+    def open(
+        self, *, url: str = "", heartbeat_seconds: int = 30, beside: "Post | None" = None,
+        is_held: Callable[[Exception], bool] = lambda error: isinstance(error, DatabaseAway),
+        **policy: Any,
+    ) -> ConsumerThread:  # fmt: skip
+        """Consume; together with another queue, in one thread, if there is one beside."""
+        thread = ConsumerThread(
+            self.queue,
+            [self._subscription, *([beside.subscription] if beside else [])],
             broker_url=url or self._broker.url,
-            topology=Topology(queue_type="classic"),
-            transient_errors=(DatabaseAway,),
-            before_batch=lambda: None,
-            batch_limit=batch_limit,
+            policy=Policy(is_held=is_held, **policy),
+            heartbeat_seconds=heartbeat_seconds,
         )
-        self._consumers.append(consumer)
-        consumer.start()
-        eventually(lambda: consumer.is_consuming)
-        return consumer
+        self._threads.append(thread)
+        thread.start()
+        eventually(lambda: thread.is_consuming)
+        return thread
 
     def close(self) -> None:
         """End the consumers. What they have in hand goes back."""
-        for consumer in self._consumers:
-            consumer.stop()
-        for consumer in self._consumers:
-            consumer.join(10)
-            assert not consumer.is_alive()
-        self._consumers.clear()
+        for thread in self._threads:
+            thread.stop()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        self._threads.clear()
 
     def send(self, *bodies: bytes, exchange: str = "", key: str = "", **properties: Any) -> None:
         with self._broker.channel() as channel:
@@ -126,20 +160,32 @@ def shop() -> Shop:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch) -> None:
     """Growing pauses and long looks would only make the tests slow."""
-    drain = BatchConsumer._drain
+    drain = ConsumerThread.drain
     monkeypatch.setattr(Backoff, "next_seconds", lambda _backoff: 0.02)
     monkeypatch.setattr(
-        BatchConsumer, "_drain", lambda consumer, seconds: drain(consumer, min(seconds, 0.05))
+        ConsumerThread, "drain", lambda thread, seconds: drain(thread, min(seconds, 0.05))
     )
 
 
 @pytest.fixture
-def post(broker, shop) -> Iterator[Post]:
-    opened = Post(broker, (OrderCreated,), shop)
-    yield opened
-    opened.close()
-    broker.delete_queue(opened.queue)
-    broker.delete_queue(opened.dead)
+def open_post(broker) -> Iterator[Callable[..., Post]]:
+    """Return a function that makes a queue of its own."""
+    opened: list[Post] = []
+
+    def open_for(shop: Shop, *events: Any) -> Post:
+        opened.append(Post(broker, events, shop))
+        return opened[-1]
+
+    yield open_for
+    for post in opened:
+        post.close()
+        broker.delete_queue(post.queue)
+        broker.delete_queue(post.dead)
+
+
+@pytest.fixture
+def post(open_post, shop) -> Post:
+    return open_post(shop, OrderCreated)
 
 
 @pytest.fixture
@@ -186,11 +232,11 @@ class TestApplying:
             may_commit.wait(5)
 
         shop.trouble = hold
-        consumer = post.open()
+        thread = post.open()
         post.send(an_order())
         assert is_applied.wait(5)
         # The worst moment to die: applied, not committed. Its connection goes, as after kill -9.
-        consumer._connection.connection.transport.sock.shutdown(2)
+        thread._connection.connection.transport.sock.shutdown(2)
         may_commit.set()
 
         eventually(lambda: len(shop.applied) == 2)
@@ -214,29 +260,25 @@ class TestApplying:
 
         assert post.is_done()
 
-    def test_tells_the_events_of_one_queue_apart(self, broker, shop):
-        post = Post(broker, (StockReserved, StockRejected), shop)
-        body = {"orderId": 1, "productId": PRODUCT_ID, "quantity": 1, "remaining": 1, "version": 1}
-        reserved = msgspec.json.encode(body)
-        rejected = msgspec.json.encode({**body, "reason": "x"})
+    def test_tells_the_events_of_one_queue_apart(self, open_post):
+        shop = Shop()
+        post = open_post(shop, StockDecided, StockReleased)
+        facts = {"orderId": 1, "productId": PRODUCT_ID, "quantity": 1, "remaining": 1, "version": 1}
+        decided = msgspec.json.encode({"decisions": [{**facts, "outcome": "REJECTED"}]})
+        released = msgspec.json.encode(facts)
         post.open()
-        try:
-            post.send(reserved, exchange="product.exchange", key="stock.reserved")
-            post.send(rejected, exchange="product.exchange", key="stock.rejected")
-            # Put back by hand: only the type says what it is.
-            post.send(rejected, type="stock.rejected")
-            post.send(rejected)
-            eventually(lambda: len(shop.applied) == 3)
+        post.send(decided, exchange="product.exchange", key="stock.decided")
+        post.send(released, exchange="product.exchange", key="stock.released")
+        # Put back by hand: only the type says what it is.
+        post.send(decided, type="stock.decided")
+        post.send(decided)
+        eventually(lambda: len(shop.received) == 3)
 
-            kinds = [type(event) for batch in shop.batches for event in batch]
-            assert kinds == [StockReserved, StockRejected, StockRejected]
-            assert post.is_done()
-            [parked] = post.parked()
-            assert "neither routing key" in parked.headers[REASON_HEADER]
-        finally:
-            post.close()
-            broker.delete_queue(post.queue)
-            broker.delete_queue(post.dead)
+        kinds = [type(each.event) for each in shop.received]
+        assert kinds == [StockDecided, StockReleased, StockDecided]
+        assert post.is_done()
+        [parked] = post.parked()
+        assert "neither routing key" in parked.headers[REASON_HEADER]
 
 
 POISON = {
@@ -259,29 +301,16 @@ POISON = {
 }
 
 
-class PublishedOrder(OrderCreated, frozen=True, kw_only=True):
-    """An event that wants to know when the broker was given it."""
-
-    def published(self, at_ms: int) -> "PublishedOrder":
-        return msgspec.structs.replace(self, total_price=at_ms)
-
-
 class TestHeaders:
-    def test_are_known_to_what_is_recorded_about_each_order(self, post, shop):
-        seen = {}
-
-        def look(batch: Sequence[Any]) -> None:
-            seen.update({event.order_id: correlation.of(event.correlation_id) for event in batch})
-
-        shop.trouble = look
+    def test_are_known_to_what_applies_each_message(self, post, shop):
         post.open()
         post.send(an_order(1), application_headers={"request_id": "me", "traceparent": TRACEPARENT})
         post.send(an_order(2), application_headers={"traceparent": "00-nonsense"})
         post.send(an_order(3))
         eventually(lambda: len(shop.applied) == 3)
 
+        seen = {each.event.order_id: each.correlation for each in shop.received}
         assert seen == {1: Correlation("me", TRACEPARENT), 2: None, 3: None}
-        assert correlation.of("1") is None
 
     @pytest.mark.parametrize(
         "headers",
@@ -290,6 +319,11 @@ class TestHeaders:
             {"traceparent": {"a": [1]}, "request_id": b"\xff", "timestamp_in_ms": -1},
             {"timestamp_in_ms": True},
             {"timestamp_in_ms": 2**62},
+            {"timestamp_in_ms": 0},
+            {"timestamp_in_ms": "9" * 15},
+            {"timestamp_in_ms": "9" * 10_000},
+            {"timestamp_in_ms": "\u0661\u0662"},
+            {"timestamp_in_ms": ""},
         ],
     )
     def test_that_are_nonsense_change_nothing(self, post, shop, headers):
@@ -297,21 +331,21 @@ class TestHeaders:
         post.send(an_order(), application_headers=headers)
         eventually(lambda: shop.applied == [1])
 
+        [each] = shop.received
+        assert (each.correlation, each.published_at_ms) == (None, None)
         assert post.is_done()
         assert post.parked() == []
 
-    def test_tell_an_event_when_it_was_handed_over(self, broker, shop):
-        post = Post(broker, (PublishedOrder,), shop)
+    @pytest.mark.parametrize("stamp", [1_700_000_000_123, "1700000000123"], ids=["number", "text"])
+    def test_tell_when_a_message_was_handed_over(self, post, shop, stamp):
         post.open()
-        post.send(an_order(1), application_headers={"timestamp_in_ms": 1_700_000_000_123})
+        post.send(an_order(1), application_headers={"timestamp_in_ms": stamp})
         post.send(an_order(2))
         eventually(lambda: len(shop.applied) == 2)
-        post.close()
-        broker.delete_queue(post.queue)
-        broker.delete_queue(post.dead)
 
-        prices = [event.total_price for batch in shop.batches for event in batch]
-        assert prices == [1_700_000_000_123, None]
+        assert [each.published_at_ms for each in shop.received] == [1_700_000_000_123, None]
+        assert shop.received[0].published_at == "2023-11-14T22:13:20.123Z"
+        assert shop.received[1].published_at is None
 
     def test_stay_with_a_message_that_is_parked(self, post):
         post.open()
@@ -337,20 +371,21 @@ class TestLogLines:
         assert len(about) == 2
         assert {(record.order_id, record.request_id) for record in about} == {("7", "me")}
 
-    def test_are_one_per_batch_and_at_debug_one_more_per_message(self, post, shop, caplog, backlog):
+    def test_are_at_debug_only_one_per_batch_and_one_per_message(self, post, shop, caplog, backlog):
         caplog.set_level(logging.INFO, "servicekit")
         backlog(an_order(1), an_order(2))
         post.open()
         eventually(lambda: len(shop.applied) == 2)
         post.close()
-        [batch] = [record for record in caplog.records if hasattr(record, "messages")]
-        assert (batch.queue, batch.messages) == (post.queue, 2)
+        assert not [r for r in caplog.records if hasattr(r, "messages") or hasattr(r, "order_id")]
 
         caplog.set_level(logging.DEBUG, "servicekit")
         backlog(an_order(3), an_order(4))
         post.open()
         eventually(lambda: len(shop.applied) == 4)
         post.close()
+        [batch] = [record for record in caplog.records if hasattr(record, "messages")]
+        assert (batch.queue, batch.messages) == (post.queue, 2)
         assert [r.order_id for r in caplog.records if hasattr(r, "order_id")] == ["3", "4"]
 
 
@@ -451,14 +486,18 @@ class TestPoison:
         assert parked.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
 
     def test_is_kept_when_there_is_nowhere_to_park_it(self, post, shop, backlog, broker):
+        is_gone = threading.Event()
+        shop.trouble = lambda _batch: is_gone.wait(5) and None
         backlog(b"hello", an_order())
-        consumer = post.open()
+        thread = post.open()
         broker.delete_queue(post.dead)
+        is_gone.set()
         # The next connection declares it again.
-        eventually(lambda: shop.applied[-1:] == [1])
+        eventually(lambda: shop.applied == [1, 1])
 
-        assert consumer.is_alive()
+        assert thread.is_alive()
         assert post.is_done()
+        assert len(post.parked()) == 1
 
     def test_is_parked_once_when_its_neighbours_have_to_wait(self, post, shop, backlog):
         shop.trouble = self._be_away
@@ -525,6 +564,24 @@ class TestTransientTrouble:
         eventually(lambda: broker.count(post.queue) == 2)
         assert shop.applied == []
 
+    def test_keeps_the_connection_when_no_more_can_arrive(self, post, shop, backlog, monkeypatch):
+        # What is not read from the connection must not let the broker take us for dead.
+        monkeypatch.setattr(Backoff, "next_seconds", lambda _backoff: 1.0)
+
+        def be_away(_batch: object) -> None:
+            if time.monotonic() < back_at:
+                raise DatabaseAway
+
+        shop.trouble = be_away
+        backlog(*(an_order(number) for number in range(4)))
+        back_at = time.monotonic() + 6
+        post.open(heartbeat_seconds=1, batch_limit=2)
+        eventually(lambda: len(shop.applied) >= 4, within_seconds=15)
+
+        assert post.is_done()
+        # Each delivered once: had the connection been lost, two of them would have come again.
+        assert shop.applied == [0, 1, 2, 3]
+
 
 class TestALostConnection:
     def test_brings_back_what_was_not_acknowledged(self, post, shop, line):
@@ -543,13 +600,13 @@ class TestALostConnection:
 
     def test_is_replaced_by_another(self, post, shop, line):
         cable, url = line
-        consumer = post.open(url=url)
+        thread = post.open(url=url)
         for number in range(3):
             cable.cut()
             post.send(an_order(number))
             eventually(lambda number=number: number in shop.applied)
 
-        eventually(lambda: consumer.is_consuming)
+        eventually(lambda: thread.is_consuming)
         assert shop.applied == [0, 1, 2]
 
     def test_is_noticed_when_the_queue_is_deleted(self, post, shop, broker):
@@ -567,3 +624,311 @@ class TestALostConnection:
         eventually(is_declared_again)
         post.send(an_order())
         eventually(lambda: shop.applied == [1])
+
+    def test_brings_back_its_bindings_when_the_exchange_is_deleted(
+        self, post, shop, broker, monkeypatch
+    ):
+        monkeypatch.setattr(consumer, "_DECLARE_EVERY_SECONDS", 0.05)
+        post.open()
+        with broker.channel() as channel:
+            channel.exchange_delete("order.exchange")
+            channel.exchange_declare("order.exchange", "topic", durable=True, auto_delete=False)
+
+        def arrives() -> bool:
+            post.send(an_order(), exchange="order.exchange", key="order.created")
+            return bool(shop.applied)
+
+        eventually(arrives)
+
+
+def answer_to(queue: str) -> Callable[[Any], OutgoingMessage]:
+    """Return what answers each order, in a queue."""
+    return lambda event: OutgoingMessage(
+        exchange="",
+        routing_key=queue,
+        body=b"%d" % event.order_id,
+        message_id=f"a-{event.order_id}",
+    )
+
+
+CRASHING_CONSUMER = """
+import sys
+
+from servicekit.contracts.events import OrderCreated
+from servicekit.messaging.consumer import ConsumerThread, Handled, Policy, Subscription
+from servicekit.messaging.envelope import OutgoingMessage
+
+url, queue, answers = sys.argv[1:]
+
+
+def answer(batch):
+    return Handled([OutgoingMessage(exchange="", routing_key=answers, body=b"1", message_id="a-1")])
+
+
+subscription = Subscription(queue, (OrderCreated,), answer)
+policy = Policy(is_held=lambda error: False)
+ConsumerThread("it", [subscription], broker_url=url, policy=policy).run()
+"""
+
+
+class TestAnswers:
+    @pytest.fixture
+    def answers(self, broker, shop) -> Iterator[str]:
+        """A queue that the shop's answers go to."""
+        name = f"answers-{uuid4()}"
+        broker.declare_queue(name)
+        shop.answer = answer_to(name)
+        yield name
+        broker.delete_queue(name)
+
+    def test_go_out_once_per_message(self, post, broker, answers):
+        post.open()
+        post.send(*(an_order(number) for number in range(10)))
+
+        sent = broker.take(answers, count=10)
+        assert [bytes(message.body) for message in sent] == [b"%d" % n for n in range(10)]
+        assert post.is_done()
+        assert broker.count(answers) == 0
+
+    def test_are_confirmed_before_the_acknowledgement(
+        self, post, shop, broker, answers, monkeypatch
+    ):
+        confirmed: list[int] = []
+
+        def lose_the_connection_once(name: str) -> None:
+            assert name == "consumer.after_answers"
+            confirmed.append(broker.count(answers))
+            if len(confirmed) == 1:
+                thread._connection.connection.transport.sock.shutdown(2)
+
+        monkeypatch.setattr(consumer, "failpoint", lose_the_connection_once)
+        thread = post.open()
+        post.send(an_order())
+        eventually(lambda: len(confirmed) == 2)
+
+        # The first answer was there when the message was not acknowledged yet.
+        assert confirmed == [1, 2]
+        first, second = broker.take(answers, count=2)
+        assert first.properties["message_id"] == second.properties["message_id"]
+        assert bytes(first.body) == bytes(second.body)
+        eventually(lambda: shop.applied == [1, 1])
+        assert post.is_done()
+        assert post.parked() == []
+
+    def test_are_given_again_by_another_process_when_one_is_killed_after_them(
+        self, post, shop, broker, answers, backlog
+    ):
+        backlog(an_order())
+        died = subprocess.run(
+            [sys.executable, "-c", CRASHING_CONSUMER, broker.url, post.queue, answers],
+            env={**os.environ, "FAILPOINTS": "consumer.after_answers:kill"},
+            check=False,
+            timeout=30,
+        )
+        assert died.returncode == -signal.SIGKILL
+        post.open()
+
+        sent = broker.take(answers, count=2)
+        assert [message.properties["message_id"] for message in sent] == ["a-1", "a-1"]
+        eventually(lambda: shop.applied == [1])
+        assert post.is_done()
+
+    def test_that_cannot_be_published_hold_their_batch(
+        self, post, shop, broker, answers, monkeypatch
+    ):
+        publish = ConfirmingPublisher.publish
+        failures = iter([True, True])
+
+        def fail_twice(
+            publisher: ConfirmingPublisher, messages: Sequence[OutgoingMessage]
+        ) -> list[Outcome]:
+            if next(failures, False):
+                raise PublishingFailed("away", maybe_published=True)
+            return publish(publisher, messages)
+
+        monkeypatch.setattr(ConfirmingPublisher, "publish", fail_twice)
+        post.open()
+        post.send(an_order(1))
+        [answer] = broker.take(answers, count=1)
+        assert bytes(answer.body) == b"1"
+
+        eventually(lambda: shop.attempts == 3)
+        assert post.is_done()
+        assert post.parked() == []
+
+    def test_that_no_queue_wants_hold_nothing_up(self, post, shop, caplog):
+        shop.answer = answer_to(f"nobody-{uuid4()}")
+        post.open()
+        post.send(an_order(1), an_order(2))
+        eventually(lambda: shop.applied == [1, 2])
+
+        assert post.is_done()
+        assert "returned" in caplog.text
+
+    def test_of_what_is_refused_go_out_beside_those_of_the_others(
+        self, post, shop, broker, answers, backlog
+    ):
+        shop.trouble = lambda batch: [
+            Unprocessable(event, "a contradiction") for event in batch if event.order_id == 1
+        ]
+        backlog(an_order(1), an_order(2))
+        post.open()
+
+        assert len(broker.take(answers, count=2)) == 2
+        assert post.is_done()
+        assert len(post.parked()) == 1
+
+
+class TestTheBoundInBytes:
+    def test_ends_a_batch_whatever_the_number_of_its_messages(self, post, shop, backlog):
+        size, limit = len(an_order(10)), 1000
+        backlog(*(an_order(number) for number in range(10, 60)))
+        post.open(batch_limit_bytes=limit)
+        eventually(lambda: len(shop.applied) == 50)
+
+        # The message that fills it is in it.
+        assert max(len(batch) * size for batch in shop.batches) < limit + size
+        assert shop.applied == list(range(10, 60))
+
+    def test_lets_a_message_through_that_is_larger(self, post, shop):
+        post.open(batch_limit_bytes=10)
+        post.send(an_order(1), an_order(2))
+        eventually(lambda: shop.applied == [1, 2])
+
+        assert max(map(len, shop.batches)) == 1
+        assert post.is_done()
+
+
+class TestThePace:
+    def test_does_not_keep_a_lone_message_waiting(self, post, shop):
+        post.open(pace_seconds=30)
+        post.send(an_order())
+
+        eventually(lambda: shop.applied == [1], within_seconds=5)
+
+    def test_lets_batches_grow_with_the_load(self, post, shop):
+        pace = 0.3
+        post.open(pace_seconds=pace)
+        ends_at, sent = time.monotonic() + 4 * pace, 0
+        while time.monotonic() < ends_at:
+            post.send(an_order(sent))
+            sent += 1
+        eventually(lambda: len(shop.applied) == sent)
+
+        assert shop.applied == list(range(sent))
+        pauses = [
+            later - earlier
+            for earlier, later in zip(shop.started_at, shop.started_at[1:], strict=False)
+        ]
+        assert len(pauses) >= 3
+        assert min(pauses) >= pace
+        assert max(map(len, shop.batches)) > 1
+
+    def test_does_not_wait_when_a_batch_is_full(self, post, shop, backlog):
+        backlog(*(an_order(number) for number in range(40)))
+        post.open(pace_seconds=30, batch_limit=10)
+
+        eventually(lambda: len(shop.applied) == 40, within_seconds=5)
+        assert [len(batch) for batch in shop.batches] == [10] * 4
+
+
+class TestTwoQueuesOfOneThread:
+    def test_are_acknowledged_each_by_itself(self, open_post, broker):
+        good, bad = Shop(), Shop()
+
+        def be_away(_batch: object) -> None:
+            raise DatabaseAway
+
+        bad.trouble = be_away
+        healthy, sick = open_post(good, OrderCreated), open_post(bad, OrderCreated)
+        healthy.open(beside=sick)
+        # On channels of their own both are number one.
+        healthy.send(an_order(1), an_order(2), an_order(3))
+        eventually(lambda: len(good.applied) == 3)
+        sick.send(an_order(4))
+        eventually(lambda: bad.attempts >= 3)
+        # Arrives, and waits behind the one that is held.
+        healthy.send(an_order(5))
+        time.sleep(0.2)
+        healthy.close()
+
+        eventually(lambda: (broker.count(healthy.queue), broker.count(sick.queue)) == (1, 1))
+        assert good.applied == [1, 2, 3]
+        bad.trouble = lambda _batch: None
+        healthy.open(beside=sick)
+        eventually(lambda: (good.applied, bad.applied) == ([1, 2, 3, 5], [4]))
+        assert healthy.is_done()
+        assert sick.is_done()
+
+
+def execute(*statements: str) -> None:
+    """Run statements on a connection of this thread's own, and let go of it."""
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+READ_ONLY = ("SET default_transaction_read_only = on", "CREATE TABLE of_no_use (id int)")
+OF_OURS = {
+    "read-only after a failover": (InternalError, READ_ONLY),
+    "without a table": (ProgrammingError, ["SELECT * FROM that_is_not_there"]),
+    "without a privilege": (ProgrammingError, ["SELECT * FROM pg_authid"]),
+    "too slow": (OperationalError, ["SET statement_timeout = 5", "SELECT pg_sleep(5)"]),
+}
+OF_THE_MESSAGE = {
+    "out of range": (DataError, ["SELECT 1 / 0"]),
+    "a NUL": (DataError, [r"SELECT E'\\x00'::bytea::text::int"]),
+    "a violated constraint": (
+        IntegrityError,
+        [
+            "CREATE TEMPORARY TABLE scarce (id int UNIQUE)",
+            "INSERT INTO scarce VALUES (1)",
+            "INSERT INTO scarce VALUES (1)",
+        ],
+    ),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAnErrorOfTheDatabase:
+    @pytest.mark.parametrize(("kind", "statements"), OF_OURS.values(), ids=OF_OURS.keys())
+    def test_that_is_not_the_messages_fault_holds_it(self, post, shop, broker, kind, statements):
+        raised: list[Exception] = []
+
+        def fail_three_times(_batch: object) -> None:
+            if shop.attempts <= 3:
+                try:
+                    execute(*statements)
+                except Exception as error:
+                    raised.append(error)
+                    raise
+
+        shop.trouble = fail_three_times
+        post.open(is_held=is_trouble_of_ours)
+        post.send(an_order())
+        eventually(lambda: shop.applied == [1])
+
+        assert [type(error) for error in raised] == [kind] * 3
+        assert post.is_done()
+        assert broker.count(post.dead) == 0
+
+    @pytest.mark.parametrize(
+        ("kind", "statements"), OF_THE_MESSAGE.values(), ids=OF_THE_MESSAGE.keys()
+    )
+    def test_that_its_data_causes_parks_it_alone(self, post, shop, backlog, kind, statements):
+        def choke(batch: Sequence[Any]) -> None:
+            if any(event.order_id == 2 for event in batch):
+                execute(*statements)
+
+        shop.trouble = choke
+        backlog(an_order(1), an_order(2), an_order(3))
+        post.open(is_held=is_trouble_of_ours)
+        eventually(lambda: shop.applied == [1, 3])
+
+        assert post.is_done()
+        [parked] = post.parked()
+        assert bytes(parked.body) == an_order(2)
+        assert parked.headers[REASON_HEADER].startswith(f"{kind.__name__}: ")

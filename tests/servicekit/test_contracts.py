@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 import pytest
@@ -21,7 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orders_project.orders.commands import PersistOrders
-from servicekit.contracts.events import Event, MalformedMessage, OrderCreated, StockReserved
+from servicekit.contracts.events import (
+    Event,
+    MalformedMessage,
+    OrderCreated,
+    StockDecided,
+    StockDecision,
+    StockOutcome,
+    StockReleased,
+)
 from servicekit.contracts.fields import MAX_INT64, as_uuid
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -74,6 +82,13 @@ class TestASchema:
 def a_body(**changes: Any) -> bytes:
     facts = {"orderId": ORDER_ID, "productId": PRODUCT_ID, "quantity": 2, **changes}
     return msgspec.json.encode({name: value for name, value in facts.items() if value is not ...})
+
+
+def a_decision(order_id: str | int, outcome: str = "RESERVED") -> StockDecision:
+    return StockDecision(
+        order_id=order_id, product_id=UUID(PRODUCT_ID), quantity=2, outcome=StockOutcome(outcome),
+        remaining=8, version=3,
+    )  # fmt: skip
 
 
 class TestReadingAnEvent:
@@ -166,11 +181,46 @@ class TestReadingAnEvent:
 
 class TestAnEvent:
     def test_is_read_as_it_was_written(self):
-        event = StockReserved(
+        event = StockReleased(
             order_id=ORDER_ID, product_id=UUID(PRODUCT_ID), quantity=2, remaining=8, version=3
         )
 
-        assert StockReserved.from_json(event.to_json()) == event
+        assert StockReleased.from_json(event.to_json()) == event
+
+    def test_of_a_batch_is_read_as_it_was_written(self):
+        event = StockDecided(decisions=[a_decision(ORDER_ID), a_decision(4711, "REJECTED")])
+
+        assert StockDecided.from_json(event.to_json()) == event
+        assert event.parts == event.decisions
+
+    def test_of_a_batch_has_the_order_as_correlation_id_where_there_is_one(self):
+        alone = StockDecided(decisions=[a_decision(ORDER_ID)])
+        several = StockDecided(decisions=[a_decision(ORDER_ID), a_decision(4711)])
+
+        assert alone.correlation_id == ORDER_ID
+        assert several.correlation_id == str(several.event_id)
+
+    @pytest.mark.parametrize(
+        "decision",
+        [
+            {},
+            {"outcome": "RELEASED"},
+            {"outcome": "reserved"},
+            {"outcome": None},
+            {"quantity": 0},
+            {"remaining": -1},
+            {"remaining": 2**31},
+            {"version": -1},
+            {"orderId": ""},
+        ],
+    )
+    def test_of_a_batch_is_refused_as_a_whole_when_one_part_is_none(self, decision):
+        right = msgspec.to_builtins(a_decision(ORDER_ID))
+        wrong = {**right, **decision} if decision else {}
+        body = msgspec.json.encode({"decisions": [right, wrong]})
+
+        with pytest.raises(MalformedMessage, match=r"stock\.decided"):
+            StockDecided.from_json(body)
 
     def test_has_the_same_id_whenever_the_same_fact_is_announced(self):
         first, second = (OrderCreated.from_json(a_body(quantity=n)) for n in (2, 2))
@@ -181,29 +231,27 @@ class TestAnEvent:
         events = [
             OrderCreated.from_json(a_body()),
             OrderCreated.from_json(a_body(orderId=4711)),
-            StockReserved.from_json(a_body(remaining=1, version=1)),
+            StockReleased.from_json(a_body(remaining=1, version=1)),
+            StockDecided(decisions=[a_decision(ORDER_ID)]),
+            StockDecided(decisions=[a_decision(ORDER_ID, "REJECTED")]),
+            StockDecided(decisions=[a_decision(ORDER_ID), a_decision(4711)]),
         ]
 
-        assert len({event.event_id for event in events}) == 3
+        assert len({event.event_id for event in events}) == 6
 
-    def test_knows_when_it_was_published_though_its_body_does_not_say(self):
+    def test_has_a_name_based_uuid_for_an_id(self):
         event = OrderCreated.from_json(a_body())
+        namespace = uuid5(NAMESPACE_URL, "urn:products-and-orders:events")
 
-        assert event.published(1_795_000_000_123).announced_at == "2026-11-18T11:06:40.123Z"
-        assert b"announcedAt" not in event.to_json()
+        assert event.event_id == uuid5(namespace, f"order.created:{ORDER_ID}")
+        assert event.message_id == str(event.event_id)
 
-    @pytest.mark.parametrize("at_ms", [0, -1, 10**15, 2**63])
-    def test_was_published_in_a_time_that_can_be_written(self, at_ms):
-        event = OrderCreated.from_json(a_body())
-
-        assert event.published(at_ms) == event
-
-    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.routing_key)
+    @pytest.mark.parametrize("event", [*EVENTS, StockDecision], ids=lambda event: event.__name__)
     def test_writes_its_fields_in_camel_case(self, event):
         for field in msgspec.structs.fields(event):
             assert re.fullmatch("[a-z]+([A-Z][a-z]*)*", field.encode_name)
 
-    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.routing_key)
+    @pytest.mark.parametrize("event", [*EVENTS, StockDecision], ids=lambda event: event.__name__)
     def test_has_bounds_wherever_it_has_a_number(self, event):
         # Without them it would be read, and then refused by the database, in a batch.
         assert int not in {field.type for field in msgspec.structs.fields(event)}

@@ -1,4 +1,4 @@
-"""Trace contexts by the letter of W3C, and the origins that travel with messages."""
+"""Trace contexts by the letter of W3C, and the correlations that travel with messages."""
 
 import pytest
 from hypothesis import example, given
@@ -79,7 +79,7 @@ class TestChild:
         assert TraceContext.parse(str(context.child())).trace_id == context.trace_id
 
 
-class TestOriginOfHeaders:
+class TestCorrelationOfHeaders:
     def test_takes_what_is_well_formed(self):
         headers = {"request_id": "me-1", "traceparent": HEADER, "x-more": object()}
 
@@ -102,12 +102,15 @@ class TestOriginOfHeaders:
         assert Correlation.of_headers(headers) is None
 
 
-class TestOf:
-    def test_is_the_messages_own_before_that_of_the_request(self):
-        request, message = Correlation("request"), Correlation("message")
-        with correlation.of_request(request), correlation.of_messages({"7": message}):
-            assert correlation.of("7") == message
-            assert correlation.of("8") == request
+class TestOfRequest:
+    def test_is_what_is_answered_in_here_and_nowhere_else(self):
+        outer, inner = Correlation("outer", HEADER), Correlation("inner")
+        with correlation.of_request(outer):
+            assert correlation.headers() == {"request_id": "outer", "traceparent": HEADER}
+            with correlation.of_request(inner):
+                assert correlation.current() == inner
+                assert correlation.headers() == {"request_id": "inner"}
+            assert correlation.current() == outer
 
-        assert correlation.of("7") is None
         assert correlation.current() is None
+        assert correlation.headers() == {}
