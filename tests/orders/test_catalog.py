@@ -13,8 +13,8 @@ from orders_project.orders import catalog
 from servicekit.contracts.events import (
     ProductArchived,
     ProductUpdated,
-    StockRejected,
-    StockReserved,
+    StockDecision,
+    StockOutcome,
 )
 from servicekit.identifiers import new_id
 
@@ -34,10 +34,11 @@ def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductU
     )
 
 
-def left(product_id: UUID, *, remaining: int, version: int) -> StockReserved:
-    return StockReserved(
-        order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version
-    )
+def left(product_id: UUID, *, remaining: int, version: int) -> StockDecision:
+    return StockDecision(
+        order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version,
+        outcome=StockOutcome.RESERVED,
+    )  # fmt: skip
 
 
 def state(product_id: UUID) -> tuple[int, int]:
@@ -128,9 +129,10 @@ class TestRefreshStock:
         put(lamp)
         catalog.refresh_stock(
             [
-                StockRejected(
-                    order_id=1, product_id=lamp, quantity=11, remaining=3, version=5, reason="x"
-                )
+                StockDecision(
+                    order_id=1, product_id=lamp, quantity=11, remaining=3, version=5, reason="x",
+                    outcome=StockOutcome.REJECTED,
+                )  # fmt: skip
             ]
         )
 

@@ -12,9 +12,9 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import StockReserved
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
+from tests.orders.stock_news import reserved, settle
 from tests.servicekit.bad_input import BAD_PAGES
 
 pytestmark = pytest.mark.django_db
@@ -214,19 +214,13 @@ class TestTheCachedFirstPage:
     def test_is_dropped_when_an_order_is_settled(self, client, place, product_id):
         [placed] = place()
         client.get(f"/orders?productId={product_id}")
-        services.settle_orders(
-            [
-                StockReserved(
-                    order_id=placed, product_id=product_id, quantity=2, remaining=1, version=2
-                )
-            ]
-        )
+        settle(reserved(Order.objects.get(id=placed)))
 
         assert client.get(f"/orders?productId={product_id}").json()[0]["status"] == "CONFIRMED"
 
     def test_is_not_put_back_by_a_reader_that_stalls(self, client, place, product_id, monkeypatch):
         place()
-        page_of = services.cache.OrderDetail.of
+        page_of = cache.OrderDetail.of
         stalled = iter([True])
 
         def stall(order: Order) -> object:
@@ -261,7 +255,7 @@ class TestGetOrder:
 
     def test_tells_one_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         answer = client.get(f"/orders/{accepted.id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
@@ -270,7 +264,7 @@ class TestGetOrder:
         accepted = accepted_order()
         services.place_orders([accepted])
         Order.objects.update(status=Order.Status.REJECTED, settled_at=timezone.now())
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         assert client.get(f"/orders/{accepted.id}").json()["status"] == "REJECTED"
 
