@@ -4,6 +4,7 @@ A list has no version of its own. Instead every change raises its generation, an
 store what it read only if the generation is still the one from before the reading.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from servicekit import metrics
 from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
 
+# What a URL takes as it is (RFC 3986, section 2.3); anything else was not written by us.
+_CURSOR = re.compile(rb"[A-Za-z0-9._~-]*")
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
 
@@ -48,10 +51,11 @@ class GenerationalCache:
         if answer is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return render()
-        body, next_cursor, generation = answer
+        body, cursor, generation = answer
+        next_cursor = _read(cursor)
         if body is not None and next_cursor is not None:
             self._lookups.hit.inc()
-            return RenderedPage(body, next_cursor.decode())
+            return RenderedPage(body, next_cursor)
         self._lookups.miss.inc()
         page = render()
         args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
@@ -73,3 +77,7 @@ class GenerationalCache:
 
         if keys and best_effort(forget) is UNAVAILABLE:
             invalidate_when_back(keys)
+
+
+def _read(cursor: bytes | None) -> str | None:
+    return None if cursor is None or not _CURSOR.fullmatch(cursor) else cursor.decode()

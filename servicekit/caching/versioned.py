@@ -5,18 +5,22 @@ version 2 and caches it; the reader caches version 1. Here every write carries t
 row and loses against a newer one, in one atomic step in Redis.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servicekit import metrics
 from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
 
+# Of 64 bits; anything else was not written by us, and the value beside it may be of any age.
+_VERSION = re.compile(rb"[0-9]{1,19}")
 _SET_IF_NEWER = Script(
     b"""
     for i = 1, #KEYS, 2 do
         local version, value = ARGV[i], ARGV[i + 1]
-        local known = redis.call('GET', KEYS[i + 1])
-        if not known or tonumber(known) <= tonumber(version) then
+        -- Garbage is no number, and loses.
+        local known = tonumber(redis.call('GET', KEYS[i + 1]) or '')
+        if not known or not (known > tonumber(version)) then
             if value == '' then
                 redis.call('DEL', KEYS[i])
             else
@@ -56,11 +60,12 @@ class VersionedCache:
         if answer is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return None
-        if answer[0] is None or answer[1] is None:
+        value, version = answer
+        if value is None or version is None or not _VERSION.fullmatch(version):
             self._lookups.miss.inc()
             return None
         self._lookups.hit.inc()
-        return Versioned(int(answer[1]), answer[0])
+        return Versioned(int(version), value)
 
     def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
         """Store each value unless a newer version is stored; all in one round trip."""

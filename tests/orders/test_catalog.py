@@ -97,6 +97,36 @@ class TestPut:
         assert catalog.get(lamp) is None
 
 
+GARBAGE = {
+    "nothing": b"",
+    "words": b"garbage",
+    "bytes": b"\xff\xfe",
+    "a list": b"[]",
+    "half an object": b'{"id": ',
+    "an object without a price": b'{"id": "0198c0de-0000-7000-8000-00000000000a"}',
+    "a price in words": b'{"id": "0198c0de-0000-7000-8000-00000000000a", "price": "\xff"}',
+}
+
+
+class TestACopyThatCannotBeRead:
+    @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+    def test_is_a_miss_and_is_replaced(self, lamp, garbage):
+        get_redis_connection("default").set(f"catalog:{lamp}", garbage)
+        assert catalog.get(lamp) is None
+
+        put(lamp)
+        assert state(lamp) == (5, 10)
+
+    def test_is_replaced_also_when_its_versions_are_garbage(self, lamp):
+        put(lamp, price=1, qty=1, version=9)
+        versions = {"version": "garbage", "stock_version": "nan"}
+        get_redis_connection("default").hset(f"catalog:{lamp}:parts", mapping=versions)
+
+        put(lamp, price=5, qty=10, version=1)
+
+        assert state(lamp) == (5, 10)
+
+
 class TestRefreshStock:
     def test_changes_the_stock_and_not_the_price(self, lamp):
         put(lamp, price=5, qty=10, version=1)
@@ -130,9 +160,14 @@ class TestRefreshStock:
         catalog.refresh_stock(
             [
                 StockDecision(
-                    order_id=1, product_id=lamp, quantity=11, remaining=3, version=5, reason="x",
+                    order_id=1,
+                    product_id=lamp,
+                    quantity=11,
+                    remaining=3,
+                    version=5,
+                    reason="x",
                     outcome=StockOutcome.REJECTED,
-                )  # fmt: skip
+                )
             ]
         )
 

@@ -218,6 +218,18 @@ class TestTheCachedFirstPage:
 
         assert client.get(f"/orders?productId={product_id}").json()[0]["status"] == "CONFIRMED"
 
+    @pytest.mark.parametrize("garbage", [b"\xff\xfe", b"a b"])
+    def test_is_rendered_anew_where_what_leads_on_is_garbage(
+        self, client, place, product_id, garbage
+    ):
+        place(51)
+        first = client.get(f"/orders?productId={product_id}")
+        get_redis_connection("default").set(f"orders:{product_id}:next", garbage)
+        again = client.get(f"/orders?productId={product_id}")
+
+        assert (again.status_code, again.content) == (200, first.content)
+        assert again["Link"] == first["Link"]
+
     def test_is_not_put_back_by_a_reader_that_stalls(self, client, place, product_id, monkeypatch):
         place()
         page_of = cache.OrderDetail.of
@@ -267,6 +279,16 @@ class TestGetOrder:
         cache.keep_copies([accepted])
 
         assert client.get(f"/orders/{accepted.id}").json()["status"] == "REJECTED"
+
+    @pytest.mark.parametrize("garbage", [b"", b"garbage", b"[]", b"\xff", b'{"id": 1}'])
+    @pytest.mark.parametrize("path", ["", "/timeline", "?wait=1"])
+    def test_takes_a_copy_that_cannot_be_read_for_none(self, client, garbage, path):
+        order_id = new_id()
+        get_redis_connection("default").set(f"order:{order_id}", garbage, ex=60)
+
+        answer = client.get(f"/orders/{order_id}{path}")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
 
     def test_tells_that_there_is_none(self, client):
         answer = client.get(f"/orders/{new_id()}")
