@@ -155,9 +155,7 @@ class TestGroupCommit:
         trip.may_end.set()
 
     def test_does_not_send_an_item_whose_caller_has_given_up(self, group, trip, callers):
-        results = submit_behind_a_trip(
-            group, trip, callers, ["given up"], timeout_seconds=0.2
-        )
+        results = submit_behind_a_trip(group, trip, callers, ["given up"], timeout_seconds=0.2)
         assert {result() for result in results} == {Outcome.UNKNOWN}
         trip.may_end.set()
         submit(group, "last")
