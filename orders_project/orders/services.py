@@ -46,23 +46,25 @@ def place_orders(
     The caller publishes the events and acknowledges afterwards. A batch that is delivered twice,
     or that the web process stored by itself, is stored once and announced again, under the same
     event ids. Whatever is lost on the way, the watchdog announces after `recheck_after_seconds`.
+    The events are in the order of the batch: who came first has the first claim to the stock.
     """
-    # A retry that shares its id with the first attempt may share the batch with it, too.
-    by_id = {order.id: order for order in reversed(accepted)}
+    by_id: dict[UUID, AcceptedOrder] = {}
+    for order in accepted:
+        # A retry that shares its id with the first attempt may share the batch with it, too.
+        by_id.setdefault(order.id, order)
     with transaction.atomic(durable=True):
         new = Order.objects.insert_new(
             list(by_id.values()), recheck_after_seconds=recheck_after_seconds
         )
         known = by_id.keys() - new
-        undecided = Order.objects.pending(known) if known else []
+        pending = Order.objects.pending(known) if known else []
         failpoint("orders.place.before_commit")
     failpoint("orders.place.after_commit")
     cache.forget_lists(order.product_id for order in by_id.values())
     cache.forget_accepted(by_id)
-    return [
-        *(order_created(order) for order in by_id.values() if order.id in new),
-        *map(order_created, undecided),
-    ]
+    # What was known before is announced as it was stored.
+    undecided = {order_id: by_id[order_id] for order_id in new} | {o.id: o for o in pending}
+    return [order_created(undecided[order_id]) for order_id in by_id if order_id in undecided]
 
 
 def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Handled:

@@ -4,6 +4,7 @@ A list has no version of its own. Instead every change raises its generation, an
 store what it read only if the generation is still the one from before the reading.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from servicekit.caching.redis import (
     read,
 )
 
+# What a URL takes as it is (RFC 3986, section 2.3); anything else was not written by us.
+_CURSOR = re.compile(rb"[A-Za-z0-9._~-]*")
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
 
@@ -78,10 +81,11 @@ class GenerationalCache:
         answer = read(*self._keys(identity))
         if answer is UNAVAILABLE:
             return None, UNAVAILABLE
-        body, next_cursor, generation = answer
+        body, cursor, generation = answer
+        next_cursor = _read(cursor)
         if body is None or next_cursor is None:
             return None, generation
-        return RenderedPage(body, next_cursor.decode()), generation
+        return RenderedPage(body, next_cursor), generation
 
     def drop(self, identities: Iterable[object]) -> None:
         """Forget lists that have changed, and refuse what was read before now."""
@@ -98,3 +102,7 @@ class GenerationalCache:
 
         if keys and best_effort(forget) is UNAVAILABLE:
             invalidate_when_back(keys)
+
+
+def _read(cursor: bytes | None) -> str | None:
+    return None if cursor is None or not _CURSOR.fullmatch(cursor) else cursor.decode()

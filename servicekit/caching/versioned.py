@@ -5,6 +5,7 @@ version 2 and caches it; the reader caches version 1. Here every write carries t
 row and loses against a newer one, in one atomic step in Redis.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,12 +19,15 @@ from servicekit.caching.redis import (
     read,
 )
 
+# Of 64 bits; anything else was not written by us, and the value beside it may be of any age.
+_VERSION = re.compile(rb"[0-9]{1,19}")
 _SET_IF_NEWER = Script(
     b"""
     for i = 1, #KEYS, 2 do
         local version, value = ARGV[i], ARGV[i + 1]
-        local known = redis.call('GET', KEYS[i + 1])
-        if not known or tonumber(known) <= tonumber(version) then
+        -- Garbage is no number, and loses.
+        local known = tonumber(redis.call('GET', KEYS[i + 1]) or '')
+        if not known or not (known > tonumber(version)) then
             if value == '' then
                 redis.call('DEL', KEYS[i])
             else
@@ -79,7 +83,9 @@ class VersionedCache:
         if answer is UNAVAILABLE:
             return UNAVAILABLE
         value, version = answer
-        return None if value is None or version is None else Versioned(int(version), value)
+        if value is None or version is None or not _VERSION.fullmatch(version):
+            return None
+        return Versioned(int(version), value)
 
     def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
         """Store each value unless a newer version is stored; all in one round trip."""
