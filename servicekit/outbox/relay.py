@@ -1,7 +1,7 @@
 """The relay: from the outbox to the broker, at least once."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 
 from django.db.models import F
@@ -56,9 +56,14 @@ def publish_recorded_events(publisher: ConfirmingPublisher, *, limit: int = 500)
         id__in=[event.id for event, outcome in taken if outcome is Outcome.CONFIRMED]
     ).delete()
     kept = [(event, outcome) for event, outcome in taken if outcome is not Outcome.CONFIRMED]
+    alike: dict[tuple[int, Outcome], list[int]] = defaultdict(list)
     for event, outcome in kept:
-        OutgoingEvent.objects.filter(id=event.id).update(
-            available_at=Now() + OutgoingEvent.pause_after(event.attempts),
+        alike[event.attempts, outcome].append(event.id)
+    # A statement for each event would take longer than the first pause: with thousands of them,
+    # some would always be due.
+    for (attempts, outcome), ids in alike.items():
+        OutgoingEvent.objects.filter(id__in=ids).update(
+            available_at=Now() + OutgoingEvent.pause_after(attempts),
             attempts=F("attempts") + 1,
             last_outcome=outcome.value,
         )

@@ -1,8 +1,10 @@
 """From the outbox to the broker: at least once, and nothing forgotten."""
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -11,13 +13,15 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from servicekit import correlation, failpoints
-from servicekit.contracts.events import OrderCreated
+from servicekit.contracts.events import OrderCancelled, ProductUpdated
 from servicekit.correlation import Correlation
+from servicekit.database.loop import Loop
 from servicekit.failpoints import FailpointError
-from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
-from servicekit.outbox import recording, relay
+from servicekit.messaging.envelope import OutgoingMessage
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, PublishingFailed
+from servicekit.outbox import recording
 from servicekit.outbox.models import OutgoingEvent
-from servicekit.outbox.relay import Relay, publish_recorded_events
+from servicekit.outbox.relay import BELL, publish_recorded_events, relay
 from tests.servicekit.private_broker import eventually, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,7 +33,7 @@ PRODUCT_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
 def record(*order_ids: int) -> None:
     with transaction.atomic():
         recording.record_all(
-            OrderCreated(order_id=order_id, product_id=PRODUCT_ID, quantity=1)
+            OrderCancelled(order_id=order_id, product_id=PRODUCT_ID, quantity=1)
             for order_id in order_ids
         )
 
@@ -38,12 +42,29 @@ def waiting() -> list[str]:
     return [event.correlation_id for event in OutgoingEvent.objects.order_by("id")]
 
 
+def end_leases() -> None:
+    """Let the time pass that a relay has events for, and the pauses of those that wait."""
+    OutgoingEvent.objects.update(available_at=timezone.now() - timedelta(seconds=1))
+
+
+@contextlib.contextmanager
+def another_connection() -> Iterator[Any]:
+    """A cursor in a transaction of its own, as another process would have it."""
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            yield cursor
+    finally:
+        other.close()
+
+
 @pytest.fixture
 def subscriber(broker) -> Iterator[str]:
-    """A queue that wants `order.created`."""
+    """A queue that wants `order.cancelled`."""
     name = f"relay-{uuid4()}"
     broker.declare_queue(name)
-    broker.bind(name, "order.exchange", "order.created")
+    broker.bind(name, "order.exchange", "order.cancelled")
     yield name
     broker.delete_queue(name)
 
@@ -68,7 +89,7 @@ class TestPublishRecordedEvents:
 
         [message] = broker.take(subscriber, count=1)
         assert message.properties["message_id"] == str(event.event_id)
-        assert message.properties["type"] == "order.created"
+        assert message.properties["type"] == "order.cancelled"
         assert message.properties["correlation_id"] == "1"
         assert message.properties["delivery_mode"] == 2
 
@@ -79,18 +100,20 @@ class TestPublishRecordedEvents:
 
         [message] = broker.take(subscriber, count=1)
         assert message.headers.keys() == {"timestamp_in_ms"}
-        assert before <= message.headers["timestamp_in_ms"] <= time.time_ns() // 1_000_000
+        assert before <= int(message.headers["timestamp_in_ms"]) <= time.time_ns() // 1_000_000
 
     def test_says_in_the_headers_which_request_each_goes_back_to(
         self, broker, publisher, subscriber
     ):
-        sources = {"1": Correlation("me-1", TRACEPARENT), "2": Correlation("me-2")}
-        with correlation.of_messages(sources):
-            record(1, 2, 3)
+        with correlation.of_request(Correlation("me-1", TRACEPARENT)):
+            record(1)
+        with correlation.of_request(Correlation("me-2")):
+            record(2)
+        record(3)
         publish_recorded_events(publisher)
 
         headers = [message.headers for message in broker.take(subscriber, count=3)]
-        assert [each.pop("timestamp_in_ms") > 0 for each in headers] == [True] * 3
+        assert [int(each.pop("timestamp_in_ms")) > 0 for each in headers] == [True] * 3
         assert headers == [
             {"request_id": "me-1", "traceparent": TRACEPARENT}, {"request_id": "me-2"}, {},
         ]  # fmt: skip
@@ -118,8 +141,8 @@ class TestPublishRecordedEvents:
         record(1)
         publish_recorded_events(publisher)
         broker.declare_queue(subscriber)
-        broker.bind(subscriber, "order.exchange", "order.created")
-        OutgoingEvent.objects.update(available_at=timezone.now() - timedelta(seconds=1))
+        broker.bind(subscriber, "order.exchange", "order.cancelled")
+        end_leases()
         publish_recorded_events(publisher)
 
         assert received(broker, subscriber, count=1) == [1]
@@ -128,7 +151,7 @@ class TestPublishRecordedEvents:
     def test_keeps_what_a_queue_refuses(self, broker, publisher):
         name = f"full-{uuid4()}"
         broker.declare_queue(name, **{"x-max-length": 0, "x-overflow": "reject-publish"})
-        broker.bind(name, "order.exchange", "order.created")
+        broker.bind(name, "order.exchange", "order.cancelled")
         record(1)
         publish_recorded_events(publisher)
         broker.delete_queue(name)
@@ -142,6 +165,17 @@ class TestPublishRecordedEvents:
         with pytest.raises(PublishingFailed):
             publish_recorded_events(publisher)
         assert waiting() == ["1", "2"]
+
+    def test_does_not_wait_for_its_lease_when_the_broker_is_back(
+        self, broker, publisher, subscriber
+    ):
+        record(1, 2)
+        away = ConfirmingPublisher(f"amqp://a:b@127.0.0.1:{unused_port()}//")
+        with pytest.raises(PublishingFailed):
+            publish_recorded_events(away)
+
+        assert publish_recorded_events(publisher) == 2
+        assert received(broker, subscriber, count=2) == [1, 2]
 
     def test_forgets_nothing_when_the_confirm_is_lost(self, broker, line, subscriber):
         cable, url = line
@@ -164,57 +198,166 @@ class TestPublishRecordedEvents:
             patch.setattr(failpoints, "_ACTIONS", {"outbox.after_confirm": "raise"})
             with pytest.raises(FailpointError):
                 publish_recorded_events(publisher)
+        # Nobody else has it as long as the one that died might still be publishing it.
+        assert publish_recorded_events(publisher) == 0
+        end_leases()
         publish_recorded_events(publisher)
 
         first, second = broker.take(subscriber, count=2)
         assert first.properties["message_id"] == second.properties["message_id"]
         assert waiting() == []
 
-    def test_leaves_what_another_relay_has_in_hand(self, publisher, subscriber):  # noqa: ARG002 - wants them
+    def test_leaves_what_another_relay_is_about_to_claim(self, publisher, subscriber):  # noqa: ARG002 - wants them
         record(1, 2)
-        other = connection.copy()
-        try:
-            other.set_autocommit(False)
-            with other.cursor() as cursor:
-                cursor.execute("SELECT id FROM outbox_event ORDER BY id LIMIT 1 FOR UPDATE")
+        with another_connection() as cursor:
+            cursor.execute("SELECT id FROM outbox_event ORDER BY id LIMIT 1 FOR UPDATE")
             publish_recorded_events(publisher)
 
             assert waiting() == ["1"]
-        finally:
-            other.rollback()
-            other.close()
+
+    def test_leaves_what_another_relay_has_claimed_until_its_lease_ends(
+        self, broker, publisher, subscriber
+    ):
+        record(1, 2)
+        [claimed] = OutgoingEvent.objects.claim(1)
+        assert publish_recorded_events(publisher) == 1
+        assert waiting() == [claimed.correlation_id] == ["1"]
+        lease = OutgoingEvent.objects.get().available_at - timezone.now()
+        # Longer than connecting and every confirm may take.
+        assert timedelta(seconds=10) < lease <= timedelta(seconds=30)
+
+        end_leases()
+        assert publish_recorded_events(publisher) == 1
+        assert received(broker, subscriber, count=2) == [2, 1]
+
+    def test_has_no_transaction_open_while_it_waits_for_the_broker(self):
+        class Looking(ConfirmingPublisher):
+            """Looks at the database while the broker would be waited for."""
+
+            def publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
+                with another_connection() as cursor:
+                    cursor.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [ours])
+                    states.extend(state for (state,) in cursor)
+                    cursor.execute("SELECT id FROM outbox_event FOR UPDATE NOWAIT")
+                return [Outcome.CONFIRMED] * len(messages)
+
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            [ours] = cursor.fetchone()
+        states: list[str] = []
+        record(1, 2)
+        publish_recorded_events(Looking(""))
+
+        assert states == ["idle"]
+        assert waiting() == []
 
     def test_does_not_see_what_is_not_committed(self, publisher, subscriber):  # noqa: ARG002 - wants them
-        other = connection.copy()
-        try:
-            other.set_autocommit(False)
-            with other.cursor() as cursor:
-                cursor.execute(
-                    "INSERT INTO outbox_event"
-                    " (event_id, exchange, routing_key, correlation_id, body)"
-                    " VALUES (gen_random_uuid(), 'order.exchange', 'order.created', '7', '{}')"
-                )
+        with another_connection() as cursor:
+            cursor.execute(
+                "INSERT INTO outbox_event"
+                " (event_id, exchange, routing_key, correlation_id, body)"
+                " VALUES (gen_random_uuid(), 'order.exchange', 'order.cancelled', '7', '{}')"
+            )
             # A later id that is committed earlier: a cursor on the sequence would skip the first.
             record(8)
             assert publish_recorded_events(publisher) == 1
-            other.commit()
+            cursor.execute("COMMIT")
 
             assert publish_recorded_events(publisher) == 1
-        finally:
-            other.close()
+
+
+def record_unwanted(count: int) -> None:
+    """Record events that no queue wants."""
+    with transaction.atomic():
+        recording.record_all(
+            ProductUpdated(
+                id=PRODUCT_ID, name="Lamp", price=1, qty=1, created_at="", version=version
+            )
+            for version in range(1, count + 1)
+        )
+
+
+class TestEventsThatNobodyWants:
+    def test_delay_no_other_of_their_batch(self, broker, publisher, subscriber):
+        record_unwanted(1)
+        record(1)
+        record_unwanted(1)
+
+        assert publish_recorded_events(publisher) == 3
+        assert received(broker, subscriber, count=1) == [1]
+        assert waiting() == [str(PRODUCT_ID)] * 2
+
+    def test_are_offered_again_after_pauses_that_grow_to_an_end(self, publisher):
+        record_unwanted(1)
+        pauses = []
+        for _ in range(12):
+            assert publish_recorded_events(publisher) == 1
+            event = OutgoingEvent.objects.get()
+            pauses.append(round((event.available_at - timezone.now()).total_seconds()))
+            end_leases()
+
+        assert event.attempts == 12
+        assert pauses[:4] == [5, 10, 20, 40]
+        assert pauses[-2:] == [300, 300]
+        assert pauses == sorted(pauses)
+
+    def test_delay_no_other_however_many_they_are(self, broker, publisher, subscriber):
+        started = timezone.now()
+        record_unwanted(6_500)
+        for _ in range(13):
+            assert publish_recorded_events(publisher) == 500
+        pause = timedelta(seconds=5)
+        assert not OutgoingEvent.objects.filter(available_at__lt=started + pause).exists()
+        assert set(OutgoingEvent.objects.values_list("attempts", flat=True)) == {1}
+
+        # However slow this machine is, none of them is due.
+        OutgoingEvent.objects.update(available_at=timezone.now() + pause)
+        record(1)
+        assert publish_recorded_events(publisher) == 1
+        assert received(broker, subscriber, count=1) == [1]
+        assert OutgoingEvent.objects.count() == 6_500
+
+    def test_cost_no_more_to_put_off_than_to_publish(self, publisher, django_assert_num_queries):
+        record_unwanted(500)
+
+        # Two and their transaction to claim them, another that deletes none, and one for all that
+        # are put off.
+        with django_assert_num_queries(7):
+            publish_recorded_events(publisher)
+
+    def test_are_put_off_each_by_its_own_attempts(self, publisher):
+        record_unwanted(3)
+        first, second, _ = OutgoingEvent.objects.order_by("id")
+        OutgoingEvent.objects.filter(id=first.id).update(attempts=2)
+        OutgoingEvent.objects.filter(id=second.id).update(attempts=20)
+        publish_recorded_events(publisher)
+
+        now = timezone.now()
+        left = [
+            (event.attempts, round((event.available_at - now).total_seconds()))
+            for event in OutgoingEvent.objects.order_by("id")
+        ]
+        assert left == [(3, 20), (21, 300), (1, 5)]
 
 
 class TestRelay:
     @pytest.fixture
-    def running(self, broker, monkeypatch) -> Iterator[Relay]:
+    def running(self, broker) -> Iterator[Loop]:
+        made = relay(broker.url)
         # Only the bell can make it quick.
-        monkeypatch.setattr(relay, "_LOOK_EVERY_SECONDS", 0.5)
-        made = Relay(broker_url=broker.url)
+        made._every_seconds = 60.0
         made.start()
         yield made
         made.stop()
-        made.join(10)
-        assert not made.is_alive()
+
+        def has_ended() -> bool:
+            with connection.cursor() as cursor:
+                cursor.execute(f"NOTIFY {BELL}")
+            made.join(0.05)
+            return not made.is_alive()
+
+        eventually(has_ended)
+        made._work.args[0].close()
 
     @pytest.mark.usefixtures("running")
     def test_publishes_what_is_committed_as_it_is_committed(self, broker, subscriber):
@@ -227,7 +370,7 @@ class TestRelay:
     @pytest.mark.usefixtures("running")
     def test_says_nothing_of_what_is_rolled_back(self, broker, subscriber):
         with transaction.atomic():
-            recording.record_all([OrderCreated(order_id=1, product_id=PRODUCT_ID, quantity=1)])
+            recording.record_all([OrderCancelled(order_id=1, product_id=PRODUCT_ID, quantity=1)])
             transaction.set_rollback(True)
         record(2)
 
