@@ -9,9 +9,9 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from orders_project.orders import cache, services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
-from orders_project.orders.placement.commands import PersistOrders
 from orders_project.orders.placement.durability import Durability, Outcome
 from servicekit.messaging.publisher import Outcome as Confirm
 from servicekit.messaging.publisher import PublishingFailed

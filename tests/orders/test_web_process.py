@@ -22,8 +22,8 @@ from django.db import connection
 
 from deploy.settings import ROOT
 from orders_project.orders import services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import PersistOrders
 from servicekit.identifiers import new_id
 from tests.orders.stock_news import reserved, settle
 from tests.servicekit.private_broker import Line, eventually, unused_port
