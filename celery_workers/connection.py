@@ -28,7 +28,8 @@ class BatchingConsumer(Consumer):
     def create_task_handler(self) -> Callable[[Any], None]:  # type: ignore[override]  # Celery's takes a promise class
         """Return what is called with each message."""
         own = [name for name in self.app.tasks if not name.startswith("celery.")]
-        return self.strategies[own[0]] if own else Batches(no_tasks(self.app), self)
+        strategies: dict[str, Callable[[Any], None]] = self.strategies  # type: ignore[attr-defined]  # its types do not know it
+        return strategies[own[0]] if own else Batches(no_tasks(self.app), self)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
         """Take a message that Celery cannot decode as any other: it is parked with its reason."""

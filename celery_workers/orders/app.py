@@ -15,7 +15,7 @@ from celery_workers.background import run_in_background  # noqa: E402 - Django c
 from celery_workers.configuration import celery_settings  # noqa: E402
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 from orders_project.orders import watchdog  # noqa: E402
-from orders_project.orders.placement.commands import PersistOrders  # noqa: E402
+from orders_project.orders.commands import PersistOrders  # noqa: E402
 
 app = Celery("orders")
 app.conf.update(celery_settings(queue=PersistOrders.queue))

@@ -8,7 +8,7 @@ from celery import Celery
 from celery_workers.batches import Batches, TaskSource
 from celery_workers.orders.app import app
 from orders_project.orders import services
-from orders_project.orders.placement.commands import PersistOrders
+from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received, event_message
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from deploy.ledger.report import Report
 from deploy.ledger.servers import LOOK_AGAIN_SECONDS, Servers, values
-from orders_project.orders.placement.commands import PersistOrders
+from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.topology import dead_letter_queue_name
 
 QUEUES = (

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from orders_project.orders.placement.commands import AcceptedOrder
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.generational import GenerationalCache, RenderedPage
 from servicekit.caching.redis import (
@@ -43,6 +43,11 @@ _lists = GenerationalCache("orders", ttl_seconds=LIST_TTL_SECONDS)
 def first_page(product_id: UUID, render: Callable[[], RenderedPage]) -> RenderedPage:
     """Return the first page of a product's orders, rendered anew when it is not cached."""
     return _lists.get_or_render(product_id, render)
+
+
+def peek_first_page(product_id: UUID) -> RenderedPage | None:
+    """Return the first page of a product's orders if it is cached; who misses it, asks again."""
+    return _lists.peek(product_id)
 
 
 def forget_lists(product_ids: Iterable[UUID]) -> None:
@@ -93,21 +98,19 @@ def forget_accepted(order_ids: Iterable[UUID]) -> None:
 def accepted_longer_than(seconds: int, *, limit: int) -> list[AcceptedOrder]:
     """Return orders whose copies have not been dropped for so long, the oldest first."""
 
-    def look(client: Any) -> list[bytes | None]:
+    def look(client: Any) -> list[AcceptedOrder]:
         before = int(time.time()) - seconds
         keys = client.zrange(_ACCEPTED, "-inf", before, byscore=True, offset=0, num=limit)
         if not keys:
             return []
-        copies: list[bytes | None] = client.mget(keys)
-        gone = [key for key, copy in zip(keys, copies, strict=True) if copy is None]
+        orders = [_read(copy) for copy in client.mget(keys)]
+        gone = [key for key, order in zip(keys, orders, strict=True) if order is None]
         if gone:
             client.zrem(_ACCEPTED, *gone)
-        return copies
+        return [order for order in orders if order is not None]
 
-    copies = best_effort(look)
-    if copies is UNAVAILABLE:
-        return []
-    return [msgspec.json.decode(copy, type=AcceptedOrder) for copy in copies if copy is not None]
+    orders = best_effort(look)
+    return [] if orders is UNAVAILABLE else orders
 
 
 def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:
@@ -124,10 +127,7 @@ def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unava
     earlier = best_effort(claim)
     if earlier is UNAVAILABLE:
         return UNAVAILABLE
-    return [
-        order if copy is None else msgspec.json.decode(copy, type=AcceptedOrder)
-        for order, copy in zip(orders, earlier, strict=True)
-    ]
+    return [_read(copy) or order for order, copy in zip(orders, earlier, strict=True)]
 
 
 def keep_firsts(orders: Sequence[AcceptedOrder]) -> None:
@@ -145,9 +145,7 @@ def keep_firsts(orders: Sequence[AcceptedOrder]) -> None:
 def get_first(order_id: UUID) -> AcceptedOrder | None:
     """Return the first attempt of an order; whether it was accepted is another question."""
     copy = best_effort(lambda client: client.get(_first(order_id)))
-    if copy is None or copy is UNAVAILABLE:
-        return None
-    return msgspec.json.decode(copy, type=AcceptedOrder)
+    return None if copy is UNAVAILABLE else _read(copy)
 
 
 def _first(order_id: UUID) -> str:
@@ -166,7 +164,18 @@ def publish_settled(order_ids: Iterable[UUID]) -> None:
 
 def get_accepted(order_id: UUID) -> bytes | Unavailable | None:
     """Return the copy of an order that is not stored yet, None without one."""
-    return best_effort(lambda client: client.get(_copy(order_id)))
+    copy = best_effort(lambda client: client.get(_copy(order_id)))
+    if copy is UNAVAILABLE or _read(copy) is not None:
+        return copy
+    return None
+
+
+def _read(copy: bytes | None) -> AcceptedOrder | None:
+    """Return the order in a copy; garbage is no copy."""
+    try:
+        return None if copy is None else msgspec.json.decode(copy, type=AcceptedOrder)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _copy(order_id: UUID) -> str:

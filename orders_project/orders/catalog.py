@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort
+from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, read
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
@@ -57,7 +57,9 @@ _RENDER = b"""
         redis.call('PEXPIRE', parts, ttl_ms)
     end
     local function at_least(known, version)
-        return not known or tonumber(known) <= tonumber(version)
+        -- Garbage is no number, and loses.
+        local number = tonumber(known or '')
+        return not number or not (number > tonumber(version))
     end
 """
 
@@ -108,16 +110,18 @@ _lookups = metrics.Lookups("catalog")
 
 
 def get(product_id: UUID) -> CatalogProduct | None:
-    """Return our copy of a product, if we have one."""
-    copy = best_effort(lambda client: client.get(f"catalog:{product_id}"))
-    if copy is UNAVAILABLE:
+    """Return our copy of a product, if we have one that can be read."""
+    answer = read(f"catalog:{product_id}")
+    if answer is UNAVAILABLE:
         _lookups.unavailable.inc()
         return None
-    if copy is None:
-        _lookups.miss.inc()
-        return None
-    _lookups.hit.inc()
-    return _decode(copy)
+    [copy] = answer
+    try:
+        product = None if copy is None else _decode(copy)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        product = None
+    (_lookups.miss if product is None else _lookups.hit).inc()
+    return product
 
 
 def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> None:

@@ -27,8 +27,8 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import selectors
 from orders_project.orders.cache import FINAL_CHANNEL
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.http import deadline
 from servicekit.http.shutdown import on_shutdown

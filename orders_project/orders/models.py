@@ -10,7 +10,7 @@ from django.db import connection, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 
-from orders_project.orders.placement.commands import AcceptedOrder
+from orders_project.orders.commands import AcceptedOrder
 from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds

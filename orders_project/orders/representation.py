@@ -4,8 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import AcceptedOrder
 from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.contracts.fields import Money, Quantity, Timestamp, UUIDText
 from servicekit.timestamps import rfc3339

@@ -11,8 +11,8 @@ from django.db import InterfaceError, OperationalError
 from django.db.models import Q
 
 from orders_project.orders import cache
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.redis import UNAVAILABLE
 

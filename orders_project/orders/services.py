@@ -8,8 +8,8 @@ from uuid import UUID
 from django.db import transaction
 
 from orders_project.orders import cache, catalog, selectors
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order, Settlement
-from orders_project.orders.placement.commands import AcceptedOrder
 from orders_project.orders.representation import order_cancelled, order_created
 from servicekit import metrics
 from servicekit.contracts.events import (
@@ -46,23 +46,25 @@ def place_orders(
     The caller publishes the events and acknowledges afterwards. A batch that is delivered twice,
     or that the web process stored by itself, is stored once and announced again, under the same
     event ids. Whatever is lost on the way, the watchdog announces after `recheck_after_seconds`.
+    The events are in the order of the batch: who came first has the first claim to the stock.
     """
-    # A retry that shares its id with the first attempt may share the batch with it, too.
-    by_id = {order.id: order for order in reversed(accepted)}
+    by_id: dict[UUID, AcceptedOrder] = {}
+    for order in accepted:
+        # A retry that shares its id with the first attempt may share the batch with it, too.
+        by_id.setdefault(order.id, order)
     with transaction.atomic(durable=True):
         new = Order.objects.insert_new(
             list(by_id.values()), recheck_after_seconds=recheck_after_seconds
         )
         known = by_id.keys() - new
-        undecided = Order.objects.pending(known) if known else []
+        pending = Order.objects.pending(known) if known else []
         failpoint("orders.place.before_commit")
     failpoint("orders.place.after_commit")
     cache.forget_lists(order.product_id for order in by_id.values())
     cache.forget_accepted(by_id)
-    return [
-        *(order_created(order) for order in by_id.values() if order.id in new),
-        *map(order_created, undecided),
-    ]
+    # What was known before is announced as it was stored.
+    undecided = {order_id: by_id[order_id] for order_id in new} | {o.id: o for o in pending}
+    return [order_created(undecided[order_id]) for order_id in by_id if order_id in undecided]
 
 
 def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Handled:
@@ -75,7 +77,7 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     answers = [
         (each.event, answer, as_uuid(answer.order_id))
         for each in batch
-        for answer in each.event.parts
+        for answer in _answers_in(each.event)
     ]
     unprocessable: dict[int, Unprocessable] = {}
     changed: dict[UUID, Settlement] = {}
@@ -88,14 +90,15 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
             if order_id is None:
                 continue
             try:
-                order = orders.get(order_id)
-                if order is None:
-                    raise _Contradiction(f"no order {order_id} is stored")
+                order = orders[order_id]
                 status_before = order.status
                 if _apply(answer, order):
                     changed[order.id] = order
                 if order.status != status_before:
                     settled.append(order.status)
+            except KeyError:
+                refused = Unprocessable(event, f"no order {order_id} is stored")
+                unprocessable.setdefault(id(event), refused)
             except _Contradiction as contradiction:
                 unprocessable.setdefault(id(event), Unprocessable(event, str(contradiction)))
         if changed:
@@ -110,6 +113,10 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     cache.publish_settled(orders)
     catalog.refresh_stock([answer for _, answer, _ in answers])
     return Handled(unprocessable=list(unprocessable.values()))
+
+
+def _answers_in(event: StockDecided | StockReleased) -> Sequence[StockDecision | StockReleased]:
+    return event.decisions if isinstance(event, StockDecided) else (event,)
 
 
 class _Contradiction(Exception):

@@ -1,12 +1,19 @@
 """Deciding what orders get of the stock, and taking back what cancelled ones got."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from django.db import OperationalError, transaction
 
 from products_project.products import cache
-from products_project.products.models import Product, Reservation, StockMovement
+from products_project.products.models import (
+    Decision,
+    OrderMovement,
+    Product,
+    Reservation,
+    StockMovement,
+)
 from servicekit import metrics
 from servicekit.contracts.events import (
     OrderCancelled,
@@ -65,10 +72,10 @@ class _Decisions:
     def __init__(self) -> None:
         self._contradictions: list[Unprocessable] = []
         self._stock: dict[UUID, Product] = {}
-        self._decided: dict[str, Reservation] = {}
-        self._new: list[Reservation] = []
+        self._decided: dict[str, Decision] = {}
+        self._new: list[Decision] = []
         self._released: list[str] = []
-        self._movements: list[StockMovement] = []
+        self._movements: list[OrderMovement] = []
         self._decisions: list[StockDecision] = []
         self._releases: list[OutgoingMessage] = []
         self._now = now_in_milliseconds()
@@ -125,7 +132,7 @@ class _Decisions:
         # Read after the lock: another consumer may have decided the same orders meanwhile.
         self._decided = Reservation.objects.decided(order_key(each.order_id) for each in about)
 
-    def _contradicts(self, event: OrderCreated | OrderCancelled, known: Reservation) -> bool:
+    def _contradicts(self, event: OrderCreated | OrderCancelled, known: Decision) -> bool:
         if (known.product_id, known.quantity) == (event.product_id, event.quantity):
             return False
         self._contradictions.append(
@@ -133,7 +140,7 @@ class _Decisions:
         )
         return True
 
-    def _decide(self, order: OrderCreated) -> Reservation:
+    def _decide(self, order: OrderCreated) -> Decision:
         product = self._stock.get(order.product_id)
         if product is None:
             return self._add_reservation(order, Reservation.Outcome.REJECTED, "product_not_found")
@@ -147,13 +154,13 @@ class _Decisions:
 
     def _add_reservation(
         self, event: OrderCreated | OrderCancelled, outcome: Reservation.Outcome, reason: str = ""
-    ) -> Reservation:
+    ) -> Decision:
         product = self._stock.get(event.product_id)
-        reservation = Reservation(
+        reservation = Decision(
             order_id=order_key(event.order_id),
             product_id=event.product_id,
             quantity=event.quantity,
-            outcome=outcome,
+            outcome=outcome.value,
             reason=reason,
             stock_before=product.qty if product else 0,
             created_at=self._now,
@@ -162,23 +169,23 @@ class _Decisions:
         self._new.append(reservation)
         return reservation
 
-    def _release(self, reservation: Reservation) -> None:
-        reservation.outcome = Reservation.Outcome.RELEASED
+    def _release(self, reservation: Decision) -> None:
+        reservation.outcome = Reservation.Outcome.RELEASED.value
         self._released.append(reservation.order_id)
         self._add_movement(reservation, reservation.quantity, StockMovement.Reason.CANCELLATION)
 
     def _add_movement(
-        self, reservation: Reservation, delta: int, reason: StockMovement.Reason
+        self, reservation: Decision, delta: int, reason: StockMovement.Reason
     ) -> None:
         product = self._stock[reservation.product_id]
         product.qty += delta
         product.version += 1
         self._movements.append(
-            StockMovement(
+            OrderMovement(
                 product_id=product.id,
                 delta=delta,
                 qty_after=product.qty,
-                reason=reason,
+                reason=reason.value,
                 order_id=reservation.order_id,
                 created_at=self._now,
             )
@@ -187,7 +194,7 @@ class _Decisions:
     def _add_decision(
         self,
         event: OrderCreated | OrderCancelled,
-        reservation: Reservation,
+        reservation: Decision,
         announced_at: str | None,
         correlation: Correlation | None,
     ) -> None:
@@ -202,10 +209,13 @@ class _Decisions:
                 remaining=product.qty if product else 0,
                 version=product.version if product else 0,
                 announced_at=announced_at,
-                decided_at=rfc3339(reservation.created_at),
+                decided_at=self._text_of(reservation.created_at),
                 **(correlation.headers if correlation else {}),
             )
         )
+
+    def _text_of(self, moment: datetime) -> str:
+        return self._now_text if moment is self._now else rfc3339(moment)
 
     def _add_release(self, cancelled: OrderCancelled, correlation: Correlation | None) -> None:
         product = self._stock[cancelled.product_id]

@@ -4,13 +4,23 @@ A list has no version of its own. Instead every change raises its generation, an
 store what it read only if the generation is still the one from before the reading.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+    read,
+)
 
+# What a URL takes as it is (RFC 3986, section 2.3); anything else was not written by us.
+_CURSOR = re.compile(rb"[A-Za-z0-9._~-]*")
 # Longer than any reader can take between its two steps.
 _GENERATION_TTL_SECONDS = 3600
 
@@ -40,23 +50,42 @@ class GenerationalCache:
         self._lookups = metrics.Lookups(prefix)
         self._ttl_seconds = ttl_seconds
 
+    def peek(self, identity: object) -> RenderedPage | None:
+        """Return the stored page, or None for who then calls `get_or_render`."""
+        page, _ = self._look(identity)
+        if page is not None:
+            self._lookups.hit.inc()
+        return page
+
     def get_or_render(self, identity: object, render: Callable[[], RenderedPage]) -> RenderedPage:
         """Return the stored page; without one, render it, and store it unless it has changed."""
-        key = f"{self._prefix}:{identity}"
-        keys = [key, f"{key}:next", f"{key}:generation"]
-        answer = best_effort(lambda client: client.mget(keys))
-        if answer is UNAVAILABLE:
-            self._lookups.unavailable.inc()
-            return render()
-        body, next_cursor, generation = answer
-        if body is not None and next_cursor is not None:
+        stored, generation = self._look(identity)
+        if stored is not None:
             self._lookups.hit.inc()
-            return RenderedPage(body, next_cursor.decode())
-        self._lookups.miss.inc()
+            return stored
+        is_away = generation is UNAVAILABLE
+        (self._lookups.unavailable if is_away else self._lookups.miss).inc()
         page = render()
-        args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
-        best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
+        if generation is not UNAVAILABLE:
+            keys = self._keys(identity)
+            args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
+            best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
         return page
+
+    def _keys(self, identity: object) -> list[str]:
+        key = f"{self._prefix}:{identity}"
+        return [key, f"{key}:next", f"{key}:generation"]
+
+    def _look(self, identity: object) -> tuple[RenderedPage | None, bytes | Unavailable | None]:
+        """Return the stored page, if there is one, and the generation of the list."""
+        answer = read(*self._keys(identity))
+        if answer is UNAVAILABLE:
+            return None, UNAVAILABLE
+        body, cursor, generation = answer
+        next_cursor = _read(cursor)
+        if body is None or next_cursor is None:
+            return None, generation
+        return RenderedPage(body, next_cursor), generation
 
     def drop(self, identities: Iterable[object]) -> None:
         """Forget lists that have changed, and refuse what was read before now."""
@@ -73,3 +102,7 @@ class GenerationalCache:
 
         if keys and best_effort(forget) is UNAVAILABLE:
             invalidate_when_back(keys)
+
+
+def _read(cursor: bytes | None) -> str | None:
+    return None if cursor is None or not _CURSOR.fullmatch(cursor) else cursor.decode()

@@ -5,7 +5,8 @@ caller must have another way.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -42,6 +43,86 @@ def best_effort(call: Callable[[Any], T]) -> T | Unavailable:
     if _outdated:
         _invalidate_outdated()
     return answer
+
+
+class _Lookup:
+    """Somebody who waits for the values of some keys."""
+
+    __slots__ = ("done", "keys", "leads", "values")
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = keys
+        self.values: list[bytes | None] | Unavailable | None = None
+        self.leads = False
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class _Lookups:
+    """Gives all who ask while one MGET is on its way the next one together.
+
+    A call to Redis costs a web process more than all else that a cached answer takes; one of
+    several keys costs hardly more than one of one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[_Lookup] = []
+        self._is_led = False
+
+    def read(self, keys: Sequence[str]) -> list[bytes | None] | Unavailable:
+        mine = _Lookup(keys)
+        with self._lock:
+            self._waiting.append(mine)
+            mine.leads = not self._is_led
+            self._is_led = True
+        try:
+            if not mine.leads:
+                mine.done.acquire()
+            if mine.values is None:
+                self._lead()
+        finally:
+            if mine.leads:
+                self._hand_over()
+            elif mine.values is None:
+                # Given up before anybody has looked.
+                with self._lock:
+                    if mine in self._waiting:
+                        self._waiting.remove(mine)
+        assert mine.values is not None  # noqa: S101 - `_lead` has answered, or raised
+        return mine.values
+
+    def _lead(self) -> None:
+        with self._lock:
+            batch, self._waiting = self._waiting[:_LOOKUPS_LIMIT], self._waiting[_LOOKUPS_LIMIT:]
+        keys = [key for each in batch for key in each.keys]
+        values: list[bytes | None] | Unavailable = UNAVAILABLE
+        try:
+            values = best_effort(lambda client: client.mget(keys))
+        finally:
+            start = 0
+            for each in batch:
+                end = start + len(each.keys)
+                each.values = values if values is UNAVAILABLE else values[start:end]
+                start = end
+                if not each.leads:
+                    each.done.release()
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._is_led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].done.release()
+
+
+_LOOKUPS_LIMIT = 200
+_lookups = _Lookups()
+
+
+def read(*keys: str) -> list[bytes | None] | Unavailable:
+    """Return the values of keys, None for each that there is not, or `UNAVAILABLE`."""
+    return _lookups.read(keys)
 
 
 # Keys that hold, for all we know, what was true before a write that Redis missed.

@@ -5,18 +5,29 @@ version 2 and caches it; the reader caches version 1. Here every write carries t
 row and loses against a newer one, in one atomic step in Redis.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, invalidate_when_back
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+    read,
+)
 
+# Of 64 bits; anything else was not written by us, and the value beside it may be of any age.
+_VERSION = re.compile(rb"[0-9]{1,19}")
 _SET_IF_NEWER = Script(
     b"""
     for i = 1, #KEYS, 2 do
         local version, value = ARGV[i], ARGV[i + 1]
-        local known = redis.call('GET', KEYS[i + 1])
-        if not known or tonumber(known) <= tonumber(version) then
+        -- Garbage is no number, and loses.
+        local known = tonumber(redis.call('GET', KEYS[i + 1]) or '')
+        if not known or not (known > tonumber(version)) then
             if value == '' then
                 redis.call('DEL', KEYS[i])
             else
@@ -51,16 +62,30 @@ class VersionedCache:
 
     def get(self, identity: object) -> Versioned | None:
         """Return the value, or None when there is none or Redis is away."""
-        key = f"{self._prefix}:{identity}"
-        answer = best_effort(lambda client: client.mget(key, f"{key}:version"))
-        if answer is UNAVAILABLE:
+        found = self._look(identity)
+        if found is UNAVAILABLE:
             self._lookups.unavailable.inc()
             return None
-        if answer[0] is None or answer[1] is None:
-            self._lookups.miss.inc()
+        (self._lookups.miss if found is None else self._lookups.hit).inc()
+        return found
+
+    def peek(self, identity: object) -> Versioned | None:
+        """Return the value, or None for who then calls `get`."""
+        found = self._look(identity)
+        if found is None or found is UNAVAILABLE:
             return None
         self._lookups.hit.inc()
-        return Versioned(int(answer[1]), answer[0])
+        return found
+
+    def _look(self, identity: object) -> Versioned | Unavailable | None:
+        key = f"{self._prefix}:{identity}"
+        answer = read(key, f"{key}:version")
+        if answer is UNAVAILABLE:
+            return UNAVAILABLE
+        value, version = answer
+        if value is None or version is None or not _VERSION.fullmatch(version):
+            return None
+        return Versioned(int(version), value)
 
     def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
         """Store each value unless a newer version is stored; all in one round trip."""

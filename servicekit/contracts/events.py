@@ -157,6 +157,7 @@ class StockDecided(Event, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
+        """The orders and their outcomes."""
         return ",".join(f"{each.order_id}:{each.outcome}" for each in self.decisions)
 
     @property

@@ -82,7 +82,7 @@ _timers: list[Any] = []
 
 def is_enforced() -> bool:
     """Return whether waiting ends by itself when the time is over: under gevent."""
-    return is_module_patched("socket")
+    return bool(is_module_patched("socket"))
 
 
 def remaining(default: float) -> float:

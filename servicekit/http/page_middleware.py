@@ -27,13 +27,13 @@ class PageMiddleware:
         self._answer_machine = get_response
         self._known_hosts: set[str] = set()
         self._process_view: list[Any] = []
-        handler = get_response
+        handler: Any = get_response
         for path in reversed(settings.PAGE_MIDDLEWARE):
             middleware = import_string(path)(handler)
             if hasattr(middleware, "process_view"):
                 self._process_view.insert(0, middleware.process_view)
             handler = convert_exception_to_response(middleware)
-        self._answer_person = handler
+        self._answer_person: Handler = handler
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer a person's browser, or a machine."""

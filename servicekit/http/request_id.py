@@ -1,8 +1,8 @@
 """Who a request is: the ids under which its answer, its log lines and its messages are found."""
 
 import logging
+import random
 import time
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -31,7 +31,7 @@ class RequestId:
         started = time.perf_counter()
         request_id = request.META.get("HTTP_X_REQUEST_ID")
         if not correlation.is_safe_request_id(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = f"{random.getrandbits(128):032x}"
         before_us = TraceContext.parse(request.META.get("HTTP_TRACEPARENT"))
         trace = before_us.child() if before_us else TraceContext.new()
         with correlation.of_request(Correlation(request_id, str(trace))):

@@ -64,10 +64,12 @@ def _read_ahead(connection: Any) -> None:
 
     py-amqp asks for exactly the next bytes of a frame: nine calls for a message.
     """
-    transport = connection.connection.transport
-    if isinstance(transport, TCPTransport):
-        receive = transport.sock.recv
-        transport._quick_recv = lambda size: receive(max(size, _READ_AHEAD_BYTES))  # noqa: SLF001 - py-amqp has no setting for it
+    transport: Any = connection.connection.transport
+    # Not one with TLS, which reads ahead by itself.
+    if type(transport) is TCPTransport:
+        plain: Any = transport
+        receive = plain.sock.recv
+        plain._quick_recv = lambda size: receive(max(size, _READ_AHEAD_BYTES))  # noqa: SLF001 - py-amqp has no setting for it
 
 
 def close(connection: Connection | None) -> None:

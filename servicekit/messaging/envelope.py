@@ -104,7 +104,7 @@ def _table(headers: Mapping[str, Any]) -> bytes:
             )
         )
     # Of a task, or of a stranger's message that is put back: whatever there is.
-    octets: bytes = dumps("F", [headers])
+    octets: bytes = dumps("F", (headers,))
     return octets
 
 

@@ -89,4 +89,4 @@ class OutgoingEvent(models.Model):
     @staticmethod
     def pause_after(attempts: int) -> timedelta:
         """Return how long to wait after so many attempts, the last of which failed."""
-        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempts, 10))
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * (1 << min(attempts, 10)))

@@ -10,7 +10,8 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from servicekit.failpoints import failpoint
-from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, OutgoingMessage
+from servicekit.messaging.envelope import OutgoingMessage
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
 from servicekit.parking.models import ParkedMessage, ParkedMessageEvent
 from servicekit.parking.recognising import DeadLetter, fingerprint
 

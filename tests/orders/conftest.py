@@ -8,10 +8,12 @@ from uuid import UUID
 import msgspec
 import pytest
 from django.test import Client
-from orders_project.orders.group_commit import GroupCommit
 
-from orders_project.orders import idempotent_intake, intake
-from orders_project.orders.placement.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.api import views
+from orders_project.orders.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.placement import intake as placement
+from orders_project.orders.placement.durability import Outcome
+from orders_project.orders.placement.intake import Intake
 from servicekit.breaker import Breaker
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
@@ -111,33 +113,34 @@ def product_service(settings, monkeypatch) -> Iterator[FakeProductService]:
 
 
 @pytest.fixture
-def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable[[str], None]]:  # noqa: ARG001 - what is on its way is stored before the tables are emptied
-    """Return a function that has orders accepted through the broker at a URL."""
-    made = []
+def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable[[str], Intake]]:  # noqa: ARG001 - what is on its way is stored before the tables are emptied
+    """Return a function that has orders accepted by a new intake, through the broker at a URL."""
+    made: list[Intake] = []
     on_its_way = threading.Lock()
 
-    def through(url: str) -> None:
+    def alone(
+        commit: Callable[[Sequence[AcceptedOrder]], Outcome],
+    ) -> Callable[[Sequence[AcceptedOrder]], Outcome]:
+        def commit_alone(orders: Sequence[AcceptedOrder]) -> Outcome:
+            with on_its_way:
+                return commit(orders)
+
+        return commit_alone
+
+    def through(url: str) -> Intake:
         settings.BROKER_URL = url
-        plain, keyed = intake.DurableIntake(), intake.DurableIntake()
-        storing = idempotent_intake._StoringIntake(keyed)
-
-        def commits(
-            commit: Callable[[Sequence[AcceptedOrder]], None],
-        ) -> GroupCommit[AcceptedOrder]:
-            def commit_alone(orders: Sequence[AcceptedOrder]) -> None:
-                with on_its_way:
-                    commit(orders)
-
-            return GroupCommit(commit_alone, deadline_seconds=intake.DEADLINE_SECONDS)
-
-        monkeypatch.setattr(intake, "_commits", commits(plain.commit))
-        monkeypatch.setattr(idempotent_intake, "_commits", commits(storing.commit))
-        made.extend([plain, keyed])
+        fresh = Intake()
+        for commits in (fresh._plain_commits, fresh._keyed_commits):
+            commits._commit = alone(commits._commit)
+        for module in (placement, views):
+            monkeypatch.setattr(module, "intake", lambda: fresh)
+        made.append(fresh)
+        return fresh
 
     yield through
     with on_its_way:
-        for durable in made:
-            durable._publisher.close()
+        for intake in made:
+            intake.close()
 
 
 @pytest.fixture
@@ -150,15 +153,15 @@ def broker_with_queue(broker, intake_through) -> Iterator[VirtualHost]:
 
 
 @pytest.fixture
-def without_broker(intake_through) -> None:
-    """Nothing listens where the broker should be."""
-    intake_through(f"amqp://guest:guest@127.0.0.1:{unused_port()}//")
-
-
-@pytest.fixture
 def unused_broker_url() -> str:
     """Where no broker is."""
     return f"amqp://guest:guest@127.0.0.1:{unused_port()}//"
+
+
+@pytest.fixture
+def without_broker(intake_through, unused_broker_url) -> Intake:
+    """Nothing listens where the broker should be."""
+    return intake_through(unused_broker_url)
 
 
 @pytest.fixture

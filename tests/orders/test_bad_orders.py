@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import PersistOrders
 from tests.servicekit.bad_input import MALFORMED, NOT_AN_INTEGER, NOT_AN_OBJECT
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -1,18 +1,21 @@
 """Cancelling orders, in any order of events."""
 
 import itertools
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import Event, StockRejected, StockReleased, StockReserved
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from tests.orders import stock_news
+from tests.orders.stock_news import cancelled, refusals, rejected, released, settle
 
 pytestmark = pytest.mark.django_db
 
@@ -24,23 +27,8 @@ def order(accepted_order) -> Order:
     return Order.objects.get(id=accepted.id)
 
 
-def outcome(kind: type[Event], order: Order, **facts: object) -> Event:
-    return kind(
-        order_id=str(order.id), product_id=order.product_id, quantity=order.quantity,
-        remaining=5, version=2, **facts,
-    )  # fmt: skip
-
-
-def reserved(order: Order) -> Event:
-    return outcome(StockReserved, order, decided_at="2026-11-23T10:00:00.000Z")
-
-
-def rejected(order: Order) -> Event:
-    return outcome(StockRejected, order, reason="insufficient_stock")
-
-
-def released(order: Order) -> Event:
-    return outcome(StockReleased, order, released_at="2026-11-23T10:00:01.000Z")
+def reserved(order: Order) -> Any:
+    return stock_news.reserved(order, decided_at="2026-11-23T10:00:00.000Z")
 
 
 def cancel(client: Client, order_id: UUID) -> Any:
@@ -61,7 +49,7 @@ class TestPostCancel:
         assert client.get(f"/orders/{order.id}").json() == answer.json()
 
     def test_cancels_a_confirmed_order(self, client, order):
-        services.settle_orders([reserved(order)])
+        settle(reserved(order))
 
         assert cancel(client, order.id).json()["status"] == "CANCELLED"
 
@@ -78,7 +66,7 @@ class TestPostCancel:
         }
 
     def test_refuses_an_order_that_was_rejected(self, client, order):
-        services.settle_orders([rejected(order)])
+        settle(rejected(order))
 
         answer = cancel(client, order.id)
 
@@ -92,7 +80,7 @@ class TestPostCancel:
 
     def test_cancels_an_order_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         answer = cancel(client, accepted.id)
         # Now the worker comes with it.
@@ -100,8 +88,7 @@ class TestPostCancel:
 
         assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
         assert Order.objects.get(id=accepted.id).status == "CANCELLED"
-        keys = OutgoingEvent.objects.order_by("id").values_list("routing_key", flat=True)
-        assert list(keys) == ["order.created", "order.cancelled"]
+        assert [event["orderId"] for event in cancellations()] == [str(accepted.id)]
 
     def test_takes_an_empty_object_and_nothing_else(self, client, order):
         path = f"/orders/{order.id}/cancel"
@@ -121,14 +108,58 @@ class TestPostCancel:
 
 class TestACancelledOrder:
     # What the products worker may say, once or twice, before or after the cancellation.
-    @pytest.mark.parametrize("outcomes", [[reserved, released], [rejected], [reserved] * 2, []])
+    @pytest.mark.parametrize(
+        "outcomes",
+        [[reserved, released], [released, reserved], [rejected], [reserved] * 2, [cancelled], []],
+    )
     def test_stays_cancelled_whatever_comes_later(self, order, outcomes):
         services.cancel_order(order.id)
 
-        assert services.settle_orders([outcome(order) for outcome in outcomes]) == []
+        assert refusals(settle(*(outcome(order) for outcome in outcomes))) == []
 
         order.refresh_from_db()
         assert order.status == Order.Status.CANCELLED
+
+    # Whether anything more is to be heard about its stock: if so, the watchdog asks again.
+    @pytest.mark.parametrize(
+        ("outcomes", "is_complete"),
+        [
+            ([], False),
+            ([reserved], False),
+            ([released], True),
+            ([reserved, released], True),
+            ([released, reserved], True),
+            ([rejected], True),
+            ([cancelled], True),
+        ],
+    )
+    @pytest.mark.parametrize("in_one_batch", [True, False])
+    def test_is_asked_about_again_until_its_stock_is_back(
+        self, order, outcomes, is_complete, in_one_batch
+    ):
+        services.cancel_order(order.id)
+        news = [outcome(order) for outcome in outcomes]
+        for batch in [news] if in_one_batch else [[each] for each in news]:
+            assert refusals(settle(*batch)) == []
+
+        order.refresh_from_db()
+        assert (order.recheck_at is None) == is_complete
+
+    def test_that_was_confirmed_before_is_asked_about_until_its_stock_is_back(self, order):
+        settle(reserved(order))
+        order.refresh_from_db()
+        assert order.recheck_at is None
+        services.cancel_order(order.id)
+        order.refresh_from_db()
+        assert order.recheck_at > timezone.now() + timedelta(seconds=25)
+
+        # The confirmation once more: it says nothing of the release.
+        settle(reserved(order))
+        order.refresh_from_db()
+        assert order.recheck_at is not None
+        settle(released(order))
+        order.refresh_from_db()
+        assert order.recheck_at is None
 
     @pytest.mark.parametrize("order_of_events", [*itertools.permutations(["reserved", "cancel"])])
     def test_is_cancelled_in_any_order_of_events(self, order, order_of_events):
@@ -136,8 +167,8 @@ class TestACancelledOrder:
             if event == "cancel":
                 services.cancel_order(order.id)
             else:
-                assert services.settle_orders([reserved(order)]) == []
-        assert services.settle_orders([released(order)]) == []
+                assert refusals(settle(reserved(order))) == []
+        assert refusals(settle(released(order))) == []
 
         order.refresh_from_db()
         assert order.status == Order.Status.CANCELLED
@@ -145,31 +176,44 @@ class TestACancelledOrder:
         assert order.released_at is not None
 
     def test_alone_can_have_its_stock_given_back(self, order):
-        services.settle_orders([reserved(order)])
+        settle(reserved(order))
 
-        [refused] = services.settle_orders([released(order)])
+        [reason] = refusals(settle(released(order)))
 
-        assert "nothing of it was to be released" in refused.reason
+        assert "nothing of it was to be released" in reason
         order.refresh_from_db()
         assert order.released_at is None
 
 
-class TestAnnounceAgain:
-    def count(self, routing_key: str) -> int:
-        return OutgoingEvent.objects.filter(routing_key=routing_key).count()
+class TestRecheckNow:
+    """What the admin does about an order that seems to be stuck: the watchdog asks at once."""
 
-    def test_asks_again_about_a_pending_order(self, order):
-        assert services.announce_again([order.id]) == 1
-        assert self.count("order.created") == 2
+    @staticmethod
+    def due() -> list[UUID]:
+        return [order.id for order in Order.objects.claim_overdue(10)]
 
-    def test_asks_again_for_the_stock_of_a_cancelled_order(self, order):
+    def test_has_a_pending_order_asked_about_at_once(self, order):
+        assert self.due() == []
+
+        assert Order.objects.recheck_now([order.id]) == 1
+        assert self.due() == [order.id]
+
+    def test_has_the_stock_of_a_cancelled_order_asked_for_at_once(self, order):
         services.cancel_order(order.id)
 
-        assert services.announce_again([order.id]) == 1
-        assert (self.count("order.created"), self.count("order.cancelled")) == (1, 2)
+        assert Order.objects.recheck_now([order.id]) == 1
+        assert self.due() == [order.id]
 
-    def test_says_nothing_of_what_is_settled(self, order):
-        services.settle_orders([reserved(order)])
+    def test_does_nothing_for_what_is_settled(self, order):
+        settle(reserved(order))
 
-        assert services.announce_again([order.id, UUID(int=7)]) == 0
-        assert self.count("order.created") == 1
+        assert Order.objects.recheck_now([order.id, UUID(int=7)]) == 0
+        assert self.due() == []
+
+    @pytest.mark.parametrize("answer", [released, rejected, cancelled])
+    def test_does_nothing_for_a_cancelled_order_whose_stock_is_settled(self, order, answer):
+        services.cancel_order(order.id)
+        settle(answer(order))
+
+        assert Order.objects.recheck_now([order.id]) == 0
+        assert self.due() == []

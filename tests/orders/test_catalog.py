@@ -13,8 +13,8 @@ from orders_project.orders import catalog
 from servicekit.contracts.events import (
     ProductArchived,
     ProductUpdated,
-    StockRejected,
-    StockReserved,
+    StockDecision,
+    StockOutcome,
 )
 from servicekit.identifiers import new_id
 
@@ -34,10 +34,11 @@ def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductU
     )
 
 
-def left(product_id: UUID, *, remaining: int, version: int) -> StockReserved:
-    return StockReserved(
-        order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version
-    )
+def left(product_id: UUID, *, remaining: int, version: int) -> StockDecision:
+    return StockDecision(
+        order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version,
+        outcome=StockOutcome.RESERVED,
+    )  # fmt: skip
 
 
 def state(product_id: UUID) -> tuple[int, int]:
@@ -96,6 +97,36 @@ class TestPut:
         assert catalog.get(lamp) is None
 
 
+GARBAGE = {
+    "nothing": b"",
+    "words": b"garbage",
+    "bytes": b"\xff\xfe",
+    "a list": b"[]",
+    "half an object": b'{"id": ',
+    "an object without a price": b'{"id": "0198c0de-0000-7000-8000-00000000000a"}',
+    "a price in words": b'{"id": "0198c0de-0000-7000-8000-00000000000a", "price": "\xff"}',
+}
+
+
+class TestACopyThatCannotBeRead:
+    @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE.keys())
+    def test_is_a_miss_and_is_replaced(self, lamp, garbage):
+        get_redis_connection("default").set(f"catalog:{lamp}", garbage)
+        assert catalog.get(lamp) is None
+
+        put(lamp)
+        assert state(lamp) == (5, 10)
+
+    def test_is_replaced_also_when_its_versions_are_garbage(self, lamp):
+        put(lamp, price=1, qty=1, version=9)
+        versions = {"version": "garbage", "stock_version": "nan"}
+        get_redis_connection("default").hset(f"catalog:{lamp}:parts", mapping=versions)
+
+        put(lamp, price=5, qty=10, version=1)
+
+        assert state(lamp) == (5, 10)
+
+
 class TestRefreshStock:
     def test_changes_the_stock_and_not_the_price(self, lamp):
         put(lamp, price=5, qty=10, version=1)
@@ -128,8 +159,14 @@ class TestRefreshStock:
         put(lamp)
         catalog.refresh_stock(
             [
-                StockRejected(
-                    order_id=1, product_id=lamp, quantity=11, remaining=3, version=5, reason="x"
+                StockDecision(
+                    order_id=1,
+                    product_id=lamp,
+                    quantity=11,
+                    remaining=3,
+                    version=5,
+                    reason="x",
+                    outcome=StockOutcome.REJECTED,
                 )
             ]
         )

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from orders_project.orders.group_commit import GroupCommit, NotCommitted, OutcomeUnknown
 
+from orders_project.orders.placement.durability import Outcome
+from orders_project.orders.placement.group_commit import GroupCommit
 from tests.servicekit.private_broker import eventually
+
+PACE_SECONDS = 0.2
 
 
 class Trip:
@@ -16,15 +19,19 @@ class Trip:
 
     def __init__(self) -> None:
         self.batches: list[list[object]] = []
+        self.started_at: list[float] = []
+        self.outcome = Outcome.SAFE
         self.error: BaseException | None = None
         self.may_end = threading.Event()
         self.may_end.set()
 
-    def __call__(self, batch: Sequence[object]) -> None:
+    def __call__(self, batch: Sequence[object]) -> Outcome:
+        self.started_at.append(time.monotonic())
         self.batches.append(list(batch))
         self.may_end.wait(5)
         if self.error is not None:
             raise self.error
+        return self.outcome
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def trip() -> Trip:
 
 @pytest.fixture
 def group(trip) -> GroupCommit[object]:
-    return GroupCommit(trip, deadline_seconds=5.0)
+    return GroupCommit(trip)
 
 
 @pytest.fixture
@@ -43,18 +50,29 @@ def callers():
         yield threads
 
 
+def submit(group: GroupCommit[object], item: object, *, timeout_seconds: float = 5.0) -> Outcome:
+    return group.submit(item, timeout_seconds=timeout_seconds)
+
+
 def wait_until_waiting(group: GroupCommit[object], count: int) -> None:
     eventually(lambda: group._waiting.qsize() == count)
 
 
 def submit_behind_a_trip(
-    group: GroupCommit[object], trip: Trip, callers: ThreadPoolExecutor, items: Sequence[object]
-) -> list[Callable[[], object]]:
+    group: GroupCommit[object],
+    trip: Trip,
+    callers: ThreadPoolExecutor,
+    items: Sequence[object],
+    *,
+    timeout_seconds: float = 5.0,
+) -> list[Callable[[], Outcome]]:
     """Submit one item, and the others while its trip takes its time."""
     trip.may_end.clear()
-    results = [callers.submit(group.submit, "first")]
+    results = [callers.submit(submit, group, "first", timeout_seconds=timeout_seconds)]
     eventually(lambda: len(trip.batches) == 1)
-    results += [callers.submit(group.submit, item) for item in items]
+    results += [
+        callers.submit(submit, group, item, timeout_seconds=timeout_seconds) for item in items
+    ]
     wait_until_waiting(group, len(items))
     return [lambda result=result: result.result(5) for result in results]
 
@@ -62,7 +80,7 @@ def submit_behind_a_trip(
 class TestGroupCommit:
     def test_commits_an_item_alone_at_once(self, group, trip):
         started = time.monotonic()
-        group.submit("one")
+        submit(group, "one")
 
         assert trip.batches == [["one"]]
         assert time.monotonic() - started < 0.5
@@ -77,7 +95,7 @@ class TestGroupCommit:
         assert sorted(trip.batches[1]) == list(range(20))
 
     def test_takes_no_more_than_its_limit_at_once(self, trip, callers):
-        group = GroupCommit(trip, deadline_seconds=5.0, batch_limit=8)
+        group = GroupCommit(trip, batch_limit=8)
         results = submit_behind_a_trip(group, trip, callers, range(20))
         trip.may_end.set()
         for result in results:
@@ -87,77 +105,101 @@ class TestGroupCommit:
 
     def test_does_not_return_before_the_item_is_durable(self, group, trip, callers):
         trip.may_end.clear()
-        result = callers.submit(group.submit, "one")
+        result = callers.submit(submit, group, "one")
         eventually(lambda: len(trip.batches) == 1)
 
         assert not result.done()
         trip.may_end.set()
-        assert result.result(5) is None
+        assert result.result(5) is Outcome.SAFE
 
-    @pytest.mark.parametrize("error", [NotCommitted("full"), OutcomeUnknown("silent")])
-    def test_tells_everybody_in_the_batch_why_it_failed(self, group, trip, callers, error):
-        first, *others = submit_behind_a_trip(group, trip, callers, range(5))
-        trip.error = error
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_tells_everybody_in_the_batch_what_became_of_it(self, group, trip, callers, outcome):
+        results = submit_behind_a_trip(group, trip, callers, range(5))
+        trip.outcome = outcome
         trip.may_end.set()
 
-        for result in (first, *others):
-            with pytest.raises(type(error), match=str(error)):
-                result()
+        assert {result() for result in results} == {outcome}
 
     def test_calls_an_error_it_does_not_expect_unknown(self, group, trip, caplog):
         trip.error = ZeroDivisionError("a bug")
 
-        with pytest.raises(OutcomeUnknown, match="a bug"):
-            group.submit("one")
+        assert submit(group, "one") is Outcome.UNKNOWN
         assert "unexpected" in caplog.text
+        assert "a bug" in caplog.text
 
-    def test_goes_on_after_any_error(self, group, trip):
-        for error in (NotCommitted("full"), ZeroDivisionError("a bug"), OutcomeUnknown("silent")):
-            trip.error = error
-            with pytest.raises((NotCommitted, OutcomeUnknown)):
-                group.submit("one")
+    def test_goes_on_after_any_failure(self, group, trip):
+        trip.error = ZeroDivisionError("a bug")
+        assert submit(group, "one") is Outcome.UNKNOWN
         trip.error = None
-        group.submit("two")
+        for outcome in (Outcome.NOWHERE, Outcome.UNKNOWN, Outcome.SAFE):
+            trip.outcome = outcome
+            assert submit(group, outcome.value) is outcome
 
-        assert trip.batches[-1] == ["two"]
+        assert trip.batches[-1] == ["safe"]
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_starts_again_when_its_thread_has_died(self, trip):
-        group = GroupCommit(trip, deadline_seconds=0.2)
+    def test_starts_again_when_its_thread_has_died(self, group, trip):
         trip.error = SystemExit()  # ends a thread without a word
-        with pytest.raises(OutcomeUnknown):
-            group.submit("one")
+        assert submit(group, "one", timeout_seconds=0.2) is Outcome.UNKNOWN
         trip.error = None
-        group.submit("two")
 
+        assert submit(group, "two") is Outcome.SAFE
         assert trip.batches[-1] == ["two"]
 
-    def test_gives_no_answer_after_the_deadline(self, trip):
-        group = GroupCommit(trip, deadline_seconds=0.1)
+    def test_gives_no_answer_after_the_time_of_the_request(self, group, trip):
         trip.may_end.clear()
         started = time.monotonic()
 
-        with pytest.raises(OutcomeUnknown, match="no answer in time"):
-            group.submit("one")
+        assert submit(group, "one", timeout_seconds=0.1) is Outcome.UNKNOWN
         assert 0.1 <= time.monotonic() - started < 1
         trip.may_end.set()
 
-    def test_does_not_send_an_item_whose_caller_has_given_up(self, trip, callers):
-        group = GroupCommit(trip, deadline_seconds=0.2)
-        results = submit_behind_a_trip(group, trip, callers, ["given up"])
-        for result in results:
-            with pytest.raises(OutcomeUnknown):
-                result()
+    def test_does_not_send_an_item_whose_caller_has_given_up(self, group, trip, callers):
+        results = submit_behind_a_trip(group, trip, callers, ["given up"], timeout_seconds=0.2)
+        assert {result() for result in results} == {Outcome.UNKNOWN}
         trip.may_end.set()
-        group.submit("last")
+        submit(group, "last")
 
         assert trip.batches == [["first"], ["last"]]
 
     def test_starts_one_thread_for_all(self, group, callers):
         before = threading.active_count()
-        for result in [callers.submit(group.submit, number) for number in range(30)]:
+        for result in [callers.submit(submit, group, number) for number in range(30)]:
             result.result(5)
 
         named = [thread for thread in threading.enumerate() if thread is group._thread]
         assert len(named) == 1
         assert threading.active_count() - before <= 31
+
+
+class TestThePace:
+    @pytest.fixture
+    def group(self, trip) -> GroupCommit[object]:
+        return GroupCommit(trip, pace_seconds=PACE_SECONDS)
+
+    def test_keeps_nobody_waiting_after_a_pause(self, group):
+        for _ in range(2):
+            started = time.monotonic()
+            submit(group, "one")
+
+            assert time.monotonic() - started < PACE_SECONDS / 2
+            time.sleep(PACE_SECONDS)
+
+    def test_is_kept_between_two_batches(self, group, trip):
+        for number in range(3):
+            submit(group, number)
+
+        first, second, third = trip.started_at
+        assert second - first >= PACE_SECONDS
+        assert third - second >= PACE_SECONDS
+
+    def test_makes_one_batch_of_what_arrives_within_it(self, group, trip, callers):
+        submit(group, "first")
+        results = []
+        for number in range(5):
+            results.append(callers.submit(submit, group, number))
+            time.sleep(PACE_SECONDS / 20)
+        for result in results:
+            result.result(5)
+
+        assert trip.batches == [["first"], list(range(5))]

@@ -1,7 +1,7 @@
 """Placing an order again under the same Idempotency-Key."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -13,20 +13,15 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django_redis import get_redis_connection
 
-from orders_project.orders import (
-    cache,
-    catalog,
-    idempotent_intake,
-    intake,
-    selectors,
-    services,
-)
+from orders_project.orders import cache, catalog, selectors, services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import PersistOrders
+from orders_project.orders.placement import intake as placement
+from orders_project.orders.placement.durability import Outcome
+from orders_project.orders.placement.intake import order_id_of
 from servicekit.breaker import Breaker
-from servicekit.contracts.events import StockReserved
-from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import rfc3339
+from tests.orders.stock_news import reserved, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,15 +64,9 @@ def _fail() -> None:
     raise OperationalError(said) from psycopg.OperationalError(said)
 
 
-@pytest.fixture(autouse=True)
-def breaker(monkeypatch) -> None:
-    """Whoever had the database down before us is not our business."""
-    monkeypatch.setattr(idempotent_intake, "_database", Breaker("it", pause_seconds=60.0))
-
-
 @pytest.fixture
 def database_goes_away(monkeypatch) -> Callable[[], None]:
-    def away(*_arguments: object) -> None:
+    def away(*_arguments: object, **_options: object) -> None:
         _fail()
 
     def go() -> None:
@@ -88,13 +77,26 @@ def database_goes_away(monkeypatch) -> Callable[[], None]:
 
 
 @pytest.fixture
+def announced(broker) -> Iterator[Callable[[], list[str]]]:
+    """Return a function that tells which orders were announced, one id for each message."""
+    broker.declare_queue("announced")
+    broker.bind("announced", "order.exchange", "order.created")
+
+    def take() -> list[str]:
+        return [msgspec.json.decode(m.body)["orderId"] for m in broker.take_all("announced")]
+
+    yield take
+    broker.delete_queue("announced")
+
+
+@pytest.fixture
 def without_database(database_goes_away) -> None:
     database_goes_away()
 
 
 @pytest.mark.usefixtures("broker_with_queue")
 class TestTheSameKey:
-    def test_gives_the_same_answer_byte_for_byte(self, client, product_service):
+    def test_gives_the_same_answer_byte_for_byte(self, client, product_service, announced):
         product_id = product_service.add()
         first, second = (order(client, product_id) for _ in range(2))
 
@@ -102,21 +104,14 @@ class TestTheSameKey:
         assert first.content == second.content
         assert first["Location"] == second["Location"]
         assert Order.objects.count() == 1
-        assert OutgoingEvent.objects.count() == 1
+        assert announced() == [first.json()["id"]]
 
     def test_gives_it_also_when_price_stock_and_status_have_changed(self, client, product_service):
         product_id = product_service.add(price=10, qty=2)
         first = order(client, product_id)
         product_service.change(product_id, price=99, qty=0, version=2)
         catalog.put(product_id=product_id, name="Lamp", price=99, qty=0, version=2)
-        services.settle_orders(
-            [
-                StockReserved(
-                    order_id=first.json()["id"], product_id=product_id, quantity=2, remaining=0,
-                    version=2,
-                )
-            ]
-        )  # fmt: skip
+        settle(reserved(Order.objects.get()))
 
         assert order(client, product_id).content == first.content
         assert client.get(first["Location"]).json()["status"] == "CONFIRMED"
@@ -183,6 +178,15 @@ class TestTheSameKey:
 class TestTheSameOrderFromFiftyAtOnce:
     REQUESTS = 50
 
+    @pytest.fixture(autouse=True)
+    def time_enough(self, monkeypatch) -> None:
+        """Threads that all connect anew take longer together than a request has.
+
+        That it is the same within that time, under gevent, is for `test_web_process.py` to say.
+        """
+        monkeypatch.setattr("servicekit.http.views.REQUEST_SECONDS", 20.0)
+        monkeypatch.setattr("orders_project.orders.product_service._TIMEOUTS_SECONDS", (5.0, 5.0))
+
     def test_without_a_key_it_is_fifty_orders(self, product_service):
         # Proves that the requests of the tests below would otherwise all count.
         product_id = product_service.add()
@@ -230,13 +234,14 @@ class TestWaitingToBeStored:
         # As in a web process, whose threads share fewer connections than they are.
         connection.close()
         monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
-        submit, held = intake.submit, []
+        commits = placement.intake()._keyed_commits
+        submit, held = commits.submit, []
 
-        def noting_submit(*arguments: Any) -> None:
+        def noting_submit(*arguments: Any, **options: Any) -> Outcome:
             held.append(connection.connection)
-            submit(*arguments)
+            return submit(*arguments, **options)
 
-        monkeypatch.setattr(intake, "submit", noting_submit)
+        monkeypatch.setattr(commits, "submit", noting_submit)
 
         assert order(client, product_service.add()).status_code == 201
         assert held == [None]
@@ -257,7 +262,7 @@ class TestAnAttemptThatFailed:
     def test_is_made_good_by_the_next_one(self, client, product_service, accepted_order):
         product_id = product_service.add()
         claim = accepted_order(
-            id=idempotent_intake.order_id_of(str(product_id)), product_id=product_id, total_price=7
+            id=order_id_of(str(product_id)), product_id=product_id, total_price=7
         )
         cache.claim_firsts([claim])
 
@@ -269,7 +274,7 @@ class TestAnAttemptThatFailed:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_not_made_good_by_another_order(self, client, product_service, accepted_order):
         product_id = product_service.add()
-        claim = accepted_order(id=idempotent_intake.order_id_of(str(product_id)))
+        claim = accepted_order(id=order_id_of(str(product_id)))
         cache.claim_firsts([claim])
 
         assert order(client, product_id).status_code == 422
@@ -283,7 +288,7 @@ class TestAnAttemptThatFailed:
         just_failed = Breaker("the database", pause_seconds=60.0)
         with pytest.raises(OperationalError):
             just_failed.call(_fail, failures=(OperationalError,))
-        monkeypatch.setattr(idempotent_intake, "_database", just_failed)
+        monkeypatch.setattr(placement.intake()._keyed, "database", just_failed)
 
         first, second = (order(client, product_id) for _ in range(2))
 

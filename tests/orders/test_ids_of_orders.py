@@ -4,8 +4,10 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from orders_project.orders import services
-from servicekit.outbox.models import OutgoingEvent
+from celery_workers.orders.tasks import place_and_announce
+from orders_project.orders.commands import PersistOrders
+from orders_project.orders.models import Order
+from servicekit.messaging.envelope import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,13 +39,21 @@ class TestAnOrder:
         # A part of the trace of its own: ours, not the caller's.
         assert handed_over["traceparent"] != TRACEPARENT
 
-    def test_is_stored_under_them_without_the_broker(self, order, without_broker):  # noqa: ARG002 - stops it
-        before = REGISTRY.get_sample_value("intake_fallback_orders_total")
-        order(**{"X-Request-ID": "me-1", "traceparent": TRACEPARENT})
+    def test_is_announced_under_them_when_it_has_a_key(self, order, broker_with_queue):
+        broker_with_queue.declare_queue("announced")
+        broker_with_queue.bind("announced", "order.exchange", "order.created")
+        order(**{"X-Request-ID": "me-1", "traceparent": TRACEPARENT, "Idempotency-Key": "me-1"})
 
-        [event] = OutgoingEvent.objects.all()
+        [event] = broker_with_queue.take_all("announced")
+        broker_with_queue.delete_queue("announced")
         assert event.headers["request_id"] == "me-1"
         assert event.headers["traceparent"][3:35] == TRACE
+
+    def test_is_counted_when_it_is_stored_without_the_broker(self, order, without_broker):  # noqa: ARG002 - stops it
+        before = REGISTRY.get_sample_value("intake_fallback_orders_total")
+        order()
+
+        assert Order.objects.count() == 1
         assert REGISTRY.get_sample_value("intake_fallback_orders_total") == before + 1
 
     def test_is_looked_up_under_them_at_the_product_service(
@@ -77,10 +87,16 @@ class TestOrdersOfOneBatch:
             accepted_order(),
             accepted_order(request_id="not safe", traceparent="nor this"),
         ]
-        services.place_orders(orders)
+        handled = place_and_announce([Received(PersistOrders(orders=orders))])
 
-        announced = {event.correlation_id: event.headers for event in OutgoingEvent.objects.all()}
-        assert [announced[str(each.id)] for each in orders] == [
+        assert [answer.correlation_id for answer in handled.answers] == [
+            str(each.id) for each in orders
+        ]
+        known = [
+            {name: text for name, text in answer.headers.items() if name != "timestamp_in_ms"}
+            for answer in handled.answers
+        ]
+        assert known == [
             {"request_id": "a", "traceparent": TRACEPARENT}, {"request_id": "b"}, {}, {},
         ]  # fmt: skip
 

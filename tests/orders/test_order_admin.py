@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
 from django.urls import reverse
 
 from orders_project.orders import services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import StockRejected, StockReserved
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import now_in_milliseconds
+from tests.orders.stock_news import rejected, reserved, settle
 
 pytestmark = pytest.mark.django_db
 
@@ -30,14 +31,10 @@ def order(accepted_order):
     def place(status: str = Status.CONFIRMED, **facts) -> Order:
         accepted = accepted_order(**facts)
         services.place_orders([accepted])
-        answer = {
-            "order_id": str(accepted.id), "product_id": accepted.product_id,
-            "quantity": accepted.quantity, "remaining": 1, "version": 1,
-        }  # fmt: skip
         if status == Status.CONFIRMED:
-            services.settle_orders([StockReserved(**answer)])
+            settle(reserved(accepted))
         elif status == Status.REJECTED:
-            services.settle_orders([StockRejected(**answer, reason="insufficient_stock")])
+            settle(rejected(accepted))
         return Order.objects.get(id=accepted.id)
 
     return place
@@ -204,13 +201,24 @@ class TestCancelling:
 
 
 class TestAnnouncingAgain:
-    def test_records_the_event_again(self, admin_client, order):
-        pending = order(Status.PENDING)
-        admin_client.post(
-            reverse("admin:orders_order_announce", args=[pending.pk]), {"_form_submitted": "True"}
+    @staticmethod
+    def announce(admin_client, order):
+        answer = admin_client.post(
+            reverse("admin:orders_order_announce", args=[order.pk]), {"_form_submitted": "True"}
         )
+        return [str(each) for each in get_messages(answer.wsgi_request)]
 
-        assert OutgoingEvent.objects.filter(routing_key="order.created").count() == 2
+    def test_has_the_watchdog_do_it_at_once_and_logs_who_did(self, admin_client, admin_user, order):
+        pending, other = order(Status.PENDING), order(Status.PENDING)
+
+        assert self.announce(admin_client, pending) == ["Announced again: 1."]
+        assert [each.id for each in Order.objects.claim_overdue(10)] == [pending.id]
+        assert other.recheck_at == Order.objects.get(id=other.id).recheck_at
+        assert LogEntry.objects.get().user == admin_user
+
+    def test_says_that_there_is_nothing_to_say_of_what_is_settled(self, admin_client, order):
+        assert self.announce(admin_client, order(Status.CONFIRMED)) != ["Announced again: 1."]
+        assert Order.objects.claim_overdue(10) == []
 
 
 class TestExporting:
@@ -259,12 +267,14 @@ class TestTheStartPage:
         order()
         order(Status.REJECTED)
         order(Status.PENDING)
+        # Its cancellation waits in the outbox.
+        services.cancel_order(order().id)
         answer = admin_client.get(reverse("admin:index"))
 
         per_minute, by_status, *_others = answer.context["cards"]
-        assert sum(sum(each["data"]) for each in per_minute.data["datasets"]) == 3
-        assert by_status.data["datasets"][0]["data"] == [1, 1, 1]
-        assert [tile.value for tile in answer.context["tiles"]] == ["3", "1", "3", "0"]
+        assert sum(sum(each["data"]) for each in per_minute.data["datasets"]) == 4
+        assert by_status.data["datasets"][0]["data"] == [1, 1, 1, 1]
+        assert [tile.value for tile in answer.context["tiles"]] == ["4", "1", "1", "0"]
 
     def test_says_in_a_sentence_that_there_is_nothing(self, admin_client):
         answer = admin_client.get(reverse("admin:index"))

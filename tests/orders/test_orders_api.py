@@ -12,9 +12,9 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import StockReserved
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
+from tests.orders.stock_news import reserved, settle
 from tests.servicekit.bad_input import BAD_PAGES
 
 pytestmark = pytest.mark.django_db
@@ -214,19 +214,25 @@ class TestTheCachedFirstPage:
     def test_is_dropped_when_an_order_is_settled(self, client, place, product_id):
         [placed] = place()
         client.get(f"/orders?productId={product_id}")
-        services.settle_orders(
-            [
-                StockReserved(
-                    order_id=placed, product_id=product_id, quantity=2, remaining=1, version=2
-                )
-            ]
-        )
+        settle(reserved(Order.objects.get(id=placed)))
 
         assert client.get(f"/orders?productId={product_id}").json()[0]["status"] == "CONFIRMED"
 
+    @pytest.mark.parametrize("garbage", [b"\xff\xfe", b"a b"])
+    def test_is_rendered_anew_where_what_leads_on_is_garbage(
+        self, client, place, product_id, garbage
+    ):
+        place(51)
+        first = client.get(f"/orders?productId={product_id}")
+        get_redis_connection("default").set(f"orders:{product_id}:next", garbage)
+        again = client.get(f"/orders?productId={product_id}")
+
+        assert (again.status_code, again.content) == (200, first.content)
+        assert again["Link"] == first["Link"]
+
     def test_is_not_put_back_by_a_reader_that_stalls(self, client, place, product_id, monkeypatch):
         place()
-        page_of = services.cache.OrderDetail.of
+        page_of = cache.OrderDetail.of
         stalled = iter([True])
 
         def stall(order: Order) -> object:
@@ -261,7 +267,7 @@ class TestGetOrder:
 
     def test_tells_one_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         answer = client.get(f"/orders/{accepted.id}")
         assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
@@ -270,9 +276,19 @@ class TestGetOrder:
         accepted = accepted_order()
         services.place_orders([accepted])
         Order.objects.update(status=Order.Status.REJECTED, settled_at=timezone.now())
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         assert client.get(f"/orders/{accepted.id}").json()["status"] == "REJECTED"
+
+    @pytest.mark.parametrize("garbage", [b"", b"garbage", b"[]", b"\xff", b'{"id": 1}'])
+    @pytest.mark.parametrize("path", ["", "/timeline", "?wait=1"])
+    def test_takes_a_copy_that_cannot_be_read_for_none(self, client, garbage, path):
+        order_id = new_id()
+        get_redis_connection("default").set(f"order:{order_id}", garbage, ex=60)
+
+        answer = client.get(f"/orders/{order_id}{path}")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
 
     def test_tells_that_there_is_none(self, client):
         answer = client.get(f"/orders/{new_id()}")

@@ -1,8 +1,7 @@
-"""Storing accepted orders, and announcing each that is new."""
+"""Storing accepted orders, and saying which of them are to be announced."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import msgspec
 import pytest
@@ -10,18 +9,19 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from orders_project.orders import cache, services
-from orders_project.orders.models import Order
-from orders_project.orders.placement.commands import AcceptedOrder
-from orders_project.orders.representation import announce
+from orders_project.orders.commands import AcceptedOrder
+from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order
+from orders_project.orders.representation import order_created
 from servicekit import failpoints
+from servicekit.contracts.events import OrderCreated
 from servicekit.failpoints import FailpointError, failpoint
-from servicekit.outbox import recording
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import rfc3339
+from tests.orders.stock_news import rejected, reserved, settle
 
 
-def announced() -> list[str]:
-    return [event.correlation_id for event in OutgoingEvent.objects.order_by("id")]
+def ids(events: Sequence[OrderCreated]) -> list[str]:
+    return [event.order_id for event in events]
 
 
 @pytest.mark.django_db
@@ -37,41 +37,104 @@ class TestPlaceOrders:
         assert stored.created_at == accepted.created_at
         assert (stored.status, stored.settled_at) == (Order.Status.PENDING, None)
 
-    def test_returns_how_many_were_new(self, accepted_order):
+    def test_returns_the_announcements_of_new_orders(self, accepted_order):
         first, second = accepted_order(), accepted_order()
 
-        assert services.place_orders([first]) == 1
-        assert services.place_orders([first, second]) == 1
-        assert services.place_orders([first, second]) == 0
+        assert ids(services.place_orders([first, second])) == [str(first.id), str(second.id)]
 
-    def test_announces_each_new_order_once(self, accepted_order):
+    def test_returns_them_in_the_order_of_acceptance(self, accepted_order):
+        # Who came first has the first claim to the last unit, also when it is said again.
+        orders = [accepted_order() for _ in range(20)]
+        accepted = [orders[n * 7 % 20] for n in range(20)]
+        services.place_orders(orders[10:])
+
+        for _ in range(2):
+            assert ids(services.place_orders(accepted)) == [str(order.id) for order in accepted]
+
+    def test_returns_those_of_known_orders_again_while_they_are_undecided(self, accepted_order):
+        # Delivered again, for all we know they were not announced the last time.
         first, second = accepted_order(), accepted_order()
-        services.place_orders([first])
-        services.place_orders([first, second])
-        services.place_orders([second])
+        [once] = services.place_orders([first])
+        again = services.place_orders([first, second])
 
-        assert announced() == [str(first.id), str(second.id)]
+        assert sorted(ids(again)) == sorted([str(first.id), str(second.id)])
+        [same] = [event for event in again if event.order_id == str(first.id)]
+        assert (same, same.event_id) == (once, once.event_id)
 
-    def test_announces_an_order_once_that_is_twice_in_a_batch(self, accepted_order):
+    @pytest.mark.parametrize("decide", [reserved, rejected])
+    def test_returns_nothing_for_what_is_decided(self, accepted_order, decide):
+        decided, undecided = accepted_order(), accepted_order()
+        services.place_orders([decided, undecided])
+        settle(decide(decided))
+
+        assert ids(services.place_orders([decided, undecided])) == [str(undecided.id)]
+
+    def test_returns_nothing_for_what_is_cancelled(self, accepted_order):
         order = accepted_order()
-        services.place_orders([order, order])
+        services.place_orders([order])
+        services.cancel_order(order.id)
 
+        assert services.place_orders([order]) == []
+
+    def test_takes_an_order_once_that_is_twice_in_a_batch(self, accepted_order):
+        order = accepted_order()
+        events = services.place_orders([order, order])
+
+        assert ids(events) == [str(order.id)]
         assert Order.objects.count() == 1
-        assert announced() == [str(order.id)]
+        assert ids(services.place_orders([order, order])) == [str(order.id)]
+
+    def test_takes_the_first_of_two_that_differ(self, accepted_order):
+        # Two attempts with one Idempotency-Key: the batch is in the order of their acceptance.
+        first = accepted_order(total_price=10)
+        second = msgspec.structs.replace(first, total_price=99)
+        [event] = services.place_orders([first, second])
+
+        assert Order.objects.get().total_price == event.total_price == 10
+
+    def test_announces_a_known_order_as_it_is_stored(self, accepted_order):
+        first = accepted_order(total_price=10)
+        services.place_orders([first])
+        [event] = services.place_orders([msgspec.structs.replace(first, total_price=99)])
+
+        assert Order.objects.get().total_price == event.total_price == 10
 
     def test_announces_the_five_fields_that_existing_consumers_read(self, accepted_order):
         order = accepted_order()
-        services.place_orders([order])
+        [event] = services.place_orders([order])
 
-        [event] = OutgoingEvent.objects.all()
         assert (event.exchange, event.routing_key) == ("order.exchange", "order.created")
-        assert msgspec.json.decode(event.body) == {
+        assert msgspec.json.decode(event.to_json()) == {
             "orderId": str(order.id),
             "productId": str(order.product_id),
             "quantity": 2,
             "totalPrice": 380_000,
             "createdAt": rfc3339(order.created_at),
         }
+
+    def test_leaves_the_outbox_alone(self, accepted_order):
+        # The caller's message is what guarantees the announcement.
+        services.place_orders([accepted_order()])
+
+        assert not OutgoingEvent.objects.exists()
+
+    def test_has_the_watchdog_ask_half_a_minute_later(self, accepted_order):
+        services.place_orders([accepted_order()])
+
+        seconds = (Order.objects.get().recheck_at - timezone.now()).total_seconds()
+        assert RECHECK_AFTER_SECONDS - 5 < seconds <= RECHECK_AFTER_SECONDS
+
+    def test_has_it_ask_when_its_caller_says(self, accepted_order):
+        services.place_orders([accepted_order()], recheck_after_seconds=0)
+
+        assert Order.objects.get().recheck_at <= timezone.now()
+
+    def test_does_not_put_off_an_order_that_is_due(self, accepted_order):
+        order = accepted_order()
+        services.place_orders([order], recheck_after_seconds=0)
+        services.place_orders([order])
+
+        assert Order.objects.get().recheck_at <= timezone.now()
 
     def test_leaves_an_order_that_is_settled_as_it_is(self, accepted_order):
         order = accepted_order()
@@ -83,45 +146,49 @@ class TestPlaceOrders:
 
     def test_forgets_the_copy_that_bridged_the_time_until_now(self, accepted_order):
         order = accepted_order()
-        cache.offer_copies([order])
+        assert cache.keep_copies([order])
         services.place_orders([order])
 
         assert cache.get_accepted(order.id) is None
 
     def test_does_nothing_for_an_empty_batch(self):
-        assert services.place_orders([]) == 0
+        assert services.place_orders([]) == []
 
     @pytest.mark.usefixtures("without_redis")
     def test_needs_no_redis(self, accepted_order):
-        assert services.place_orders([accepted_order()]) == 1
+        order = accepted_order()
+
+        assert ids(services.place_orders([order])) == [str(order.id)]
 
 
 @pytest.mark.django_db(transaction=True)
 class TestPlaceOrdersTwiceAtOnce:
-    def test_stores_and_announces_every_order_once(self, accepted_order):
+    def test_stores_every_order_once_and_forgets_to_announce_none(self, accepted_order):
         # The worker and the web process, each with the same batch, in different order.
         orders = [accepted_order() for _ in range(20)]
 
-        def place(batch: Sequence[AcceptedOrder]) -> int:
+        def place(batch: Sequence[AcceptedOrder]) -> list[OrderCreated]:
             try:
                 return services.place_orders(batch)
             finally:
                 connection.close()
 
         with ThreadPoolExecutor(4) as threads:
-            new = sum(threads.map(place, [orders, orders[::-1]] * 4))
+            events = list(threads.map(place, [orders, orders[::-1]] * 4))
 
-        assert new == Order.objects.count() == 20
-        assert sorted(announced()) == sorted(str(order.id) for order in orders)
+        everything = sorted(str(order.id) for order in orders)
+        assert Order.objects.count() == 20
+        # Whoever dies before it has announced them, the others have.
+        assert [sorted(ids(each)) for each in events] == [everything] * 8
+        assert len({event.event_id for each in events for event in each}) == 20
 
 
-def store_and_announce_afterwards(orders: Sequence[AcceptedOrder]) -> None:
-    """Store in one transaction and announce after it: what goes without saying elsewhere."""
+def store_and_announce_what_is_new(orders: Sequence[AcceptedOrder]) -> list[OrderCreated]:
+    """Announce what this call has stored, and nothing else: what goes without saying elsewhere."""
     with transaction.atomic():
-        new = Order.objects.insert_new(orders)
+        new = Order.objects.insert_new(orders, recheck_after_seconds=30)
     failpoint("between")
-    with transaction.atomic():
-        recording.record_all(announce(order) for order in orders if order.id in new)
+    return [order_created(order) for order in orders if order.id in new]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -129,111 +196,42 @@ class TestACrashWhilePlacingOrders:
     """After a crash the batch is delivered again, as the broker does with what is not acked."""
 
     @staticmethod
-    def crash_and_deliver_again(monkeypatch, place, orders, *, at: str) -> None:
+    def crash_and_deliver_again(monkeypatch, place, orders, *, at: str) -> list[OrderCreated]:
         with monkeypatch.context() as patch:
             patch.setattr(failpoints, "_ACTIONS", {at: "raise"})
             with pytest.raises(FailpointError):
                 place(orders)
-        place(orders)
+        return place(orders)
 
-    def test_does_lose_the_event_that_is_recorded_afterwards(self, accepted_order, monkeypatch):
+    def test_does_lose_the_event_of_what_is_not_new_any_more(self, accepted_order, monkeypatch):
         # The negative control: the order is stored, is not new the second time, and so nobody
-        # will ever hear of it. If this fails, the test below passes for the wrong reason.
+        # hears of it. If this fails, the test below passes for the wrong reason.
         order = accepted_order()
-        self.crash_and_deliver_again(
-            monkeypatch, store_and_announce_afterwards, [order], at="between"
+        events = self.crash_and_deliver_again(
+            monkeypatch, store_and_announce_what_is_new, [order], at="between"
         )
 
         assert Order.objects.count() == 1
-        assert announced() == []
+        assert events == []
 
     @pytest.mark.parametrize("place_in_code", ["before_commit", "after_commit"])
     def test_never_loses_ours(self, accepted_order, monkeypatch, place_in_code):
         order = accepted_order()
-        self.crash_and_deliver_again(
+        events = self.crash_and_deliver_again(
             monkeypatch, services.place_orders, [order], at=f"orders.place.{place_in_code}"
         )
 
         assert Order.objects.count() == 1
-        assert announced() == [str(order.id)]
+        assert ids(events) == [str(order.id)]
 
-    def test_leaves_neither_order_nor_event_when_it_comes_before_the_commit(
+    def test_leaves_no_order_and_keeps_the_copy_when_it_comes_before_the_commit(
         self, accepted_order, monkeypatch
     ):
+        order = accepted_order()
+        cache.keep_copies([order])
         monkeypatch.setattr(failpoints, "_ACTIONS", {"orders.place.before_commit": "raise"})
         with pytest.raises(FailpointError):
-            services.place_orders([accepted_order()])
+            services.place_orders([order])
 
         assert not Order.objects.exists()
-        assert announced() == []
-
-
-@pytest.mark.django_db
-class TestAnnounceOverdueOrders:
-    @pytest.fixture
-    def order(self, accepted_order) -> Order:
-        services.place_orders([accepted_order()])
-        OutgoingEvent.objects.all().delete()
-        return Order.objects.get()
-
-    @staticmethod
-    def make_overdue(order: Order, *, age_seconds: int = 60) -> None:
-        created_at = timezone.now() - timedelta(seconds=age_seconds)
-        Order.objects.filter(id=order.id).update(
-            created_at=created_at, recheck_at=created_at + timedelta(seconds=30)
-        )
-
-    def test_leaves_a_fresh_order_in_peace(self, order):  # noqa: ARG002 - it is there
-        assert services.announce_overdue_orders() == 0
-        assert announced() == []
-
-    def test_announces_one_that_has_waited_too_long(self, order):
-        self.make_overdue(order)
-
-        assert services.announce_overdue_orders() == 1
-        assert announced() == [str(order.id)]
-
-    def test_says_the_same_under_the_same_event_id(self, order):
-        self.make_overdue(order)
-        order.refresh_from_db()
-        services.announce_overdue_orders()
-
-        [event] = OutgoingEvent.objects.all()
-        assert event.event_id == announce(order).event_id
-        assert event.body.encode() == announce(order).to_json()
-
-    def test_does_not_say_it_again_at_once(self, order):
-        self.make_overdue(order)
-        services.announce_overdue_orders()
-
-        assert services.announce_overdue_orders() == 0
-
-    def test_doubles_the_pause(self, order):
-        self.make_overdue(order, age_seconds=120)
-        services.announce_overdue_orders()
-
-        order.refresh_from_db()
-        pause = order.recheck_at - timezone.now()
-        assert timedelta(seconds=110) < pause <= timedelta(seconds=121)
-
-    def test_never_changes_the_status(self, order):
-        self.make_overdue(order, age_seconds=30 * 24 * 3600)
-        services.announce_overdue_orders()
-
-        order.refresh_from_db()
-        assert order.status == Order.Status.PENDING
-
-    def test_leaves_a_settled_order_in_peace(self, order):
-        self.make_overdue(order)
-        Order.objects.update(status=Order.Status.REJECTED, settled_at=timezone.now())
-
-        assert services.announce_overdue_orders() == 0
-
-    def test_takes_no_more_than_its_limit_and_the_longest_waiting_first(self, accepted_order):
-        services.place_orders([accepted_order() for _ in range(3)])
-        OutgoingEvent.objects.all().delete()
-        for order, age in zip(Order.objects.order_by("id"), (60, 180, 120), strict=True):
-            self.make_overdue(order, age_seconds=age)
-
-        assert services.announce_overdue_orders(limit=1) == 1
-        assert announced() == [str(Order.objects.order_by("id")[1].id)]
+        assert cache.get_accepted(order.id) is not None

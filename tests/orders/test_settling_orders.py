@@ -1,28 +1,26 @@
 """What becomes of an order when its stock is decided."""
 
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError
+from django.utils import timezone
 
 from orders_project.orders import catalog, services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import StockRejected, StockReserved
+from servicekit.contracts.events import StockDecided
 from servicekit.identifiers import new_id
+from tests.orders.stock_news import (
+    cancelled,
+    refusals,
+    rejected,
+    released,
+    reserved,
+    settle,
+    someone_elses,
+)
 
 pytestmark = pytest.mark.django_db
-
-
-def reserved(order_id: UUID | int | str, product_id: UUID | None = None, **facts) -> StockReserved:
-    if isinstance(order_id, UUID):
-        order_id = str(order_id)
-    facts = {"quantity": 2, "remaining": 8, "version": 2, **facts}
-    return StockReserved(order_id=order_id, product_id=product_id or new_id(), **facts)
-
-
-def rejected(order_id: UUID | int | str, product_id: UUID | None = None, **facts) -> StockRejected:
-    facts = {"quantity": 2, "remaining": 1, "version": 2, "reason": "insufficient_stock", **facts}
-    return StockRejected(order_id=str(order_id), product_id=product_id or new_id(), **facts)
 
 
 @pytest.fixture
@@ -34,52 +32,68 @@ def order(accepted_order) -> Order:
 
 class TestSettleOrders:
     def test_confirms_an_order_that_got_its_stock(self, order):
-        assert services.settle_orders([reserved(order.id)]) == []
+        assert refusals(settle(reserved(order))) == []
 
         order.refresh_from_db()
         assert (order.status, order.reason) == (Order.Status.CONFIRMED, "")
         assert order.settled_at is not None
 
     def test_rejects_an_order_that_did_not_and_says_why(self, order):
-        assert services.settle_orders([rejected(order.id)]) == []
+        assert refusals(settle(rejected(order))) == []
 
         order.refresh_from_db()
         assert (order.status, order.reason) == (Order.Status.REJECTED, "insufficient_stock")
         assert order.settled_at is not None
 
     @pytest.mark.parametrize("outcome", [reserved, rejected])
+    def test_is_the_end_of_asking_again(self, order, outcome):
+        assert order.recheck_at is not None
+        settle(outcome(order))
+
+        order.refresh_from_db()
+        assert order.recheck_at is None
+
+    @pytest.mark.parametrize("outcome", [reserved, rejected])
     def test_takes_the_same_outcome_again_for_no_news(self, order, outcome):
-        services.settle_orders([outcome(order.id)])
+        settle(outcome(order))
         order.refresh_from_db()
         settled_at = order.settled_at
 
-        assert services.settle_orders([outcome(order.id), outcome(order.id)]) == []
+        assert refusals(settle(outcome(order), outcome(order))) == []
         order.refresh_from_db()
         assert order.settled_at == settled_at
 
     @pytest.mark.parametrize(("first", "second"), [(reserved, rejected), (rejected, reserved)])
     def test_returns_an_outcome_against_a_final_status_and_keeps_it(self, order, first, second):
-        services.settle_orders([first(order.id)])
+        settle(first(order))
         order.refresh_from_db()
-        status = order.status
-        [refused] = services.settle_orders([second(order.id)])
+        status, reason = order.status, order.reason
+        [refused] = settle(second(order)).unprocessable
 
         order.refresh_from_db()
-        assert isinstance(refused.event, type(second(order.id)))
+        assert refused.event == StockDecided(decisions=[second(order)])
         assert status in refused.reason
-        assert order.status == status
+        assert (order.status, order.reason) == (status, reason)
 
     def test_lets_the_first_of_two_contradicting_outcomes_in_a_batch_decide(self, order):
-        first, second = rejected(order.id), reserved(order.id)
-        [refused] = services.settle_orders([first, second])
+        first, second = (StockDecided(decisions=[each(order)]) for each in (rejected, reserved))
+        [refused] = settle(first, second).unprocessable
 
         order.refresh_from_db()
         assert refused.event is second
         assert order.status == Order.Status.REJECTED
 
+    def test_lets_the_first_of_two_contradicting_outcomes_in_a_message_decide(self, order):
+        both = StockDecided(decisions=[rejected(order), reserved(order)])
+        [refused] = settle(both).unprocessable
+
+        order.refresh_from_db()
+        assert refused.event is both
+        assert order.status == Order.Status.REJECTED
+
     def test_returns_the_outcome_of_an_order_that_is_not_stored_and_settles_the_others(self, order):
-        stranger = reserved(new_id())
-        [refused] = services.settle_orders([stranger, reserved(order.id)])
+        stranger = StockDecided(decisions=[someone_elses(new_id())])
+        [refused] = settle(stranger, reserved(order)).unprocessable
 
         order.refresh_from_db()
         assert refused.event is stranger
@@ -87,24 +101,106 @@ class TestSettleOrders:
 
     @pytest.mark.parametrize("foreign", [4711, "4711", "order-4711"])
     def test_ignores_the_orders_of_other_systems(self, order, foreign):
-        assert services.settle_orders([reserved(foreign), reserved(order.id)]) == []
+        assert refusals(settle(someone_elses(foreign), reserved(order))) == []
 
         order.refresh_from_db()
         assert order.status == Order.Status.CONFIRMED
 
     def test_tells_our_copy_of_the_product_what_is_left(self, order):
         catalog.put(product_id=order.product_id, name="Lamp", price=5, qty=10, version=1)
-        services.settle_orders([reserved(order.id, order.product_id, remaining=8, version=2)])
+        settle(reserved(order, remaining=8, version=2))
 
         assert catalog.get(order.product_id).qty == 8
 
-    def test_settles_many_at_once(self, accepted_order, django_assert_max_num_queries):
+    @pytest.mark.parametrize("messages", [1, 50])
+    def test_settles_many_at_once(self, accepted_order, django_assert_max_num_queries, messages):
         orders = [accepted_order() for _ in range(50)]
         services.place_orders(orders)
+        size = 50 // messages
+        news = [
+            StockDecided(decisions=[reserved(order) for order in orders[start : start + size]])
+            for start in range(0, 50, size)
+        ]
         with django_assert_max_num_queries(6):
-            services.settle_orders([reserved(order.id) for order in orders])
+            settle(*news)
 
         assert Order.objects.filter(status=Order.Status.CONFIRMED).count() == 50
+
+
+class TestAContradiction:
+    """An answer that cannot be about this order changes nothing of it, and is parked."""
+
+    @pytest.mark.parametrize("outcome", [reserved, rejected, cancelled, released])
+    @pytest.mark.parametrize(
+        "facts", [{"product_id": new_id()}, {"quantity": 3}], ids=["product", "quantity"]
+    )
+    def test_is_an_answer_about_another_product_or_quantity(self, order, outcome, facts):
+        [reason] = refusals(settle(outcome(order, **facts)))
+
+        assert str(next(iter(facts.values()))) in reason
+        before = order.recheck_at
+        order.refresh_from_db()
+        assert (order.status, order.settled_at) == (Order.Status.PENDING, None)
+        assert (order.decided_at, order.released_at) == (None, None)
+        assert order.recheck_at == before
+
+    @pytest.mark.parametrize("outcome", [reserved, rejected])
+    def test_is_one_also_when_the_order_has_that_status_already(self, order, outcome):
+        settle(outcome(order))
+
+        assert len(refusals(settle(outcome(order, quantity=3)))) == 1
+
+    @pytest.mark.parametrize("settled_by", [None, reserved, rejected])
+    def test_is_that_an_order_was_cancelled_which_was_not(self, order, settled_by):
+        if settled_by is not None:
+            settle(settled_by(order))
+        order.refresh_from_db()
+        status = order.status
+
+        [reason] = refusals(settle(cancelled(order)))
+
+        assert "was not cancelled" in reason
+        order.refresh_from_db()
+        assert order.status == status
+
+    def test_is_that_the_stock_of_an_order_came_back_which_was_not_cancelled(self, order):
+        settle(reserved(order))
+
+        [reason] = refusals(settle(released(order)))
+
+        assert "nothing of it was to be released" in reason
+        order.refresh_from_db()
+        assert order.released_at is None
+
+    @pytest.mark.parametrize("position", [0, 1, 2])
+    def test_does_not_hinder_the_others_in_its_message(self, accepted_order, position):
+        placed = [accepted_order() for _ in range(3)]
+        services.place_orders(placed)
+        decisions = [reserved(each) for each in placed]
+        decisions[position] = reserved(placed[position], quantity=99)
+        message = StockDecided(decisions=decisions)
+
+        [refused] = settle(message).unprocessable
+
+        # As a whole: whoever looks at it sees what was said of the others as well.
+        assert refused.event is message
+        statuses = [Order.objects.get(id=each.id).status for each in placed]
+        expected = [Order.Status.CONFIRMED] * 3
+        expected[position] = Order.Status.PENDING
+        assert statuses == expected
+
+    def test_is_parked_once_for_a_message_with_several(self, accepted_order):
+        placed = [accepted_order() for _ in range(2)]
+        services.place_orders(placed)
+        wrong = StockDecided(decisions=[reserved(each, quantity=99) for each in placed])
+
+        assert len(refusals(settle(wrong))) == 1
+
+    def test_leaves_the_order_to_be_asked_about_again(self, order):
+        settle(reserved(order, quantity=99))
+
+        Order.objects.update(recheck_at=timezone.now() - timedelta(seconds=1))
+        assert [each.id for each in Order.objects.claim_overdue(10)] == [order.id]
 
 
 class TestAnOrder:

@@ -7,9 +7,9 @@ import pytest
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
-from servicekit.contracts.events import StockRejected, StockReleased, StockReserved
 from servicekit.identifiers import new_id
 from servicekit.timestamps import rfc3339
+from tests.orders.stock_news import rejected, released, reserved, settle
 
 pytestmark = pytest.mark.django_db
 
@@ -28,13 +28,6 @@ def order(accepted_order) -> Order:
     return Order.objects.get(id=accepted.id)
 
 
-def about(order: Order) -> dict[str, Any]:
-    return {
-        "order_id": str(order.id), "product_id": order.product_id, "quantity": order.quantity,
-        "remaining": 5, "version": 2,
-    }  # fmt: skip
-
-
 def steps(client: Any, order: Order) -> list[tuple[str, int | None]]:
     """The steps whose times come from messages, by name."""
     answer = client.get(f"/orders/{order.id}/timeline")
@@ -44,9 +37,7 @@ def steps(client: Any, order: Order) -> list[tuple[str, int | None]]:
 
 class TestTimeline:
     def test_tells_what_both_services_did(self, client, order):
-        services.settle_orders(
-            [StockReserved(**about(order), announced_at=after(20), decided_at=after(31))]
-        )
+        settle(reserved(order, announced_at=after(20), decided_at=after(31)))
         order.refresh_from_db()
         settled = (order.settled_at - ACCEPTED_AT) // timedelta(milliseconds=1)
 
@@ -65,13 +56,7 @@ class TestTimeline:
         assert body["steps"][0]["at"] == "2026-11-23T10:00:00.005Z"
 
     def test_tells_that_the_stock_was_refused(self, client, order):
-        services.settle_orders(
-            [
-                StockRejected(
-                    **about(order), announced_at=after(20), decided_at=after(31), reason="sold out"
-                )
-            ]
-        )
+        settle(rejected(order, announced_at=after(20), decided_at=after(31), reason="sold out"))
 
         assert [name for name, _ in steps(client, order)] == [
             "accepted", "stored", "announced", "rejected", "settled",
@@ -79,11 +64,9 @@ class TestTimeline:
         assert client.get(f"/orders/{order.id}/timeline").json()["reason"] == "sold out"
 
     def test_tells_what_was_given_back(self, client, order):
-        services.settle_orders(
-            [StockReserved(**about(order), announced_at=after(20), decided_at=after(31))]
-        )
+        settle(reserved(order, announced_at=after(20), decided_at=after(31)))
         services.cancel_order(order.id)
-        services.settle_orders([StockReleased(**about(order), released_at="2099-01-01T00:00:00Z")])
+        settle(released(order, released_at="2099-01-01T00:00:00Z"))
 
         assert [name for name, _ in steps(client, order)] == [
             "accepted", "stored", "announced", "reserved", "settled", "cancelled", "released",
@@ -91,9 +74,7 @@ class TestTimeline:
 
     def test_tells_that_a_cancelled_order_had_been_refused(self, client, order):
         services.cancel_order(order.id)
-        services.settle_orders(
-            [StockRejected(**about(order), decided_at=after(31), reason="sold out")]
-        )
+        settle(rejected(order, decided_at=after(31), reason="sold out"))
 
         assert "rejected" in [name for name, _ in steps(client, order)]
 
@@ -109,15 +90,13 @@ class TestTimeline:
         ],
     )
     def test_bears_times_that_are_none(self, client, order, moment):
-        services.settle_orders(
-            [StockReserved(**about(order), announced_at=moment, decided_at=moment)]
-        )
+        settle(reserved(order, announced_at=moment, decided_at=moment))
 
         assert "reserved" in [name for name, _ in steps(client, order)]
 
     def test_begins_with_an_order_that_is_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
 
         body = client.get(f"/orders/{accepted.id}/timeline").json()
         assert [step["name"] for step in body["steps"]] == ["accepted"]

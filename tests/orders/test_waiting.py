@@ -12,9 +12,10 @@ from django.db import connection
 from django.test import Client
 
 from orders_project.orders import cache, long_polling, services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.long_polling import FinalStatusWatch
-from orders_project.orders.placement.commands import PersistOrders
-from servicekit.contracts.events import StockReserved
+from orders_project.orders.models import Order
+from tests.orders.stock_news import reserved, settle
 from tests.servicekit.private_broker import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,15 +52,8 @@ def in_background() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
         yield start
 
 
-def confirm(order_id: UUID, accepted: Any = None) -> None:
-    product_id = accepted.product_id if accepted else order_id
-    services.settle_orders(
-        [
-            StockReserved(
-                order_id=str(order_id), product_id=product_id, quantity=2, remaining=1, version=2
-            )
-        ]
-    )
+def confirm(order_id: UUID) -> None:
+    settle(reserved(Order.objects.get(id=order_id)))
 
 
 def waiting(watch: FinalStatusWatch, count: int) -> Callable[[], bool]:
@@ -133,11 +127,11 @@ class TestGetOrderWithWait:
 
     def test_waits_for_an_order_that_is_not_stored_yet(self, watch, accepted_order, in_background):
         accepted = accepted_order()
-        cache.offer_copies([accepted])
+        cache.keep_copies([accepted])
         answer = in_background(lambda: Client().get(f"/orders/{accepted.id}?wait=30"))
         eventually(waiting(watch, 1))
         services.place_orders([accepted])
-        confirm(accepted.id, accepted)
+        confirm(accepted.id)
 
         assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
 
@@ -166,7 +160,7 @@ class TestPreferWait:
         [accepted] = PersistOrders.parse(_kwargs(message)).orders
         eventually(waiting(watch, 1))
         services.place_orders([accepted])
-        confirm(accepted.id, accepted)
+        confirm(accepted.id)
 
         answered = answer.result(timeout=10)
         assert (answered.status_code, answered.json()["status"]) == (201, "CONFIRMED")

@@ -192,6 +192,22 @@ class TestVersionedCache:
         assert 0 < redis.ttl(f"{cache._prefix}:1") <= 60
         assert 0 < redis.ttl(f"{cache._prefix}:1:version") <= 60
 
+    @pytest.mark.parametrize(
+        "garbage", [b"", b"garbage", b"-1", b"1.5", b"1_0", b" 1", b"nan", b"\xff", b"9" * 5000]
+    )
+    def test_has_nothing_where_the_version_is_garbage(self, cache, garbage):
+        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        get_redis_connection("default").set(f"{cache._prefix}:1:version", garbage)
+
+        assert cache.get(1) is None
+
+    @pytest.mark.parametrize("garbage", [b"", b"garbage", b"nan", b"\xff"])
+    def test_takes_what_is_read_anew_where_the_version_is_garbage(self, cache, garbage):
+        get_redis_connection("default").set(f"{cache._prefix}:1:version", garbage)
+        cache.set_if_newer([(1, Versioned(1, b"one"))])
+
+        assert cache.get(1) == Versioned(1, b"one")
+
     @pytest.mark.usefixtures("without_redis")
     def test_is_empty_without_redis(self, cache):
         cache.set_if_newer([(1, Versioned(1, b"one"))])
@@ -231,6 +247,13 @@ class TestGenerationalCache:
         cache.drop([2])
 
         assert cache.get_or_render(1, lambda: self.NEW) == self.OLD
+
+    @pytest.mark.parametrize("garbage", [b"\xff\xfe", "n\u00e4chste".encode(), b"a b", b"a\r\nb"])
+    def test_renders_again_where_the_cursor_is_garbage(self, cache, garbage):
+        cache.get_or_render(1, lambda: self.OLD)
+        get_redis_connection("default").set(f"{cache._prefix}:1:next", garbage)
+
+        assert [cache.get_or_render(1, lambda: self.NEW) for _ in range(2)] == [self.NEW] * 2
 
     @pytest.mark.usefixtures("without_redis")
     def test_renders_every_time_without_redis(self, cache):

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_project.orders.placement.commands import PersistOrders
+from orders_project.orders.commands import PersistOrders
 from servicekit.contracts.events import (
     Event,
     MalformedMessage,

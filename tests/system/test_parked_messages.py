@@ -12,7 +12,7 @@ import requests
 from kombu import Connection
 from shop import Shop, eventually
 
-from orders_project.orders.placement.commands import PersistOrders
+from orders_project.orders.commands import PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
 from servicekit.messaging.publisher import ConfirmingPublisher

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from servicekit.administration.navigation import Entry, sections
+from servicekit.overview.navigation import Entry, sections
 
 
 def sidebar(_request: HttpRequest) -> list[dict[str, Any]]:

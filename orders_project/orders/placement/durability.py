@@ -12,8 +12,8 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from orders_project.orders import cache, services
+from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order
-from orders_project.orders.placement.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.representation import order_created
 from servicekit import metrics
 from servicekit.breaker import Breaker, CircuitOpen

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from orders_project.orders import cache, selectors
-from orders_project.orders.placement.commands import AcceptedOrder
+from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.placement.durability import Durability, Outcome
 from orders_project.orders.placement.group_commit import GroupCommit
 from orders_project.orders.placement.pricing import (

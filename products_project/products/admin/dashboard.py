@@ -8,10 +8,10 @@ from django.urls import reverse
 
 from products_project.products.admin.stock import LOW_STOCK, stock_tone
 from servicekit.administration import cards
-from servicekit.administration import dashboard as common
 from servicekit.administration.capped import rows_of
 from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
 from servicekit.administration.display import counted, duration
+from servicekit.overview import dashboard as common
 
 _LOW_ROWS = 10
 # Of the products that moved lately, how many are looked at for low stock.

@@ -3,8 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -19,7 +18,6 @@ from servicekit.http.conditional import (
     is_known,
     required_versions,
     tagged_answer,
-    wants_plain_json,
 )
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
@@ -39,14 +37,14 @@ class ProductViewSet(ApiViewSet):
     serializer_class = serializers.NewProduct
     lookup_value_regex = UUID_PATTERN
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer hot reads straight from Redis; everything else goes DRF's way."""
-        is_product = self.action_map.get("get") == "retrieve"
-        if is_product and request.method == "GET" and wants_plain_json(request):
-            cached = cache.get(UUID(kwargs["pk"]))
-            if cached is not None:
-                return tagged_answer(request, cached.value, etag_of(cached.version))
-        return super().dispatch(request, *args, **kwargs)
+    def cached_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
+        """Return a product straight from Redis, or 304 for a caller that has it."""
+        if self.action_map.get("get") != "retrieve":
+            return None
+        cached = cache.peek(UUID(kwargs["pk"]))
+        if cached is None:
+            return None
+        return tagged_answer(request, cached.value, etag_of(cached.version))
 
     @documentation.list_products
     def list(self, request: Request) -> Response:
@@ -65,7 +63,7 @@ class ProductViewSet(ApiViewSet):
         )
 
     @documentation.create_product
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """Create a product."""
         facts = serializers.NewProduct.parse(self.body())
 
