@@ -1,0 +1,269 @@
+"""Whatever a stranger puts into the queue of tasks, on a worker that runs: parked, or stored.
+
+What the worker of Celery itself does about such messages is to drop them, to end, or to wait.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import amqp
+import msgspec
+import pytest
+
+from orders_project.orders.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.models import Order
+from servicekit.identifiers import new_id
+from servicekit.messaging.celery_protocol import task_message
+from servicekit.parking.models import ParkedMessage
+from servicekit.timestamps import now_in_milliseconds
+from tests.servicekit.private_broker import VirtualHost, eventually
+from tests.servicekit.worker import running_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+# Stands for a keyword argument with one good order.
+ORDERS = "ORDERS"
+PICKLE = "application/x-python-serialize"
+
+
+@pytest.fixture(scope="module")
+def worker(broker, django_db_setup, tmp_path_factory) -> Iterator[Any]:  # noqa: ARG001 - its database
+    with running_worker("orders", broker, tmp_path_factory.mktemp("worker")) as running:
+        yield running
+
+
+def an_order() -> AcceptedOrder:
+    return AcceptedOrder(
+        id=new_id(), product_id=new_id(), quantity=2, total_price=380_000,
+        created_at=now_in_milliseconds(),
+    )  # fmt: skip
+
+
+class Sender:
+    """Puts messages into the queue of the tasks."""
+
+    def __init__(self, broker: VirtualHost) -> None:
+        self._broker = broker
+
+    def send(self, body: bytes, headers: Any, **properties: Any) -> None:
+        with self._broker.channel() as channel:
+            if headers is not None:
+                properties["application_headers"] = headers
+            channel.basic_publish(
+                amqp.Message(body, **{"content_type": "application/json", **properties}),
+                routing_key=PersistOrders.queue,
+            )
+
+    def send_good(self) -> UUID:
+        """Ask for one order as a web process does."""
+        order = an_order()
+        self.send(body_of(order), headers_of_a_task())
+        return order.id
+
+
+def headers_of_a_task(**changes: Any) -> dict[str, Any]:
+    """The headers that a web process writes, with changes; `...` leaves one out."""
+    message = task_message(
+        task=PersistOrders.task_name, queue=PersistOrders.queue, task_id=new_id(), kwargs={}
+    )
+    headers = {**message.headers, **changes}
+    return {name: value for name, value in headers.items() if value is not ...}
+
+
+def body_of(order: AcceptedOrder) -> bytes:
+    return msgspec.json.encode([[], {"orders": [order]}, EMBED])
+
+
+@pytest.fixture
+def sender(broker, worker) -> Sender:  # noqa: ARG001 - it is there
+    return Sender(broker)
+
+
+def is_stored(*order_ids: UUID) -> bool:
+    return Order.objects.filter(id__in=order_ids).count() == len(order_ids)
+
+
+BODIES = {
+    "nothing": b"",
+    "null": b"null",
+    "a number": b"5",
+    "a string": b'"text"',
+    "an object": b"{}",
+    "an empty list": b"[]",
+    "a list of numbers": b"[1,2,3]",
+    "two of three parts": b'[[],{"orders":[]}]',
+    "four parts": b'[[],{"orders":[]},{},{}]',
+    "words": b"hello",
+    "cut off": msgspec.json.encode([[], {"orders": []}, EMBED])[:-7],
+    "bad UTF-8": b"\xff\xfe\x00",
+    "bad UTF-8 inside": b'[[],{"orders":[{"id":"\xff"}]},{}]',
+    "NUL": b"\x00" * 100,
+    "positional arguments": b'[[1],{"orders":[]},{}]',
+    "positional arguments of an object": b'[{},{"orders":[]},{}]',
+    "keywords of a list": b"[[],[],{}]",
+    "keywords of null": b"[[],null,{}]",
+    "keywords of a string": b'[[],"orders",{}]',
+    "no keyword": b"[[],{},{}]",
+    "another keyword": b'[[],{"order":[]},{}]',
+    "orders of null": b'[[],{"orders":null},{}]',
+    "orders of an object": b'[[],{"orders":{}},{}]',
+    "an order of null": b'[[],{"orders":[null]},{}]',
+    "an order of nothing": b'[[],{"orders":[{}]},{}]',
+    "nested 1 MB deep": b"[" * 1_000_000,
+    "orders nested 1 MB deep": b'[[],{"orders":' + b"[" * 500_000 + b"]" * 500_000 + b"},{}]",
+    "10 MB": b"x" * 10_000_000,
+}
+HEADERS = {
+    "none at all": None,
+    "empty": {},
+    "without a task": headers_of_a_task(task=...),
+    "a task of null": headers_of_a_task(task=None),
+    "a task of a number": headers_of_a_task(task=5),
+    "a task of a list": headers_of_a_task(task=["orders.persist_orders"]),
+    "a task of an object": headers_of_a_task(task={"a": {"b": []}}),
+    "a task that is not there": headers_of_a_task(task="orders.no_such_task"),
+    "a task of Celery's own": headers_of_a_task(task="celery.backend_cleanup"),
+    "a task of bytes": headers_of_a_task(task=b"\xff\xfe"),
+}
+# They decide nothing here: an accepted order is stored, however late and however it is called.
+UNHEEDED = {
+    "no id": {"id": ...},
+    "an id of a list": {"id": [1]},
+    "an id of a number": {"id": 7},
+    "expired": {"expires": "2001-01-01T00:00:00+00:00"},
+    "an expiry of nonsense": {"expires": "tomorrow"},
+    "an expiry of a list": {"expires": [1]},
+    "an eta in 2099": {"eta": "2099-01-01T00:00:00+00:00"},
+    "an eta of nonsense": {"eta": {"a": 1}},
+    "a time limit of one": {"timelimit": [1]},
+    "a time limit of text": {"timelimit": "soon"},
+    "a time limit of an object": {"timelimit": {}},
+    "a time limit that is over": {"timelimit": [-1, -1]},
+    "retries of text": {"retries": "many"},
+    "many retries": {"retries": 1_000_000},
+    "an unhashable shadow": {"shadow": {"a": []}},
+    "argsrepr of a list": {"argsrepr": [1], "kwargsrepr": {"a": 1}},
+    "ids of nonsense": {"root_id": [1], "parent_id": {}, "group": 5},
+    "an unknown compression": {"compression": "no-such-compression"},
+    "a compression of a list": {"compression": ["zlib"]},
+    "an unknown language": {"lang": "cobol"},
+    "a stranger's": {"theirs": [{"deep": [{"er": [None, True, 2**40]}]}]},
+    "stamps": {"stamped_headers": 5, "stamps": []},
+}
+PROPERTIES = {
+    "a pickle's type": {"content_type": PICKLE},
+    "an unknown type": {"content_type": "text/x-nonsense"},
+    "an unknown encoding": {"content_encoding": "no-such-encoding"},
+    "a binary encoding": {"content_encoding": "binary"},
+    "half a character": {"correlation_id": "\ud800", "reply_to": "\ud800", "type": "\ud800"},
+}
+
+
+class TestAMessageThatIsNoSuchTask:
+    @staticmethod
+    def assert_parked(sender: Sender, body: bytes, headers: Any, **properties: Any) -> None:
+        """It is parked once, untouched and with a reason, and its neighbours are stored."""
+        before = sender.send_good()
+        sender.send(body, headers, **properties)
+        after = sender.send_good()
+        eventually(ParkedMessage.objects.exists)
+        eventually(lambda: is_stored(before, after))
+
+        [parked] = ParkedMessage.objects.all()
+        assert (parked.queue, bytes(parked.body)) == (PersistOrders.queue, body)
+        assert parked.reason not in ("", "nobody said why")
+        assert parked.times_seen == 1
+
+    @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+    def test_by_its_body_is_parked(self, sender, body):
+        self.assert_parked(sender, body, headers_of_a_task())
+
+    @pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS.keys())
+    def test_by_its_headers_is_parked(self, sender, headers):
+        self.assert_parked(sender, body_of(an_order()), headers)
+        [parked] = ParkedMessage.objects.all()
+        assert parked.reason.startswith("not the task orders.persist_orders")
+
+    @pytest.mark.parametrize("content_type", [PICKLE, "application/json", "application/x-yaml"])
+    def test_but_a_pickle_is_parked(self, sender, content_type):
+        body = b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00K\x01."
+
+        self.assert_parked(
+            sender, body, headers_of_a_task(), content_type=content_type, content_encoding="binary"
+        )
+
+    @pytest.mark.parametrize("name", ["content_type", "correlation_id", "message_id", "reply_to"])
+    def test_by_properties_that_cannot_be_read_is_parked(self, sender, name):
+        # Its headers are among them.
+        self.assert_parked(sender, body_of(an_order()), headers_of_a_task(), **{name: b"\xff\xfe"})
+
+    def test_says_what_is_wrong_with_an_order(self, sender):
+        wrong = msgspec.json.encode([[], {"orders": [{"id": str(new_id())}]}, EMBED])
+        self.assert_parked(sender, wrong, headers_of_a_task())
+
+        [parked] = ParkedMessage.objects.all()
+        assert "missing required field `productId`" in parked.reason
+
+
+class TestAGoodOrder:
+    @staticmethod
+    def assert_stored(sender: Sender, headers: Any, **properties: Any) -> None:
+        order = an_order()
+        sender.send(body_of(order), headers, **properties)
+        after = sender.send_good()
+        eventually(lambda: is_stored(order.id, after))
+
+        assert not ParkedMessage.objects.exists()
+
+    @pytest.mark.parametrize("changes", UNHEEDED.values(), ids=UNHEEDED.keys())
+    def test_is_stored_whatever_else_its_headers_say(self, sender, changes):
+        self.assert_stored(sender, headers_of_a_task(**changes))
+
+    @pytest.mark.parametrize("properties", PROPERTIES.values(), ids=PROPERTIES.keys())
+    def test_is_stored_whatever_its_properties_say(self, sender, properties):
+        self.assert_stored(sender, headers_of_a_task(), **properties)
+
+    @pytest.mark.parametrize(
+        "embed", [{}, None, [], {"callbacks": [{"task": "a"}], "chain": 5, "chord": []}]
+    )
+    def test_is_stored_whatever_is_to_follow(self, sender, embed):
+        order = an_order()
+        sender.send(msgspec.json.encode([[], {"orders": [order]}, embed]), headers_of_a_task())
+        eventually(lambda: is_stored(order.id))
+
+        assert not ParkedMessage.objects.exists()
+
+    def test_is_stored_beside_a_keyword_that_nobody_knows_yet(self, sender):
+        # A newer web process may say more.
+        order = an_order()
+        body = msgspec.json.encode([[], {"orders": [order], "more": 1}, EMBED])
+        sender.send(body, headers_of_a_task())
+        eventually(lambda: is_stored(order.id))
+
+        assert not ParkedMessage.objects.exists()
+
+    def test_is_announced(self, sender, broker):
+        queue = f"announced-{new_id()}"
+        broker.declare_queue(queue)
+        broker.bind(queue, "order.exchange", "order.created")
+        order_id = sender.send_good()
+
+        [message] = broker.take(queue, count=1)
+        assert msgspec.json.decode(message.body)["orderId"] == str(order_id)
+        broker.delete_queue(queue)
+
+
+class TestAThousandOfThem:
+    def test_stop_nothing(self, sender, worker):
+        for _ in range(1000):
+            sender.send(b"hello", headers_of_a_task(), message_id="the same")
+        good = sender.send_good()
+
+        eventually(lambda: is_stored(good), within_seconds=30)
+        eventually(
+            lambda: ParkedMessage.objects.filter(times_seen=1000).exists(), within_seconds=60
+        )
+        assert ParkedMessage.objects.count() == 1
+        assert worker.poll() is None
