@@ -30,14 +30,15 @@ _WEB = (
 _ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
 _WORKER = (
     "BROKER_URL",
-    "QUEUE_TYPE",
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",
     "WORKER_METRICS_PORT",
+    "WORKER_PACE_SECONDS",
     *_TRACES,
 )
 _PRODUCTS = ("PRODUCTS_DATABASE_URL",)
 _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
+_INTAKE = ("INTAKE_PACE_SECONDS", "PRICE_MEMORY_SECONDS")
 
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own
@@ -113,7 +114,7 @@ SERVICES = (
     Process(
         name="order-service",
         command=_gunicorn("orders_project"),
-        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", "QUEUE_TYPE", *_WEB),
+        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_INTAKE, *_WEB),
         # Accepting orders is the hot path: one process would be bound to one core.
         defaults={"WEB_WORKERS": "2", "OTEL_SERVICE_NAME": "order-service"},
         port=3002,
