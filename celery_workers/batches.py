@@ -15,7 +15,6 @@ from celery.worker import state
 from django.conf import settings
 
 from celery_workers.policies import TASKS
-from servicekit.messaging import topology
 from servicekit.messaging.celery_protocol import keywords_of
 from servicekit.messaging.consumer import Handled, Inbox, Stopped
 from servicekit.messaging.envelope import Received, received
@@ -32,10 +31,6 @@ class TaskSource:
     task: str
     parse: Callable[[dict[str, Any]], Any]
     handle: Callable[[Sequence[Received[Any]]], Handled]
-
-    def declare(self, channel: Any) -> None:
-        """Declare the queue."""
-        topology.declare_queue(channel, self.queue, keys=[])
 
     def read(self, delivery: Any) -> Received[Any]:
         """Return what a task message asks for.

@@ -26,8 +26,9 @@ preload_app = False
 keepalive = 75
 backlog = 2048
 
-# A request is answered within 2 s whatever is down, so 5 s let everything finish.
-graceful_timeout = 5
+# A request is answered within 2 s whatever is down, so 3 s let everything finish. Idle connections
+# are kept as long.
+graceful_timeout = 3
 timeout = 30
 
 limit_request_line = 4094

@@ -66,9 +66,6 @@ class Source(Protocol):
     def queue(self) -> str:
         """The name of the queue."""
 
-    def declare(self, channel: Any) -> None:
-        """Declare the queue and what belongs to it; again is harmless."""
-
     def read(self, delivery: Any) -> Received[Any]:
         """Return what a delivery says.
 
@@ -81,6 +78,13 @@ class Source(Protocol):
 
         It may get the same messages again and has to answer the same.
         """
+
+
+class DeclaredSource(Source, Protocol):
+    """A source that its consumer declares."""
+
+    def declare(self, channel: Any) -> None:
+        """Declare the queue and what belongs to it; again is harmless."""
 
 
 @dataclass(frozen=True)
@@ -383,7 +387,7 @@ class ConsumerThread(StoppableThread):
     def __init__(
         self,
         name: str,
-        sources: Sequence[Source],
+        sources: Sequence[DeclaredSource],
         *,
         broker_url: str,
         policy: Policy,
@@ -395,7 +399,7 @@ class ConsumerThread(StoppableThread):
         self._heartbeat_seconds = heartbeat_seconds
         self._is_consuming = False
         self._connection: Any = None
-        self._channels: list[tuple[Source, Any]] = []
+        self._channels: list[tuple[DeclaredSource, Any]] = []
         self._declared_at = 0.0
         self._publisher = ConfirmingPublisher(broker_url)
         self._inboxes = [
