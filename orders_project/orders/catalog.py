@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, best_effort, read
+from servicekit.caching.redis import UNAVAILABLE, Script, Unavailable, best_effort, read
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
@@ -109,12 +109,12 @@ _decode = msgspec.json.Decoder(CatalogProduct).decode
 _lookups = metrics.Lookups("catalog")
 
 
-def get(product_id: UUID) -> CatalogProduct | None:
-    """Return our copy of a product, if we have one that can be read."""
+def get(product_id: UUID) -> CatalogProduct | Unavailable | None:
+    """Return our copy of a product, None if we have none that can be read."""
     answer = read(f"catalog:{product_id}")
     if answer is UNAVAILABLE:
         _lookups.unavailable.inc()
-        return None
+        return UNAVAILABLE
     [copy] = answer
     try:
         product = None if copy is None else _decode(copy)

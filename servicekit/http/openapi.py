@@ -60,9 +60,6 @@ _UNAVAILABLE = Problem(
     503, "temporarily_unavailable", "The database does not answer now. Try again."
 )
 _NOT_FOUND = Problem(404, "not_found", "The path leads nowhere: the id is not a UUID.")
-_OF_WRITES = (
-    Problem(403, "permission_denied", "Only for a browser with a session: no CSRF token."),
-)
 _OF_BODIES = (
     INVALID,
     Problem(400, "malformed_body", "The body is empty, or not JSON."),
@@ -72,25 +69,22 @@ _OF_BODIES = (
 # Answered by many operations with the same codes: written once, under these names.
 _SHARED_RESPONSES = {
     400: "BadRequest",
-    403: "Forbidden",
     406: "NotAcceptable",
     413: "BodyTooLarge",
     415: "UnsupportedMediaType",
     503: "Unavailable",
 }
 
-_SHARED_PROBLEMS = (_BAD_REQUEST, _UNAVAILABLE, *_FOR_EVERYBODY, *_OF_WRITES, *_OF_BODIES[2:])
+_SHARED_PROBLEMS = (_BAD_REQUEST, _UNAVAILABLE, *_FOR_EVERYBODY, *_OF_BODIES[2:])
 
 PROBLEMS_OF_THE_FRAMEWORK = frozenset(
-    each.code for each in (*_FOR_EVERYBODY, _UNAVAILABLE, _NOT_FOUND, *_OF_WRITES, *_OF_BODIES)
+    each.code for each in (*_FOR_EVERYBODY, _UNAVAILABLE, _NOT_FOUND, *_OF_BODIES)
 )
 """The codes that operations share, beside those of their service."""
 
 
 class AutoSchema(openapi.AutoSchema):
     """Reads an operation from the `Operation` on its view method."""
-
-    _SAFE = ("GET", "HEAD", "OPTIONS")
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Schema | None:
         """Return the OpenAPI operation, or none for a method that nobody documented."""
@@ -179,8 +173,6 @@ class AutoSchema(openapi.AutoSchema):
             yield from _OF_BODIES
         elif operation.parameters and INVALID not in operation.problems:
             yield INVALID
-        if self.method not in self._SAFE:
-            yield from _OF_WRITES
         yield from _FOR_EVERYBODY
         if operation.needs_database:
             yield _UNAVAILABLE

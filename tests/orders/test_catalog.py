@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orders_project.orders import catalog
+from servicekit.caching.redis import UNAVAILABLE
 from servicekit.contracts.events import (
     ProductArchived,
     ProductUpdated,
@@ -94,7 +95,7 @@ class TestPut:
     def test_does_nothing_without_redis(self, lamp):
         put(lamp)
 
-        assert catalog.get(lamp) is None
+        assert catalog.get(lamp) is UNAVAILABLE
 
 
 GARBAGE = {

@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY
 from celery_workers.orders.tasks import place_and_announce
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from servicekit.identifiers import new_id
 from servicekit.messaging.envelope import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -42,7 +43,9 @@ class TestAnOrder:
     def test_is_announced_under_them_when_it_has_a_key(self, order, broker_with_queue):
         broker_with_queue.declare_queue("announced")
         broker_with_queue.bind("announced", "order.exchange", "order.created")
-        order(**{"X-Request-ID": "me-1", "traceparent": TRACEPARENT, "Idempotency-Key": "me-1"})
+        order(
+            **{"X-Request-ID": "me-1", "traceparent": TRACEPARENT, "Idempotency-Key": str(new_id())}
+        )
 
         [event] = broker_with_queue.take_all("announced")
         broker_with_queue.delete_queue("announced")

@@ -1,5 +1,6 @@
 """What the promises are worth when things break."""
 
+import random
 import signal
 import threading
 import time
@@ -71,7 +72,8 @@ class TestKillingAProcess:
         enough = threading.Event()
 
         def kill_on() -> None:
-            while not enough.wait(1.0):
+            # Not by the clock: what starts slowly on a busy machine has to live for a moment.
+            while not enough.wait(random.uniform(1.0, 3.0)):
                 with suppress(DeployFailure, ProcessLookupError):  # between two lives just now
                     stack.kill(victim, signal.SIGKILL)
 
@@ -157,12 +159,12 @@ class TestDyingAtTheWorstLine:
         [
             ("orders-worker", "orders.place.before_commit"),
             ("orders-worker", "orders.place.after_commit"),
-            ("orders-worker", "outbox.after_confirm"),
+            ("orders-worker", "consumer.after_answers"),
             ("orders-worker", "orders.settle.before_commit"),
             ("orders-worker", "orders.settle.after_commit"),
             ("products-worker", "products.reserve.before_commit"),
             ("products-worker", "products.reserve.after_commit"),
-            ("products-worker", "outbox.after_confirm"),
+            ("products-worker", "consumer.after_answers"),
         ],
     )
     def test_loses_and_doubles_nothing(
@@ -175,9 +177,11 @@ class TestDyingAtTheWorstLine:
         stack.set_environment(process, FAILPOINTS=f"{failpoint}:kill")
         try:
             order = shop.order(lamp["id"], 4).json()
-            # It dies of this order, comes back, and dies of it again.
+            # It dies of this order, comes back, and dies of it again: once only where the order,
+            # announced before the death, is settled before it comes back to be announced again.
+            deaths = 1 if failpoint == "consumer.after_answers" else 2
             lives: set[int] = set()
-            eventually(lambda: len(self._live_on(stack, process, lives)) > 2)
+            eventually(lambda: len(self._live_on(stack, process, lives)) > deaths)
         finally:
             stack.set_environment(process, FAILPOINTS=None)
         stack.wait_ready()

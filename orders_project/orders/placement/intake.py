@@ -9,6 +9,7 @@ and its time, PostgreSQL decides: it is stored there before it is answered. Whil
 away, Redis decides, which has been told of each attempt before.
 """
 
+import logging
 from functools import cache as once
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -31,6 +32,8 @@ from servicekit.breaker import CircuitOpen
 from servicekit.http import deadline
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
+
+logger = logging.getLogger(__name__)
 
 _ORDER_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:idempotency-keys")
 _REFUSALS = (ProductNotFound, InsufficientStock, TotalPriceTooLarge)
@@ -159,6 +162,7 @@ def _submit(order: AcceptedOrder, commits: GroupCommit[AcceptedOrder]) -> None:
         raise UnableToAccept("it could not be stored.")
     if outcome is Outcome.UNKNOWN:
         raise AcceptanceUnknown(order.id)
+    logger.debug("accepted an order", extra={"order_id": str(order.id)})
 
 
 def _check_same(order: AcceptedOrder, product_id: UUID, quantity: int) -> None:

@@ -8,6 +8,7 @@ from django.conf import settings
 from orders_project.orders import catalog, product_service
 from orders_project.orders.catalog import CatalogProduct
 from orders_project.orders.product_service import ProductServiceUnavailable
+from servicekit.caching.redis import UNAVAILABLE
 from servicekit.contracts.fields import MAX_INT64
 
 _REMEMBERED_PRODUCTS = 10_000
@@ -35,6 +36,17 @@ class PriceUnknown(Exception):
         super().__init__("the product cannot be looked up now.")
 
 
+class _Remembered:
+    """A copy of a product that this process has read, and what it has sold of it since."""
+
+    __slots__ = ("copy", "left", "read_at")
+
+    def __init__(self, copy: CatalogProduct, read_at: float) -> None:
+        self.copy = copy
+        self.left = copy.qty
+        self.read_at = read_at
+
+
 class Pricing:
     """Prices orders from what this process has read a moment ago, from Redis, or from the source.
 
@@ -43,7 +55,7 @@ class Pricing:
     """
 
     def __init__(self) -> None:
-        self._remembered: dict[UUID, tuple[float, CatalogProduct]] = {}
+        self._remembered: dict[UUID, _Remembered] = {}
 
     def total_price(self, product_id: UUID, quantity: int) -> int:
         """Return the price of so many units at this moment.
@@ -59,15 +71,16 @@ class Pricing:
         return total
 
     def _price(self, product_id: UUID, quantity: int) -> int:
-        copy = self._copy(product_id)
-        if copy is not None and copy.is_fresh and copy.qty >= quantity:
-            return copy.price
+        known = self._look_up(product_id)
+        if known is not None and known.copy.is_fresh and known.left >= quantity:
+            known.left -= quantity
+            return known.copy.price
         try:
             product = product_service.fetch_product(product_id)
         except ProductServiceUnavailable:
-            if copy is None:
+            if known is None:
                 raise PriceUnknown from None
-            return copy.price
+            return known.copy.price
         self._remembered.pop(product_id, None)
         catalog.put(
             product_id=product_id,
@@ -80,20 +93,23 @@ class Pricing:
             raise InsufficientStock(quantity=quantity, available=product.qty)
         return product.price
 
-    def _copy(self, product_id: UUID) -> CatalogProduct | None:
+    def _look_up(self, product_id: UUID) -> _Remembered | None:
         now = time.monotonic()
-        remembered = self._remembered.get(product_id)
-        if remembered is not None and now - remembered[0] < settings.PRICE_MEMORY_SECONDS:
-            return remembered[1]
-        if remembered is not None:
+        known = self._remembered.get(product_id)
+        if known is not None:
+            if now - known.read_at < settings.PRICE_MEMORY_SECONDS:
+                return known
             # Those who ask meanwhile are content with it: one look at Redis is enough.
-            self._remembered[product_id] = (now, remembered[1])
+            known.read_at = now
         copy = catalog.get(product_id)
+        if copy is UNAVAILABLE:
+            # What was known last is better than nothing. It is compared with the source once it is
+            # older than a copy may be.
+            return known
         if copy is None:
-            # Not there, or Redis is away: what was known last is better than nothing, and is
-            # compared with the source once it is older than a copy may be.
-            return remembered[1] if remembered is not None else None
+            self._remembered.pop(product_id, None)
+            return None
         if len(self._remembered) >= _REMEMBERED_PRODUCTS:
             self._remembered.clear()
-        self._remembered[product_id] = (now, copy)
-        return copy
+        self._remembered[product_id] = found = _Remembered(copy, now)
+        return found

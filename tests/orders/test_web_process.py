@@ -1,0 +1,342 @@
+"""The order service as it runs: gunicorn, gevent, and one process for everybody."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+import requests
+from django.db import connection
+
+from deploy.settings import ROOT
+from orders_project.orders import services
+from orders_project.orders.commands import PersistOrders
+from orders_project.orders.models import Order
+from servicekit.identifiers import new_id
+from tests.orders.stock_news import reserved, settle
+from tests.servicekit.private_broker import Line, eventually, unused_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# What a promise of a second may take on a machine that runs other tests as well: nothing more.
+ONE_SECOND = 1.0
+CLIENTS = 200
+
+
+class WebProcess:
+    """The order service under gunicorn, with one worker."""
+
+    def __init__(self, log: Path, metrics: Path, **environment: str) -> None:
+        self.port = unused_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("wb") as output:
+            self._master = subprocess.Popen(
+                [
+                    sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py",
+                    "--bind", f"127.0.0.1:{self.port}", "orders_project.config.wsgi:application",
+                ],
+                cwd=ROOT,
+                env={
+                    **os.environ, "WEB_WORKERS": "1", "DATABASE_POOL_SIZE": "8",
+                    "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+                    "DJANGO_SETTINGS_MODULE": "orders_project.config.settings", **environment,
+                },
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        eventually(self._answers, within_seconds=60)
+
+    @property
+    def worker(self) -> int:
+        """The process id of what answers."""
+        children = Path(f"/proc/{self._master.pid}/task/{self._master.pid}/children")
+        [worker] = children.read_text().split()
+        return int(worker)
+
+    def threads(self) -> int:
+        """How many threads of the operating system the worker has."""
+        return len(list(Path(f"/proc/{self.worker}/task").iterdir()))
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + path, **{"timeout": 30, **options})
+
+    def order(self, product_id: UUID, **headers: str) -> requests.Response:
+        return requests.post(
+            f"{self.url}/orders",
+            json={"productId": str(product_id), "quantity": 2},
+            headers=headers,
+            timeout=30,
+        )
+
+    def ask_to_end(self) -> None:
+        self._master.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self) -> int:
+        return self._master.wait(30)
+
+    def end(self) -> None:
+        self.ask_to_end()
+        self.wait_for_end()
+
+    def _answers(self) -> bool:
+        assert self._master.poll() is None, self.log.read_text()
+        with contextlib.suppress(requests.ConnectionError):
+            return self.get("/health/live").ok
+        return False
+
+
+def database_url(port: int | None = None) -> str:
+    """The address of the database of the tests, by way of another port if there is one."""
+    url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
+    credentials = url.netloc.rpartition("@")[0]
+    netloc = f"{credentials}@{url.hostname}:{port or url.port}"
+    return url._replace(netloc=netloc, path=f"/{connection.settings_dict['NAME']}").geturl()
+
+
+@pytest.fixture
+def line_to_database() -> Iterator[Line]:
+    url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
+    line = Line(url.hostname or "", url.port or 5432)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def start(tmp_path, broker, product_service) -> Iterator[Callable[..., WebProcess]]:
+    """Return a function that starts the order service, with all that it needs."""
+    broker.declare_queue(PersistOrders.queue)
+    started: list[WebProcess] = []
+
+    def web_process(**environment: str) -> WebProcess:
+        started.append(
+            WebProcess(
+                tmp_path / "log",
+                tmp_path / "metrics",
+                **{
+                    "ORDERS_DATABASE_URL": database_url(),
+                    "BROKER_URL": broker.url,
+                    "PRODUCT_API_URL": product_service.url,
+                    **environment,
+                },
+            )
+        )
+        return started[-1]
+
+    yield web_process
+    for process in started:
+        process.end()
+    broker.delete_queue(PersistOrders.queue)
+
+
+@pytest.fixture
+def order(accepted_order) -> Order:
+    accepted = accepted_order()
+    services.place_orders([accepted])
+    return Order.objects.get(id=accepted.id)
+
+
+@contextlib.contextmanager
+def many_connections(port: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Connect many clients that have all sent the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(CLIENTS)
+        ]
+        for each in sockets:
+            each.sendall(sent)
+        yield sockets
+
+
+def answer_to(client: socket.socket) -> dict[str, Any]:
+    """Read the JSON that a client is answered."""
+    response = http.client.HTTPResponse(client)
+    response.begin()
+    assert response.status == 200
+    return json.loads(response.read())
+
+
+HALF_REQUESTS = {
+    "half a line": b"GET /ord",
+    "half the headers": b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-",
+    "half a body": (
+        b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    ),
+    "half a chunk": (
+        b"POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n40\r\n{"
+    ),
+}
+
+
+class TestManyConnections:
+    @pytest.mark.parametrize("sent", HALF_REQUESTS.values(), ids=HALF_REQUESTS.keys())
+    def test_with_half_a_request_each_keep_nobody_waiting(
+        self, start, product_service, order, sent
+    ):
+        web = start()
+        product_id = product_service.add()
+        web.order(product_id)
+        with many_connections(web.port, sent):
+            for ask in (
+                lambda: web.get(f"/orders/{order.id}"),
+                lambda: web.order(product_id),
+                lambda: web.get("/health/live"),
+            ):
+                began = time.monotonic()
+                assert ask().ok
+                assert time.monotonic() - began < ONE_SECOND
+
+    def test_that_wait_for_an_order_cost_no_thread_and_are_woken(self, start, order):
+        web = start()
+        waiting = f"GET /orders/{order.id}?wait=5 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        # One waits before: the thread that listens for all is there then.
+        web.get(f"/orders/{order.id}?wait=1")
+        before = web.threads()
+        with many_connections(web.port, waiting) as clients:
+            assert web.get("/health/live").elapsed.total_seconds() < ONE_SECOND
+            # All of them have been read by now, and wait.
+            time.sleep(0.5)
+            assert web.threads() == before
+            began = time.monotonic()
+            settle(reserved(order))
+            answers = [answer_to(client) for client in clients]
+
+            assert time.monotonic() - began < 2
+        assert {answer["status"] for answer in answers} == {"CONFIRMED"}
+
+    def test_with_one_key_are_one_order_within_the_time_of_a_request(self, start, product_service):
+        web = start()
+        product_id = product_service.add()
+        web.order(product_id)
+
+        headers = {"Idempotency-Key": str(product_id)}
+        with ThreadPoolExecutor(50) as clients:
+            answers = list(clients.map(lambda _: web.order(product_id, **headers), range(50)))
+
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.content for answer in answers}) == 1
+        assert Order.objects.count() == 1
+
+
+class TestADatabaseThatFallsSilent:
+    @pytest.fixture
+    def web(self, start, line_to_database) -> WebProcess:
+        return start(ORDERS_DATABASE_URL=database_url(line_to_database.port))
+
+    def test_has_questions_answered_503_in_time_and_orders_accepted(
+        self, web, line_to_database, product_service, order
+    ):
+        product_id = product_service.add()
+        assert web.get(f"/orders/{order.id}").status_code == 200
+        assert web.order(product_id).status_code == 201
+        line_to_database.fall_silent()
+
+        for _ in range(3):
+            began = time.monotonic()
+            answer = web.get(f"/orders/{order.id}")
+            assert time.monotonic() - began < 2
+            assert (answer.status_code, answer.json()["code"]) == (503, "temporarily_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+
+            began = time.monotonic()
+            accepted = web.order(product_id)
+            assert time.monotonic() - began < ONE_SECOND
+            assert accepted.status_code == 201
+
+    def test_leaves_an_accepted_order_to_be_seen(self, web, line_to_database, product_service):
+        product_id = product_service.add()
+        web.order(product_id)
+        line_to_database.fall_silent()
+        accepted = web.order(product_id)
+        began = time.monotonic()
+        found = web.get(f"/orders/{accepted.json()['id']}")
+
+        assert time.monotonic() - began < 2
+        assert (found.status_code, found.json()) == (200, accepted.json())
+
+    def test_keeps_many_who_ask_at_once_waiting_no_longer(
+        self, web, line_to_database, product_service
+    ):
+        # More of them than there are connections to the database.
+        product_id = product_service.add()
+        web.order(product_id)
+        line_to_database.fall_silent()
+
+        with ThreadPoolExecutor(40) as clients:
+            answers = list(clients.map(lambda _: web.get(f"/orders/{new_id()}"), range(40)))
+
+        assert {answer.status_code for answer in answers} == {503}
+        assert max(answer.elapsed.total_seconds() for answer in answers) < 2
+
+
+class TestTheEnd:
+    def test_lets_requests_that_wait_have_their_answer(self, start, order):
+        web = start()
+        waiting = f"GET /orders/{order.id}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        with many_connections(web.port, waiting) as clients:
+            assert web.get("/health/live").ok
+            time.sleep(0.5)
+            began = time.monotonic()
+            web.ask_to_end()
+            answers = [answer_to(client) for client in clients]
+
+            assert {answer["status"] for answer in answers} == {"PENDING"}
+            assert time.monotonic() - began < 2
+        assert web.wait_for_end() == 0
+        # Before gunicorn would have ended it by force.
+        assert time.monotonic() - began < 5
+
+
+def chunked(*parts: bytes) -> Iterator[bytes]:
+    yield from parts
+
+
+class TestABodyInChunks:
+    def test_is_taken(self, start, product_service):
+        web = start()
+        product_id = str(product_service.add()).encode()
+
+        answer = requests.post(
+            f"{web.url}/orders",
+            data=chunked(b'{"productId": "', product_id, b'", ', b'"quantity": 2}'),
+            headers={"Content-Type": "application/json"},
+            timeout=10,
+        )
+
+        assert (answer.status_code, answer.json()["quantity"]) == (201, 2)
+
+    @pytest.mark.parametrize(
+        ("parts", "status", "code"),
+        [
+            ([b"{}".ljust(1024)] * 65, 413, "body_too_large"),
+            ([b"{"], 400, "malformed_body"),
+            ([], 400, "malformed_body"),
+        ],
+    )
+    def test_is_refused_as_any_other(self, start, parts, status, code):
+        web = start()
+        with requests.Session() as client:
+            answer = client.post(
+                f"{web.url}/orders",
+                data=chunked(*parts),
+                headers={"Content-Type": "application/json"},
+                timeout=10,
+            )
+
+            assert (answer.status_code, answer.json()["code"]) == (status, code)
+            # And its end is not taken for the beginning of the next one.
+            assert client.get(f"{web.url}/health/live", timeout=10).ok
