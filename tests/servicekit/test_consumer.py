@@ -841,12 +841,16 @@ class TestTwoQueuesOfOneThread:
 
         bad.trouble = be_away
         healthy, sick = open_post(good, OrderCreated), open_post(bad, OrderCreated)
-        healthy.open(beside=sick)
-        # On channels of their own both are number one.
-        healthy.send(an_order(1), an_order(2), an_order(3))
-        eventually(lambda: len(good.applied) == 3)
+        healthy.open(beside=sick, pace_seconds=1.0)
+        healthy.send(an_order(1))
+        eventually(lambda: good.applied == [1])
+        # All three arrive while a batch of the first queue is being collected: what is
+        # acknowledged then came before and after what is not.
+        healthy.send(an_order(2))
         sick.send(an_order(4))
+        healthy.send(an_order(3))
         eventually(lambda: bad.attempts >= 3)
+        assert good.batches[1:] == [[OrderCreated.from_json(an_order(n)) for n in (2, 3)]]
         # Arrives, and waits behind the one that is held.
         healthy.send(an_order(5))
         time.sleep(0.2)

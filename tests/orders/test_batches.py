@@ -1,0 +1,46 @@
+"""The connection of a Celery worker, as the inbox of its tasks uses it."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from amqp.exceptions import AMQPError
+from kombu import Connection
+
+from celery_workers.batches import CeleryPump
+
+
+class TestCeleryPump:
+    def test_keeps_the_connection_while_a_batch_is_held_and_no_more_can_arrive(self, broker):
+        with (
+            Connection(broker.url, heartbeat=1) as kept,
+            Connection(broker.url, heartbeat=1) as lost,
+        ):
+            pump = CeleryPump(SimpleNamespace(connection=kept))
+            channel, other_channel = kept.channel(), lost.channel()
+            ends_at = time.monotonic() + 4
+            while time.monotonic() < ends_at:
+                pump.beat()
+                time.sleep(0.2)
+
+            channel.exchange_declare("it-works", "topic", durable=True)
+            channel.exchange_delete("it-works")
+            # The negative control: without a sign of life, the broker hangs up.
+            with pytest.raises((AMQPError, OSError)):
+                other_channel.exchange_declare("it-works", "topic", durable=True)
+            lost.collect()
+
+    def test_returns_whether_anything_came_in_time(self, broker):
+        queue = "of-the-pump"
+        broker.declare_queue(queue)
+        with Connection(broker.url) as connection:
+            pump = CeleryPump(SimpleNamespace(connection=connection))
+            taken = []
+            channel = connection.channel()
+            channel.basic_consume(queue, no_ack=True, callback=taken.append)
+
+            assert not pump.drain(0.05)
+            channel.basic_publish(channel.prepare_message(b"{}"), routing_key=queue)
+            assert pump.drain(5)
+            assert len(taken) == 1
+        broker.delete_queue(queue)
