@@ -1,5 +1,6 @@
 """What looks after orders that something went wrong with; it runs in the orders worker."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -8,6 +9,8 @@ from django.conf import settings
 from orders_project.orders import cache, services
 from servicekit.database.loop import Loop
 from servicekit.messaging.publisher import ConfirmingPublisher
+
+logger = logging.getLogger(__name__)
 
 # Later than any request that wrote the copy can still be waiting for the broker.
 _COPY_AGE_SECONDS = 30
@@ -32,4 +35,5 @@ def place_forgotten_orders(*, limit: int = 500) -> int:
     orders = cache.accepted_longer_than(_COPY_AGE_SECONDS, limit=limit)
     if orders:
         services.place_orders(orders, recheck_after_seconds=0)
+        logger.warning("stored %d orders from their accepted copies", len(orders))
     return len(orders)

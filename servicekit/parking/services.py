@@ -212,7 +212,9 @@ def _outgoing(message: ParkedMessage) -> OutgoingMessage:
     """Return the message as it came the first time: whoever consumes the queue takes it."""
     properties = message.properties
     headers: dict[str, Any] = {
-        name: value for name, value in message.headers.items() if not name.startswith(_OLD_HEADERS)
+        name: value
+        for name, value in message.headers.items()
+        if not name.startswith(_OLD_HEADERS) and _short(name) is not None
     }
     return OutgoingMessage(
         exchange="",
