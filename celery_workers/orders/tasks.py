@@ -18,7 +18,12 @@ def place_and_announce(batch: Sequence[Received[PersistOrders]]) -> Handled:
     orders = [order for each in batch for order in each.event.orders]
     correlations = {str(order.id): order.correlation for order in orders}
     events = services.place_orders(orders)
-    return Handled([event_message(event, correlations[str(event.order_id)]) for event in events])
+    return Handled(
+        [event_message(event, correlations[str(event.order_id)]) for event in events],
+        on_unwanted=lambda messages: services.recheck_soon(
+            [str(message.correlation_id) for message in messages]
+        ),
+    )
 
 
 def in_batches(_task: Any, _app: Celery, consumer: Any) -> Batches:

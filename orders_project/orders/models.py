@@ -107,8 +107,12 @@ class OrderManager(models.Manager["Order"]):
 
     def recheck_now(self, ids: Iterable[UUID]) -> int:
         """Have the watchdog ask again about those that wait for an answer; return how many."""
+        return self.recheck_in(timedelta(), ids)
+
+    def recheck_in(self, pause: timedelta, ids: Iterable[UUID]) -> int:
+        """Have it ask again after a pause; return about how many."""
         waiting = self.filter(id__in=list(ids), recheck_at__isnull=False)
-        return waiting.update(recheck_at=Now())
+        return waiting.update(recheck_at=Now() + pause)
 
 
 class Settlement(msgspec.Struct, omit_defaults=True):

@@ -30,6 +30,9 @@ from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from servicekit.outbox import recording
 from servicekit.timestamps import now_in_milliseconds
 
+# The queue of the products worker may be away for a moment, or not be there yet.
+_RETRY_UNWANTED = timedelta(seconds=5)
+
 
 class OrderIsRejected(Exception):
     """The order was rejected: there is nothing to cancel."""
@@ -227,6 +230,11 @@ def refresh_catalog(
     """Bring our copies of products up to date with what the product service says of them."""
     catalog.refresh_products([each.event for each in batch])
     return Handled()
+
+
+def recheck_soon(order_ids: Sequence[str]) -> None:
+    """Have the watchdog announce orders again soon: nobody has taken their announcement."""
+    Order.objects.recheck_in(_RETRY_UNWANTED, [UUID(order_id) for order_id in order_ids])
 
 
 def announce_overdue_orders(publisher: ConfirmingPublisher, *, limit: int = 500) -> int:

@@ -57,6 +57,8 @@ class Handled:
 
     answers: Sequence[OutgoingMessage] = ()
     unprocessable: Sequence[Unprocessable] = ()
+    on_unwanted: Callable[[Sequence[OutgoingMessage]], object] | None = None
+    """Called with the answers that no queue has taken."""
 
 
 class Source(Protocol):
@@ -244,7 +246,7 @@ class Inbox:
             try:
                 self._policy.before_batch()
                 handled = self._source.handle([each for _, each in batch])
-                self._publish(handled.answers)
+                self._publish(handled)
                 break
             except PublishingFailed as error:
                 self._hold(len(batch), backoff.next_seconds(), error)
@@ -272,20 +274,26 @@ class Inbox:
             if id(each.event) in reasons:
                 self._park(delivery, reasons[id(each.event)], each)
 
-    def _publish(self, answers: Sequence[OutgoingMessage]) -> None:
+    def _publish(self, handled: Handled) -> None:
         """Have the broker confirm the answers.
 
         What no queue wants is not lost: it can be asked for again, and is (by the watchdog).
         """
-        if not answers:
+        if not handled.answers:
             return
-        outcomes = self._publisher.publish(answers)
+        outcomes = self._publisher.publish(handled.answers)
         failpoint("consumer.after_answers")
-        unwanted = [o for o in outcomes if o is not Outcome.CONFIRMED]
+        unwanted = [
+            (answer, outcome)
+            for answer, outcome in zip(handled.answers, outcomes, strict=True)
+            if outcome is not Outcome.CONFIRMED
+        ]
         if unwanted:
             logger.warning(
-                "%s: %d answers were %s", self._source.queue, len(unwanted), unwanted[0].value
+                "%s: %d answers were %s", self._source.queue, len(unwanted), unwanted[0][1].value
             )
+            if handled.on_unwanted is not None:
+                handled.on_unwanted([answer for answer, _ in unwanted])
 
     def _hold(self, count: int, seconds: float, error: Exception) -> None:
         """Pause with a batch in hand, answering heartbeats."""
@@ -360,7 +368,8 @@ class Inbox:
             or "application/octet-stream",
             content_encoding=short_text(delivery.properties.get("content_encoding")),
             headers={
-                # So that it goes on under its ids when it is put back.
+                # So that it is what it was, and goes on under its ids, when it is put back.
+                **_kept_headers(delivery),
                 **(source.headers if source else {}),
                 REASON_HEADER: reason[:_REASON_MAX_LENGTH],
                 "x-parked-from": queue,
@@ -495,6 +504,16 @@ class ConsumerThread(StoppableThread):
 
     def _on_cancel(self, consumer_tag: str) -> None:
         raise ConnectionError(f"the broker has cancelled {consumer_tag}: is the queue gone?")
+
+
+def _kept_headers(delivery: Any) -> dict[str, str]:
+    """Return the headers that tell what a message is (the task, for Celery's); texts, and short."""
+    found = headers_of(delivery)
+    return {
+        name: value
+        for name, value in (found.items() if isinstance(found, dict) else ())
+        if short_text(name) and short_text(value) and name not in Correlation._fields
+    }
 
 
 def _parts(batch: Iterable[Received[Any]]) -> Iterable[tuple[object, Correlation | None]]:

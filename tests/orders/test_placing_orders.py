@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -235,3 +236,14 @@ class TestACrashWhilePlacingOrders:
 
         assert not Order.objects.exists()
         assert cache.get_accepted(order.id) is not None
+
+
+class TestAnAnnouncementThatNoQueueTakes:
+    def test_is_repeated_soon(self, accepted_order):
+        order = accepted_order()
+        services.place_orders([order])
+
+        services.recheck_soon([str(order.id)])
+
+        pause = Order.objects.get(id=order.id).recheck_at - timezone.now()
+        assert timedelta(seconds=3) < pause <= timedelta(seconds=5)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -936,3 +937,22 @@ class TestAnErrorOfTheDatabase:
         [parked] = post.parked()
         assert bytes(parked.body) == an_order(2)
         assert parked.headers[REASON_HEADER].startswith(f"{kind.__name__}: ")
+
+
+class TestAParkedMessage:
+    def test_keeps_the_headers_that_say_what_it_is(self):
+        headers = {
+            "task": "orders.persist_orders",
+            "id": "1",
+            "n": 5,
+            "long": "x" * 300,
+            "x" * 300: "y",
+        }
+        delivery = SimpleNamespace(properties={"application_headers": headers})
+
+        assert consumer._kept_headers(delivery) == {"task": "orders.persist_orders", "id": "1"}
+
+    def test_keeps_none_of_what_are_no_headers(self):
+        delivery = SimpleNamespace(properties={"application_headers": [1]})
+
+        assert consumer._kept_headers(delivery) == {}
