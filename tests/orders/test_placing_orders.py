@@ -238,6 +238,7 @@ class TestACrashWhilePlacingOrders:
         assert cache.get_accepted(order.id) is not None
 
 
+@pytest.mark.django_db(transaction=True)
 class TestAnAnnouncementThatNoQueueTakes:
     def test_is_repeated_soon(self, accepted_order):
         order = accepted_order()
