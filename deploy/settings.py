@@ -25,12 +25,12 @@ DEFAULTS: Mapping[str, str] = {
     "DATABASE_POOL_SIZE": "8",
     "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
     "DEBUG": "false",
-    "INTAKE_PACE_SECONDS": "0.005",
+    "INTAKE_PACE_SECONDS": "0.025",
     "LOG_LEVEL": "INFO",
     "PRICE_MEMORY_SECONDS": "0.25",
     "QUEUE_TYPE": "classic",
     "WEB_CONNECTIONS": "1000",
-    "WORKER_PACE_SECONDS": "0.025",
+    "WORKER_PACE_SECONDS": "0.05",
 }
 
 #: Secrets that the first `up` makes up when it writes `.env`.
