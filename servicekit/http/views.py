@@ -12,8 +12,6 @@ from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
 from servicekit.http.json import JSONRenderer, Rendered, parse_body
 
-_origins: dict[tuple[str | None, str | None], str] = {}
-_ORIGINS_LIMIT = 1000
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
 
@@ -62,11 +60,6 @@ class ApiViewSet(GenericViewSet[Any]):
     def location_of(self, resource_id: object) -> str:
         """Return the absolute address of a resource of this kind, from that of the collection."""
         request = self.request._request  # noqa: SLF001 - as above
-        # Known hosts are few (`ALLOWED_HOSTS`), and checking one costs a regular expression.
-        base = (request.scheme, request.META.get("HTTP_HOST"))
-        origin = _origins.get(base) if base[1] else None
-        if origin is None:
-            origin = f"{request.scheme}://{request.get_host()}"
-            if len(_origins) < _ORIGINS_LIMIT:
-                _origins[base] = origin
-        return f"{origin}{request.path}/{resource_id}"
+        # The middleware has checked the host; checking it again costs a regular expression.
+        host = request.META.get("HTTP_HOST") or request.get_host()
+        return f"{request.scheme}://{host}{request.path}/{resource_id}"

@@ -10,7 +10,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from servicekit.failpoints import failpoint
-from servicekit.messaging.envelope import OutgoingMessage
+from servicekit.messaging.envelope import OutgoingMessage, short_text
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
 from servicekit.parking.models import ParkedMessage, ParkedMessageEvent
 from servicekit.parking.recognising import DeadLetter, fingerprint
@@ -22,8 +22,6 @@ What = ParkedMessageEvent.What
 
 # Of a message's first life: they would be taken for those of the second.
 _OLD_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-parked-", "x-delivery-count")
-# What AMQP allows in a short string.
-_SHORT_STRING_MAX_BYTES = 255
 
 
 class NotParked(Exception):
@@ -214,23 +212,18 @@ def _outgoing(message: ParkedMessage) -> OutgoingMessage:
     headers: dict[str, Any] = {
         name: value
         for name, value in message.headers.items()
-        if not name.startswith(_OLD_HEADERS) and _short(name) is not None
+        if not name.startswith(_OLD_HEADERS) and short_text(name) is not None
     }
     return OutgoingMessage(
         exchange="",
         routing_key=message.queue,
         body=message.current_body,
-        message_id=_short(message.message_id) or str(uuid4()),
+        message_id=short_text(message.message_id) or str(uuid4()),
         # The routing key is now the queue's name: this is how a consumer tells events apart.
-        type=_short(message.routing_key if message.routing_key != message.queue else "")
-        or _short(properties.get("type")),
-        correlation_id=_short(message.correlation_id),
-        content_type=_short(properties.get("content_type")) or "application/octet-stream",
-        content_encoding=_short(properties.get("content_encoding")),
+        type=short_text(message.routing_key if message.routing_key != message.queue else "")
+        or short_text(properties.get("type")),
+        correlation_id=short_text(message.correlation_id),
+        content_type=short_text(properties.get("content_type")) or "application/octet-stream",
+        content_encoding=short_text(properties.get("content_encoding")),
         headers=headers,
     )
-
-
-def _short(value: object) -> str | None:
-    fits = isinstance(value, str) and 0 < len(value.encode()) <= _SHORT_STRING_MAX_BYTES
-    return str(value) if fits else None
