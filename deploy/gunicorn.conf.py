@@ -16,7 +16,7 @@ from gunicorn.glogging import Logger
 from servicekit import logs
 from servicekit.http import shutdown
 
-worker_class = "gevent"
+worker_class = "servicekit.http.server.HttpWorker"
 workers = int(os.environ.get("WEB_WORKERS") or 1)
 # Of one worker; a connection costs a greenlet. What comes beyond waits in the backlog.
 worker_connections = int(os.environ.get("WEB_CONNECTIONS") or 1000)
@@ -31,9 +31,6 @@ backlog = 2048
 graceful_timeout = 3
 timeout = 30
 
-limit_request_line = 4094
-limit_request_fields = 50
-limit_request_field_size = 8190
 
 # Two services of one user would share the default path, and nobody asks it anything.
 control_socket_disable = True

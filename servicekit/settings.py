@@ -63,14 +63,14 @@ COMMON_APPS = [
     "servicekit.operations",
 ]
 
-MIDDLEWARE = [
+# What a program's request passes (`servicekit.http.handler`); a page passes all of `MIDDLEWARE`.
+API_MIDDLEWARE = [
     # First: whatever answers, and whatever is logged meanwhile, has the ids of its request.
     "servicekit.http.request_id.RequestId",
     "servicekit.http.measuring.Measuring",
-    "servicekit.http.page_middleware.PageMiddleware",
 ]
-# For pages only: the API knows no sessions and no forms.
-PAGE_MIDDLEWARE = [
+MIDDLEWARE = [
+    *API_MIDDLEWARE,
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -80,8 +80,6 @@ PAGE_MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-# The admin looks for its middleware in the other list.
-SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 
 TEMPLATES = [
     {

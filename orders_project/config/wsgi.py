@@ -2,9 +2,7 @@
 
 import os
 
-from django.core.wsgi import get_wsgi_application
-
-from servicekit.http.bodies import BodyReader
+from servicekit.http import handler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orders_project.config.settings")
-application = BodyReader(get_wsgi_application())
+application = handler.application()

@@ -7,6 +7,7 @@ bound themselves by what is `remaining`.
 
 import time
 from contextvars import ContextVar, Token
+from functools import cache
 from typing import Any
 
 import gevent
@@ -37,7 +38,7 @@ class limited_to:  # noqa: N801 - reads as what it does: `with limited_to(0.5):`
     def __init__(self, seconds: float) -> None:
         self.ends_at = time.monotonic() + seconds
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "limited_to":
         outer = _limit.get()
         if outer is not None and outer.ends_at < self.ends_at:
             self.ends_at = outer.ends_at
@@ -45,6 +46,13 @@ class limited_to:  # noqa: N801 - reads as what it does: `with limited_to(0.5):`
         self._greenlet: Any = gevent.getcurrent()
         if is_enforced():
             _watch(self)
+        return self
+
+    def restart(self, seconds: float) -> None:
+        """Begin anew, with so many seconds: for what does one thing after the other."""
+        self.ends_at = time.monotonic() + seconds
+        if is_enforced():
+            _running.add(self)
 
     def __exit__(self, *_error: object) -> None:
         _running.discard(self)
@@ -80,15 +88,16 @@ _running: set[limited_to | None] = set()
 _timers: list[Any] = []
 
 
+@cache
 def is_enforced() -> bool:
     """Return whether waiting ends by itself when the time is over: under gevent."""
     return bool(is_module_patched("socket"))
 
 
 def remaining(default: float) -> float:
-    """Return the seconds that are left, `default` where nothing is limited."""
+    """Return the seconds that are left, `default` at most."""
     limit = _limit.get()
-    return default if limit is None else max(0.0, limit.ends_at - time.monotonic())
+    return default if limit is None else max(0.0, min(default, limit.ends_at - time.monotonic()))
 
 
 def _watch(limit: limited_to) -> None:

@@ -13,6 +13,8 @@ from rest_framework.renderers import BaseRenderer
 
 from servicekit.http.problems import BodyTooLarge
 
+_MAX_BODY_BYTES: int = settings.MAX_BODY_BYTES
+
 
 class Rendered(bytes):
     """JSON that is rendered already, for instance a cached one; it is answered as it is."""
@@ -54,21 +56,22 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode_strictly = json.JSONDecoder(object_pairs_hook=_without_doubles).decode
 
 
-def parse_body(request: HttpRequest) -> Any:
-    """Return the value in a bounded body, by RFC 8259 to the letter: no NaN, no BOM, no doubles.
+def read_body(request: HttpRequest) -> bytes:
+    """Return the bytes of a bounded body.
 
     :raises BodyTooLarge: if it is longer than `MAX_BODY_BYTES`
+    """
+    if int(request.META.get("CONTENT_LENGTH") or 0) > _MAX_BODY_BYTES:
+        raise BodyTooLarge
+    body: bytes = request.read()
+    return body
+
+
+def parse_body(body: bytes) -> Any:
+    """Return the value in a body, by RFC 8259 to the letter: no NaN, no BOM, no doubles.
+
     :raises ParseError: if it is not JSON
     """
-    limit = settings.MAX_BODY_BYTES
-    if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
-        raise BodyTooLarge
-    # A chunked body has no length, and Django reads as much as that says.
-    is_chunked = "HTTP_TRANSFER_ENCODING" in request.META
-    stream: Any = request.META["wsgi.input"] if is_chunked else request
-    body = stream.read(limit + 1)
-    if len(body) > limit:
-        raise BodyTooLarge
     if not body:
         raise ParseError("The body is empty; a JSON object is expected.")
     try:
@@ -95,6 +98,6 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         """Return the value.
 
-        :raises BodyTooLarge, ParseError: as `parse_body`
+        :raises BodyTooLarge, ParseError: if there is none
         """
-        return parse_body((parser_context or {})["request"]._request)  # noqa: SLF001 - DRF's own name for Django's request
+        return parse_body(read_body((parser_context or {})["request"]._request))  # noqa: SLF001 - DRF's own name for Django's request

@@ -1,0 +1,399 @@
+"""The server of the web processes, over raw sockets: what clients send, and what attackers do."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.settings import ROOT
+from tests.servicekit.private_broker import eventually, unused_port
+
+HOST = b"Host: localhost\r\n"
+
+
+class Client(contextlib.AbstractContextManager["Client"]):
+    """A connection on which a test says what it likes."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self, method: str = "GET") -> http.client.HTTPResponse:
+        """Read one answer, and not a byte more."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = self._socket.recv(1)
+            if not byte:
+                raise ConnectionError(f"closed after {head!r}")
+            head += byte
+        response = http.client.HTTPResponse(_Head(head, self._socket), method=method)  # type: ignore[arg-type]
+        response.begin()
+        return response
+
+    def told(self, method: str = "GET") -> dict[str, Any]:
+        """Read an answer of the application: what it was asked."""
+        told: dict[str, Any] = json.loads(self.answer(method).read())
+        return told
+
+    def is_closed(self) -> bool:
+        """Whether the server ends the connection."""
+        with contextlib.suppress(ConnectionError):
+            return self._socket.recv(1) == b""
+        return True
+
+    def __exit__(self, *_error: object) -> None:
+        self._socket.close()
+
+
+class _Head:
+    """What `HTTPResponse` reads from: a head that is here already, and the socket behind it."""
+
+    def __init__(self, head: bytes, connection: socket.socket) -> None:
+        self._head = head
+        self._socket = connection
+
+    def makefile(self, _mode: str) -> "_Head":
+        return self
+
+    def readline(self, _limit: int = -1) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self.read(1)
+        return line
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0:
+            size = sys.maxsize
+        found, self._head = self._head[:size], self._head[size:]
+        while len(found) < size:
+            more = self._socket.recv(min(size - len(found), 65536))
+            if not more:
+                break
+            found += more
+        return found
+
+    def close(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    yield from run_server(tmp_path_factory.mktemp("server"))
+
+
+def run_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    port = unused_port()
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(
+            [
+                sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py",
+                "--bind", f"127.0.0.1:{port}", "tests.servicekit.echo:application",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "WEB_WORKERS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder / "m")},
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def listens() -> bool:
+        assert started.poll() is None, (folder / "log").read_text()
+        with contextlib.suppress(ConnectionError), Client(port) as client:
+            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            return client.answer().status == 200
+        return False
+
+    eventually(listens, within_seconds=60)
+    yield started, port
+    started.terminate()
+    started.wait(30)
+
+
+@pytest.fixture
+def connect(process) -> Callable[[], Client]:
+    return lambda: Client(process[1])
+
+
+class TestRequests:
+    def test_are_told_as_they_were_sent(self, connect):
+        with connect() as client:
+            client.send(
+                b"POST /a%20b/%C3?q=1%2C2#frag HTTP/1.1\r\n" + HOST.lower() + b"X-Two: a\r\n"
+                b"Content-Length: 3\r\nX-Two: b\r\nX_Spoofed: 1\r\n\r\nabc"
+            )
+            told = client.told()
+
+        assert (told["method"], told["path"], told["query"]) == ("POST", "/a b/\xc3", "q=1%2C2")
+        assert (told["body"], told["scheme"]) == ("abc", "http")
+        assert told["headers"] == {
+            "HTTP_HOST": "localhost",
+            "HTTP_X_TWO": "a,b",
+            "CONTENT_LENGTH": "3",
+        }
+
+    def test_of_one_segment_are_answered_one_after_the_other(self, connect):
+        with connect() as client:
+            one = b"GET /%d HTTP/1.1\r\n" + HOST + b"\r\n"
+            client.send(b"".join(one % number for number in range(50)))
+
+            assert [client.told()["path"] for _ in range(50)] == [f"/{n}" for n in range(50)]
+
+    def test_in_single_bytes_are_put_together(self, connect):
+        with connect() as client:
+            for byte in b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi":
+                client.send(bytes([byte]))
+
+            assert client.told()["body"] == "hi"
+
+    def test_whose_body_nobody_reads_leave_nothing_of_it(self, connect):
+        with connect() as client:
+            client.send(b"POST /unread HTTP/1.1\r\n" + HOST + b"Content-Length: 100000\r\n\r\n")
+            client.send(b"x" * 100_000)
+            assert client.told()["length"] == 0
+
+            client.send(b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert client.told()["path"] == "/next"
+
+    @pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, 3_000_000])
+    def test_have_bodies_of_any_length_up_to_the_limit(self, connect, size):
+        with connect() as client:
+            client.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size)
+            client.send(b"x" * size)
+
+            assert client.told()["length"] == size
+
+    def test_in_chunks_have_their_length_told(self, connect):
+        with connect() as client:
+            client.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n")
+            client.send(b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n")
+            told = client.told()
+
+        assert (told["body"], told["headers"]) == (
+            "abcde",
+            {"HTTP_HOST": "localhost", "CONTENT_LENGTH": "5"},
+        )
+
+    @pytest.mark.parametrize(
+        "framing",
+        [
+            b"Content-Length: 5\r\n\r\nhello",
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ],
+        ids=["length", "chunks"],
+    )
+    def test_that_ask_for_http2_have_their_body_and_stay_with_http1(self, connect, framing):
+        # As Java's client sends its first request.
+        upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+        with connect() as client:
+            for _ in range(2):
+                client.send(b"POST /j HTTP/1.1\r\n" + HOST + upgrade + framing)
+                assert client.told()["body"] == "hello"
+            client.send(b"GET /g HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
+            assert client.told()["path"] == "/g"
+
+    def test_that_expect_to_be_told_to_go_on_are(self, connect):
+        with connect() as client:
+            client.send(
+                b"PUT / HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            )
+            assert client._socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(b"ok")
+
+            assert client.told()["body"] == "ok"
+
+    def test_are_secure_if_a_proxy_on_this_machine_says_so(self, connect):
+        with connect() as client:
+            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-Proto: https\r\n\r\n")
+
+            assert client.told()["scheme"] == "https"
+
+    def test_with_an_absolute_address_are_for_its_path(self, connect):
+        with connect() as client:
+            client.send(b"GET http://localhost:1/p?q HTTP/1.1\r\n" + HOST + b"\r\n")
+            told = client.told()
+
+        assert (told["path"], told["query"]) == ("/p", "q")
+
+
+class TestAnswers:
+    def test_to_head_have_headers_only(self, connect):
+        with connect() as client:
+            client.send(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\n")
+
+            assert int(client.answer("HEAD").headers["Content-Length"]) > 0
+            assert client.told()["path"] == "/2"
+
+    def test_of_unknown_length_come_in_chunks(self, connect):
+        with connect() as client:
+            client.send(b"GET /parts HTTP/1.1\r\n" + HOST + b"\r\n")
+            answer = client.answer()
+
+            assert answer.headers["Transfer-Encoding"] == "chunked"
+            assert answer.read() == b"one two"
+            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert client.answer().status == 200
+
+    def test_without_content_keep_the_connection(self, connect):
+        with connect() as client:
+            for _ in range(2):
+                client.send(b"GET /empty HTTP/1.1\r\n" + HOST + b"\r\n")
+                assert client.answer().status == 204
+
+    @pytest.mark.parametrize(
+        ("path", "header", "is_kept"),
+        [
+            (b"/", b"", False),
+            (b"/", b"Connection: keep-alive\r\n", True),
+            # Its end is all that tells where the answer ends.
+            (b"/parts", b"Connection: keep-alive\r\n", False),
+        ],
+    )
+    def test_to_http10_end_the_connection_unless_asked_not_to(self, connect, path, header, is_kept):
+        with connect() as client:
+            client.send(b"GET " + path + b" HTTP/1.0\r\n" + header + b"\r\n")
+            answer = client.answer()
+
+            assert "Transfer-Encoding" not in answer.headers
+            assert answer.headers["Connection"] == ("keep-alive" if is_kept else "close")
+            if not is_kept:
+                answer.read()
+                assert client.is_closed()
+
+    def test_end_the_connection_if_asked_to(self, connect):
+        with connect() as client:
+            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+            assert client.answer().read()
+            assert client.is_closed()
+
+
+REFUSED = {
+    "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+    "an unknown method": (b"FETCH / HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "another version": (b"GET / HTTP/3.0\r\n" + HOST + b"\r\n", 400),
+    "a version that llhttp knows": (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 505),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\n" + HOST * 2 + b"\r\n", 400),
+    "a tunnel": (b"CONNECT a:80 HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    "another scheme": (b"GET ftp://localhost/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    "a long target": (b"GET /%b HTTP/1.1\r\n" % (b"x" * 9000) + HOST + b"\r\n", 414),
+    "long headers": (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000, 431),
+    "many headers": (b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 8000, 431),
+    "a folded header": (b"GET / HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n", 400),
+    "a null byte": (b"GET / HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n", 400),
+    "a space before a colon": (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
+    "lines without CR": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+    "two lengths": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        400,
+    ),
+    "a length and chunks": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    "a negative length": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400),
+    "a length beyond the limit": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5000000\r\n\r\n",
+        413,
+    ),
+    "an unknown transfer coding": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    "an unknown expectation": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Expect: a miracle\r\nContent-Length: 1\r\n\r\n",
+        417,
+    ),
+    "a chunk of nonsense": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        400,
+    ),
+    "an endless chunk size": (
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 40,
+        400,
+    ),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("sent", "status"), REFUSED.values(), ids=REFUSED.keys())
+    def test_are_problems_and_end_the_connection(self, connect, sent, status):
+        with connect() as client:
+            client.send(sent)
+            answer = client.answer()
+
+            assert answer.status == status
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            document = json.loads(answer.read())
+            assert document["status"] == status
+            assert document["code"]
+            assert client.is_closed()
+
+    def test_come_after_the_answers_to_what_was_right(self, connect):
+        with connect() as client:
+            client.send(b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\n" + b"\x00nonsense")
+
+            assert client.told()["path"] == "/1"
+            assert client.answer().status == 400
+
+    @pytest.mark.parametrize(
+        "endless",
+        [
+            b"Transfer-Encoding: chunked\r\n\r\n5;" + b"x" * 1000,
+            b"Transfer-Encoding: chunked\r\n\r\n",
+        ],
+        ids=["chunk extension", "chunks"],
+    )
+    def test_end_what_would_never_end(self, connect, endless):
+        part = b"x" * 65536 if endless.endswith(b"x") else b"400\r\n" + b"x" * 1024 + b"\r\n"
+        with connect() as client:
+            client.send(b"POST / HTTP/1.1\r\n" + HOST + endless)
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 50_000_000:
+                    client.send(part)
+                    sent += len(part)
+
+        # What the buffers of the system take beside the limit of 4 MiB depends on the system.
+        assert sent < 20_000_000
+
+    @pytest.mark.parametrize(
+        "half",
+        [b"GET /", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nab"],
+        ids=["head", "body"],
+    )
+    def test_end_what_takes_too_long(self, connect, half):
+        with connect() as client:
+            client.send(half)
+
+            assert client.answer().status == 408
+
+
+class TestTheEnd:
+    def test_closes_idle_connections_at_once_and_answers_the_others(self, tmp_path):
+        for process, port in run_server(tmp_path):
+            with Client(port) as idle, Client(port) as busy:
+                idle.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+                idle.answer().read()
+                busy.send(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
+                time.sleep(0.2)
+                process.send_signal(signal.SIGTERM)
+
+                assert idle.is_closed()
+                answer = busy.answer()
+                assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            assert process.wait(10) == 0
