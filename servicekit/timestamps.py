@@ -13,4 +13,4 @@ def now_in_milliseconds() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """Render an aware datetime as RFC 3339 UTC with milliseconds: `2026-11-23T09:30:00.123Z`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"

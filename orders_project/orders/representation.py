@@ -1,6 +1,7 @@
 """An order as the outside sees it, in answers, caches and events."""
 
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 
@@ -32,8 +33,8 @@ TIMELINE_STEPS = [
 class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of every answer about an order."""
 
-    id: UUIDText
-    product_id: UUIDText
+    id: UUID
+    product_id: UUID
     quantity: Annotated[Quantity, msgspec.Meta(examples=[3])]
     total_price: Annotated[
         Money,
@@ -48,8 +49,8 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def of(cls, order: Order | AcceptedOrder) -> "OrderDetail":
         """Represent an order; one that is accepted and not stored yet is PENDING."""
         return cls(
-            id=str(order.id),
-            product_id=str(order.product_id),
+            id=order.id,
+            product_id=order.product_id,
             quantity=order.quantity,
             total_price=order.total_price,
             status=order.status if isinstance(order, Order) else Order.Status.PENDING.value,

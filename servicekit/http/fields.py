@@ -5,12 +5,16 @@ DRF's own would read `"1_000"`, `2.0`, `true` and ` 2 ` as numbers and `1` as a 
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
+import msgspec
 from rest_framework import serializers
+
+from servicekit.http.json import parse_body
 
 _CANONICAL_UUID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE
@@ -123,6 +127,16 @@ class StrictSerializer(serializers.Serializer[Any]):
         values: dict[str, Any] = _shared(cls).run_validation(data)
         return values
 
+    @classmethod
+    def parse_json(cls, body: bytes) -> dict[str, Any]:
+        """Return the values in a JSON body.
+
+        :raises ParseError, ValidationError: if it is not JSON, or they are not valid
+        """
+        read = _short_way(cls)
+        values = read(body) if read else None
+        return cls.parse(parse_body(body)) if values is None else values
+
     def _read_only_defaults(self) -> dict[str, Any]:
         # DRF looks for them at every validation; what is taken here is never read-only.
         return {}
@@ -147,3 +161,41 @@ class StrictSerializer(serializers.Serializer[Any]):
 @cache
 def _shared(serializer: type[StrictSerializer]) -> StrictSerializer:
     return serializer()
+
+
+@cache
+def _short_way(
+    serializer: type[StrictSerializer],
+) -> Callable[[bytes], dict[str, Any] | None] | None:
+    """Return what reads a valid body straight from its bytes, in a tenth of the time.
+
+    It is made of the same fields, if all of them are required integers and UUIDs, and returns None
+    for whatever it does not read: DRF then reads it, or says what is wrong.
+    """
+    members: list[Any] = []
+    fields = _shared(serializer).fields
+    for name, field in fields.items():
+        kind: Any
+        if type(field) is StrictIntegerField:
+            kind = Annotated[int, msgspec.Meta(ge=field.min_value, le=field.max_value)]
+        elif type(field) is StrictUUIDField:
+            kind = UUID
+        else:
+            return None
+        members.append((field.source, kind, msgspec.field(name=name)))
+    struct = msgspec.defstruct(serializer.__name__, members, forbid_unknown_fields=True)
+    decode = msgspec.json.Decoder(struct).decode
+    # With as many quotes and hyphens as there have to be, no name is there twice, and no UUID is
+    # written in another form.
+    uuids = sum(kind is UUID for _, kind, _ in members)
+    quotes, hyphens = 2 * (len(members) + uuids), 4 * uuids
+
+    def read(body: bytes) -> dict[str, Any] | None:
+        if body.count(b'"') != quotes or body.count(b"-") != hyphens:
+            return None
+        try:
+            return msgspec.structs.asdict(decode(body))
+        except (msgspec.MsgspecError, ValueError):
+            return None
+
+    return read

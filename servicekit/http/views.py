@@ -10,7 +10,8 @@ from rest_framework.viewsets import GenericViewSet
 
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
-from servicekit.http.json import JSONRenderer, Rendered, parse_body
+from servicekit.http.fields import StrictSerializer
+from servicekit.http.json import JSONRenderer, Rendered, read_body
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
@@ -37,17 +38,28 @@ class ApiViewSet(GenericViewSet[Any]):
             return _JSON
         return super().perform_content_negotiation(request, force)
 
+    def finalize_response(  # type: ignore[override]  # Django's responses are as good
+        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        """Return the response; one that `answer` has made for a program is finished."""
+        if isinstance(response, Response):
+            return super().finalize_response(request, response, *args, **kwargs)
+        return response
+
     def perform_authentication(self, request: Request) -> None:
         """Do nothing: the API knows no accounts."""
 
-    def body(self) -> Any:
-        """Return the value in the JSON body.
+    def parsed(self, serializer: type[StrictSerializer]) -> dict[str, Any]:
+        """Return the values in the JSON body.
 
         :raises BodyTooLarge, ParseError, UnsupportedMediaType: if there is none
+        :raises ValidationError: if they are not valid
         """
         request = self.request._request  # noqa: SLF001 - as above
+        if request.content_type == _JSON[1]:
+            return serializer.parse_json(read_body(request))
         # DRF says what is wrong with any other type.
-        return parse_body(request) if request.content_type == _JSON[1] else self.request.data
+        return serializer.parse(self.request.data)
 
     def answer(
         self, body: bytes, status: int = 200, headers: dict[str, str] | None = None

@@ -84,7 +84,7 @@ class OrderViewSet(ApiViewSet):
         Sent again with the same `Idempotency-Key`, it is the same order. With `Prefer: wait=2` the
         answer waits up to two seconds for the final status.
         """
-        facts = serializers.NewOrder.parse(self.body())
+        facts = self.parsed(serializers.NewOrder)
         key = idempotency_key(request)
 
         order = intake().accept(**facts) if key is None else intake().accept_once(key, **facts)
@@ -115,7 +115,7 @@ class OrderViewSet(ApiViewSet):
     @action(detail=True, methods=["post"], serializer_class=serializers.OrderCancellation)
     def cancel(self, request: Request, pk: str) -> HttpResponse:  # noqa: ARG002 - DRF's signature
         """Cancel an order: its stock is given back, once."""
-        serializers.OrderCancellation.parse(self.body())
+        self.parsed(serializers.OrderCancellation)
 
         order = services.cancel_order(UUID(pk))
 

@@ -72,7 +72,7 @@ class GroupCommit(Generic[Item]):
 
     def submit(self, item: Item, *, timeout_seconds: float) -> Outcome:
         """Return what became of the item; UNKNOWN if there is no answer in time."""
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             self._start()
         ticket = _Ticket(item, time.monotonic() + timeout_seconds)
         self._waiting.put(ticket)
@@ -81,9 +81,18 @@ class GroupCommit(Generic[Item]):
     def _start(self) -> None:
         # Lazily, because a thread does not survive the fork that makes a web worker.
         with self._start_lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="group commit", daemon=True)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run_until_it_dies, name="group commit", daemon=True
+                )
                 self._thread.start()
+
+    def _run_until_it_dies(self) -> None:
+        try:
+            self._run()
+        finally:
+            # The next request starts another; asking it each time costs more than waiting for it.
+            self._thread = None
 
     def _run(self) -> None:
         started_at = 0.0

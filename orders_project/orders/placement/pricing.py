@@ -56,6 +56,7 @@ class Pricing:
 
     def __init__(self) -> None:
         self._remembered: dict[UUID, _Remembered] = {}
+        self._memory_seconds: float = settings.PRICE_MEMORY_SECONDS
 
     def total_price(self, product_id: UUID, quantity: int) -> int:
         """Return the price of so many units at this moment.
@@ -97,7 +98,7 @@ class Pricing:
         now = time.monotonic()
         known = self._remembered.get(product_id)
         if known is not None:
-            if now - known.read_at < settings.PRICE_MEMORY_SECONDS:
+            if now - known.read_at < self._memory_seconds:
                 return known
             # Those who ask meanwhile are content with it: one look at Redis is enough.
             known.read_at = now

@@ -65,7 +65,7 @@ class ProductViewSet(ApiViewSet):
     @documentation.create_product
     def create(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """Create a product."""
-        facts = serializers.NewProduct.parse(self.body())
+        facts = self.parsed(serializers.NewProduct)
 
         product = services.create_product(**facts)
 
@@ -92,7 +92,7 @@ class ProductViewSet(ApiViewSet):
     @documentation.change_product
     def partial_update(self, request: Request, pk: str) -> Response:
         """Change a product's name or price; with `If-Match`, only if you saw its last version."""
-        facts = serializers.ProductChanges.parse(self.body())
+        facts = self.parsed(serializers.ProductChanges)
 
         product = services.update_product(UUID(pk), **facts, if_version=required_versions(request))
 
@@ -126,7 +126,7 @@ class ProductViewSet(ApiViewSet):
     @stock_movements.mapping.post
     def move_stock(self, request: Request, pk: str) -> Response:
         """Restock a product or correct its stock; once per `Idempotency-Key`."""
-        facts = serializers.NewStockMovement.parse(self.body())
+        facts = self.parsed(serializers.NewStockMovement)
 
         movement = services.move_stock(
             product_id=UUID(pk),
