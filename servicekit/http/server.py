@@ -324,7 +324,13 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         # The application has limits of its own.
         limit.restart(math.inf)
         answer = Answer(send, request, lambda: not self.alive)
-        body = self.wsgi(request.environ, answer.start)
+        try:
+            body = self.wsgi(request.environ, answer.start)
+        except Exception:
+            # Nothing is sent yet. An application answers its own errors; this is one of its server.
+            self.log.exception("a request was not answered")
+            send(_refused(Refused(500, "internal_error", "Something went wrong on our side.")))
+            return False
         try:
             answer.write(body)
         finally:

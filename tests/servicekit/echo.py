@@ -20,6 +20,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     if path == "/empty":
         start_response("204 No Content", [])
         return []
+    if path == "/error":
+        raise RuntimeError("on purpose")
     if path == "/slow":
         time.sleep(0.5)
     body = b"" if path == "/unread" else environ["wsgi.input"].read()

@@ -272,6 +272,14 @@ class TestAnswers:
                 answer.read()
                 assert client.is_closed()
 
+    def test_to_what_the_application_fails_at_are_500(self, connect):
+        with connect() as client:
+            client.send(b"GET /error HTTP/1.1\r\n" + HOST + b"\r\n")
+            answer = client.answer()
+
+            assert (answer.status, json.loads(answer.read())["code"]) == (500, "internal_error")
+            assert client.is_closed()
+
     def test_end_the_connection_if_asked_to(self, connect):
         with connect() as client:
             client.send(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
