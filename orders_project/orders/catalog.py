@@ -2,12 +2,14 @@
 
 It lets orders be priced without a call per order, and while the product service is down. It is
 kept up to date by two kinds of news that overtake each other: the state of a product as a whole,
-and the stock that an order left. Each part of the copy goes by the version of the row that it was
-told last, so neither can put back the other's past.
+and what an order left of it. Each part of the copy goes by the version of the row that it was told
+last, so neither can put back the other's past. What an order left comes with the price of that
+moment, which makes the copy fresh again, or tells that it is out of date.
 """
 
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +34,7 @@ TTL_SECONDS = 7 * 24 * 3600
 
 
 class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A product as the order service knows it; `as_of` is the Unix time of its price."""
+    """A product as the order service knows it; at the Unix time `as_of` that was its price."""
 
     id: UUID
     price: int
@@ -66,10 +68,11 @@ _RENDER = b"""
 _PUT_PRODUCT = Script(
     _RENDER
     + b"""
-    local details, qty, version, as_of, ttl_ms = unpack(ARGV)
+    local details, price, qty, version, as_of, ttl_ms = unpack(ARGV)
     local known = redis.call('HMGET', KEYS[2], 'version', 'stock_version')
     if not at_least(known[1], version) then return end
-    redis.call('HSET', KEYS[2], 'details', details, 'version', version, 'as_of', as_of)
+    redis.call('HSET', KEYS[2],
+        'details', details, 'price', price, 'version', version, 'as_of', as_of)
     if at_least(known[2], version) then
         redis.call('HSET', KEYS[2], 'qty', qty, 'stock_version', version)
     end
@@ -81,12 +84,20 @@ _PUT_STOCK = Script(
     _RENDER
     + b"""
     for i = 1, #KEYS, 2 do
-        local qty, version = ARGV[i], ARGV[i + 1]
-        local known = redis.call('HGET', KEYS[i + 1], 'stock_version')
-        local ttl_ms = redis.call('PTTL', KEYS[i + 1])
-        if known and ttl_ms > 0 and at_least(known, version) then
-            redis.call('HSET', KEYS[i + 1], 'qty', qty, 'stock_version', version)
-            render(KEYS[i], KEYS[i + 1], ttl_ms)
+        local qty, version, price, as_of = unpack(ARGV, 2 * i - 1, 2 * i + 2)
+        local key, parts = KEYS[i], KEYS[i + 1]
+        local known = redis.call('HMGET', parts, 'stock_version', 'version', 'price', 'as_of')
+        local ttl_ms = redis.call('PTTL', parts)
+        if known[1] and ttl_ms > 0 and at_least(known[1], version) then
+            redis.call('HSET', parts, 'qty', qty, 'stock_version', version)
+            if price ~= '' and at_least(known[2], version) then
+                if price ~= known[3] then
+                    redis.call('HSET', parts, 'as_of', 0)
+                elseif at_least(known[4], as_of) then
+                    redis.call('HSET', parts, 'as_of', as_of)
+                end
+            end
+            render(key, parts, ttl_ms)
         end
     end
     """
@@ -131,7 +142,7 @@ def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> N
         lambda client: _PUT_PRODUCT(
             client,
             keys=_keys(product_id),
-            args=[head[:-1], qty, version, int(time.time()), TTL_SECONDS * 1000],
+            args=[head[:-1], price, qty, version, int(time.time()), TTL_SECONDS * 1000],
         )
     )
 
@@ -171,9 +182,16 @@ def refresh_stock(outcomes: Sequence[StockNews]) -> None:
     args: list[Any] = []
     for product_id, outcome in newest.items():
         keys += _keys(product_id)
-        args += [outcome.remaining, outcome.version]
+        args += [outcome.remaining, outcome.version, *_confirmed_price(outcome)]
     if keys:
         best_effort(lambda client: _PUT_STOCK(client, keys=keys, args=args))
+
+
+def _confirmed_price(news: StockNews) -> tuple[int | str, int]:
+    """Return the price that a product had, and when."""
+    if isinstance(news, StockReleased) or news.price is None or news.decided_at is None:
+        return "", 0
+    return news.price, int(datetime.fromisoformat(news.decided_at).timestamp())
 
 
 def _keys(product_id: UUID) -> list[str]:

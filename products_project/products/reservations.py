@@ -208,6 +208,7 @@ class _Decisions:
                 reason=reservation.reason,
                 remaining=product.qty if product else 0,
                 version=product.version if product else 0,
+                price=product.price if product else None,
                 announced_at=announced_at,
                 decided_at=self._text_of(reservation.created_at),
                 **(correlation.headers if correlation else {}),

@@ -134,6 +134,8 @@ class StockDecision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     reason: str = ""
     remaining: Stock
     version: Version
+    # Of the product at that moment: who keeps a copy hears with each order whether it still holds.
+    price: Money | None = None
     # When the order reached the broker, and when its stock was decided: for its timeline.
     announced_at: str | None = None
     decided_at: str | None = None

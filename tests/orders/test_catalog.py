@@ -1,6 +1,7 @@
 """Our own copy of what the product service sells, from news that overtake each other."""
 
 from itertools import permutations
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -18,6 +19,7 @@ from servicekit.contracts.events import (
     StockOutcome,
 )
 from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds, rfc3339
 
 
 def put(product_id: UUID, *, price: int = 5, qty: int = 10, version: int = 1) -> None:
@@ -35,10 +37,10 @@ def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductU
     )
 
 
-def left(product_id: UUID, *, remaining: int, version: int) -> StockDecision:
+def left(product_id: UUID, *, remaining: int, version: int, **price: Any) -> StockDecision:
     return StockDecision(
         order_id=1, product_id=product_id, quantity=1, remaining=remaining, version=version,
-        outcome=StockOutcome.RESERVED,
+        outcome=StockOutcome.RESERVED, **price,
     )  # fmt: skip
 
 
@@ -142,14 +144,37 @@ class TestRefreshStock:
 
         assert state(lamp) == (5, 6)
 
-    def test_does_not_make_the_price_look_younger(self, lamp):
+    @pytest.mark.parametrize(
+        ("price", "is_fresh"),
+        [
+            ({}, False),
+            ({"price": 5, "decided_at": rfc3339(now_in_milliseconds())}, True),
+            ({"price": 5, "decided_at": "2026-11-23T10:00:00.000Z"}, False),
+            ({"price": 6, "decided_at": rfc3339(now_in_milliseconds())}, False),
+        ],
+        ids=["unknown", "confirmed", "confirmed long ago", "another"],
+    )
+    def test_makes_an_old_price_fresh_if_it_held_a_moment_ago(self, lamp, price, is_fresh):
         put(lamp)
         as_of = catalog.get(lamp).as_of
         redis = get_redis_connection("default")
         redis.hset(f"catalog:{lamp}:parts", "as_of", as_of - catalog.FRESH_SECONDS - 5)
-        catalog.refresh_stock([left(lamp, remaining=9, version=2)])
+        catalog.refresh_stock([left(lamp, remaining=9, version=2, **price)])
 
+        assert catalog.get(lamp).is_fresh == is_fresh
+        assert state(lamp) == (5, 9)
+
+    def test_has_a_price_compared_that_was_another_when_the_order_was_decided(self, lamp):
+        put(lamp, version=1)
+        decided = rfc3339(now_in_milliseconds())
+        catalog.refresh_stock([left(lamp, remaining=9, version=3, price=7, decided_at=decided)])
         assert not catalog.get(lamp).is_fresh
+
+        put(lamp, price=7, version=2)
+        assert catalog.get(lamp).is_fresh
+        # Of before the change, and late.
+        catalog.refresh_stock([left(lamp, remaining=10, version=1, price=5, decided_at=decided)])
+        assert catalog.get(lamp).is_fresh
 
     def test_makes_no_copy_of_a_product_whose_price_we_do_not_know(self, lamp):
         catalog.refresh_stock([left(lamp, remaining=9, version=2)])
