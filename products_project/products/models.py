@@ -107,7 +107,10 @@ class StockMovement(models.Model):
         CORRECTION = "correction"
 
     id = models.BigAutoField(primary_key=True)
-    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="movements")
+    # Found by `stock_movement_of_product`: another index would be written with every order.
+    product = models.ForeignKey(
+        Product, on_delete=models.PROTECT, related_name="movements", db_index=False
+    )
     delta = models.IntegerField()
     qty_after = models.IntegerField("in stock afterwards")
     reason = models.CharField(max_length=20, choices=Reason)
