@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, str] = {
     "DATABASE_POOL_SIZE": "8",
     "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
     "DEBUG": "false",
-    "INTAKE_PACE_SECONDS": "0.025",
+    "INTAKE_PACE_SECONDS": "0.01",
     "LOG_LEVEL": "INFO",
     "PRICE_MEMORY_SECONDS": "0.25",
     "QUEUE_TYPE": "classic",

@@ -126,7 +126,7 @@ BROKER_URL = env.str("BROKER_URL", default="")
 
 # A stage starts a batch at most this often, in seconds, and at once after a pause. A longer pace
 # makes larger batches under load: less CPU per order, and more milliseconds until it is final.
-INTAKE_PACE_SECONDS = env.float("INTAKE_PACE_SECONDS", default=0.025)
+INTAKE_PACE_SECONDS = env.float("INTAKE_PACE_SECONDS", default=0.01)
 WORKER_PACE_SECONDS = env.float("WORKER_PACE_SECONDS", default=0.05)
 # How long a web process sells at a price that it has read, before it looks at its copy again.
 PRICE_MEMORY_SECONDS = env.float("PRICE_MEMORY_SECONDS", default=0.25)
