@@ -17,7 +17,9 @@ from servicekit import logs
 from servicekit.http import shutdown
 
 worker_class = "servicekit.http.server.HttpWorker"
-workers = int(os.environ.get("WEB_WORKERS") or 1)
+# Two cores are kept busy by one process and what stands behind it; two would share the orders out
+# between them, and make smaller batches.
+workers = int(os.environ.get("WEB_WORKERS") or max(1, min(4, (os.cpu_count() or 1) // 2)))
 # Of one worker; a connection costs a greenlet. What comes beyond waits in the backlog.
 worker_connections = int(os.environ.get("WEB_CONNECTIONS") or 1000)
 preload_app = False

@@ -108,15 +108,14 @@ SERVICES = (
         command=_gunicorn("products_project"),
         # The broker for the admin alone, which shows how long its queues are.
         environment=(*_DJANGO, *_PRODUCTS, "BROKER_URL", *_WEB),
-        defaults={"WEB_WORKERS": "1", "OTEL_SERVICE_NAME": "product-service"},
+        defaults={"OTEL_SERVICE_NAME": "product-service"},
         port=3001,
     ),
     Process(
         name="order-service",
         command=_gunicorn("orders_project"),
         environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_INTAKE, *_WEB),
-        # Accepting orders is the hot path: one process would be bound to one core.
-        defaults={"WEB_WORKERS": "2", "OTEL_SERVICE_NAME": "order-service"},
+        defaults={"OTEL_SERVICE_NAME": "order-service"},
         port=3002,
     ),
     Process(
