@@ -6,6 +6,10 @@ connection is served here; its access log and its hooks for requests are not cal
 
 A request is read whole before a view sees it: a slow client holds a connection and nothing else,
 and what no view has read cannot be taken for the beginning of the next request.
+
+Of a process's connections, three quarters may have a request answered at a time. One more request
+is answered 503 at once: what is taken is answered in time, whatever is offered. When there is no
+connection left for the next client, the one that has been idle for longest ends.
 """
 
 import math
@@ -39,6 +43,9 @@ _RECEIVE_BYTES = 64 * 1024
 # From its first byte to its last, and for each part of an answer.
 _READ_SECONDS = 20
 _WRITE_SECONDS = 30
+
+# What has to be answered when nothing else can be.
+_ALWAYS_ANSWERED = ("/health/", "/metrics")
 
 Headers = list[tuple[str, str]]
 
@@ -253,7 +260,11 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
 
     def init_process(self) -> None:
         """Start to serve."""
-        self._idle: set[Any] = set()
+        # A dictionary for its order: first who has been idle for longest.
+        self._idle: dict[Any, None] = {}
+        self._connections = 0
+        self._busy = 0
+        self._busy_limit = max(1, self.worker_connections * 3 // 4)
         self._secure_headers = {
             f"HTTP_{name.replace('-', '_')}": value
             for name, value in self.cfg.secure_scheme_headers.items()
@@ -263,6 +274,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve a connection until one of both sides ends it."""
+        self._connections += 1
+        if self._is_full() and self._idle:
+            next(iter(self._idle)).close()
         reader = RequestReader(self._environ(listener, address))
         secure = self._secure_headers if self._is_proxy(address[0]) else {}
         try:
@@ -272,6 +286,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
                         request = reader.complete.popleft()
                         if any(request.environ.get(name) == on for name, on in secure.items()):
                             request.environ["wsgi.url_scheme"] = "https"
+                        if not self._admits(request):
+                            reader.refusal = _OVERLOADED
+                            break
                         if not self._answer(client, request, limit):
                             return
                     if reader.refusal is not None:
@@ -281,16 +298,24 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         except (OSError, DeadlineExceeded) as error:
             self.log.debug("a connection ended: %r", error)
         finally:
+            self._connections -= 1
             client.close()
+
+    def _is_full(self) -> bool:
+        return bool(self._connections >= self.worker_connections)
+
+    def _admits(self, request: Request) -> bool:
+        path: str = request.environ["PATH_INFO"]
+        return self._busy < self._busy_limit or path.startswith(_ALWAYS_ANSWERED)
 
     def _read(self, client: Any, reader: RequestReader, limit: limited_to) -> bool:
         """Read until there is something to answer; return False if there is no more to come."""
         limit.restart(self.cfg.keepalive)
-        self._idle.add(client)
+        self._idle[client] = None
         try:
             data = client.recv(_RECEIVE_BYTES) if self.alive else b""
         finally:
-            self._idle.discard(client)
+            del self._idle[client]
         reader.feed(data)
         if not data or reader.complete or reader.refusal:
             return bool(data)
@@ -323,7 +348,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
 
         # The application has limits of its own.
         limit.restart(math.inf)
-        answer = Answer(send, request, lambda: not self.alive)
+        answer = Answer(send, request, lambda: not self.alive or self._is_full())
+        self._busy += 1
         try:
             body = self.wsgi(request.environ, answer.start)
         except Exception:
@@ -331,6 +357,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             self.log.exception("a request was not answered")
             send(_refused(Refused(500, "internal_error", "Something went wrong on our side.")))
             return False
+        finally:
+            self._busy -= 1
         try:
             answer.write(body)
         finally:
@@ -365,6 +393,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
     def _end_idle_connections(self) -> None:
         for client in list(self._idle):
             client.close()
+
+
+_OVERLOADED = Refused(503, "overloaded", "More is asked than can be answered now. Try again.")
 
 
 @lru_cache(maxsize=1024)
@@ -427,9 +458,10 @@ def _refused(refusal: Refused) -> bytes:
     head = (
         f"HTTP/1.1 {refusal.status} {title_of(refusal.status)}\r\n"
         f"Date: {_date(int(time.time()))}\r\nContent-Type: {CONTENT_TYPE}\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n"
     )
-    return head.encode() + body
+    retry = "Retry-After: 1\r\n" if refusal is _OVERLOADED else ""
+    return f"{head}{retry}\r\n".encode() + body
 
 
 @lru_cache(maxsize=2)

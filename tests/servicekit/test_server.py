@@ -96,7 +96,7 @@ def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     yield from run_server(tmp_path_factory.mktemp("server"))
 
 
-def run_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def run_server(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = unused_port()
     with (folder / "log").open("wb") as log:
         started = subprocess.Popen(
@@ -105,7 +105,10 @@ def run_server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
                 "--bind", f"127.0.0.1:{port}", "tests.servicekit.echo:application",
             ],
             cwd=ROOT,
-            env={**os.environ, "WEB_WORKERS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder / "m")},
+            env={
+                **os.environ, "WEB_WORKERS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder / "m"),
+                **settings,
+            },
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -389,6 +392,40 @@ class TestRefusals:
             client.send(half)
 
             assert client.answer().status == 408
+
+
+class TestMoreThanCanBeServed:
+    @pytest.fixture
+    def small(self, tmp_path) -> Iterator[Callable[[], Client]]:
+        """Connect to a server that has eight connections."""
+        for _, port in run_server(tmp_path, WEB_CONNECTIONS="8"):
+            yield lambda port=port: Client(port)
+
+    def test_ends_the_connection_that_was_idle_for_longest(self, small):
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for number in range(12):
+                clients.append(stack.enter_context(small()))
+                clients[-1].send(b"GET /%d HTTP/1.1\r\n" % number + HOST + b"\r\n")
+                assert clients[-1].told()["path"] == f"/{number}"
+
+            assert clients[0].is_closed()
+
+    def test_is_refused_at_once_and_whoever_is_in_is_answered(self, small):
+        with contextlib.ExitStack() as stack:
+            taken = [stack.enter_context(small()) for _ in range(6)]
+            for client in taken:
+                client.send(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
+            time.sleep(0.2)
+            refused, asking = stack.enter_context(small()), stack.enter_context(small())
+            refused.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi")
+            asking.send(b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n")
+
+            answer = refused.answer()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert json.loads(answer.read())["code"] == "overloaded"
+            assert asking.told()["path"] == "/health/live"
+            assert {client.answer().status for client in taken} == {200}
 
 
 class TestTheEnd:
