@@ -1,7 +1,8 @@
 """The types of the fields that several messages share, with the bounds the databases have."""
 
+import json
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from msgspec import Meta
@@ -55,3 +56,25 @@ def order_key(reference: int | str) -> str:
     if isinstance(reference, str) and _LOWER_CASE_UUID.fullmatch(reference):
         return reference
     return str(as_uuid(reference) or reference)
+
+
+class DoubledName(ValueError):
+    """A JSON object has a name twice: which of them counts, nobody can tell (RFC 8259, 4)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} is there twice")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise DoubledName(next(name for name in names if names.count(name) > 1))
+    return members
+
+
+decode_strictly = json.JSONDecoder(object_pairs_hook=_without_doubles).decode
+"""Return the value in a JSON text.
+
+:raises DoubledName: if an object in it has a name twice
+"""

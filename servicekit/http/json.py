@@ -1,6 +1,5 @@
 """JSON in and out, strict and straight from bytes."""
 
-import json
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -11,6 +10,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 
+from servicekit.contracts.fields import DoubledName, decode_strictly
 from servicekit.http.problems import BodyTooLarge
 
 _MAX_BODY_BYTES: int = settings.MAX_BODY_BYTES
@@ -43,19 +43,6 @@ class JSONRenderer(BaseRenderer):
         return msgspec.json.format(body, indent=indent) if indent else body
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        # RFC 8259, section 4: which of them counts, nobody can tell.
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ParseError(f"The body is not valid: {double!r} is there twice.")
-    return members
-
-
-_decode_strictly = json.JSONDecoder(object_pairs_hook=_without_doubles).decode
-
-
 def read_body(request: HttpRequest) -> bytes:
     """Return the bytes of a bounded body.
 
@@ -77,7 +64,9 @@ def parse_body(body: bytes) -> Any:
     try:
         # msgspec is the stricter reader, and the other one sees names that come twice.
         msgspec.json.decode(body)
-        return _decode_strictly(body.decode())
+        return decode_strictly(body.decode())
+    except DoubledName as error:
+        raise ParseError(f"The body is not valid: {error}.") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise ParseError(f"The body is not valid JSON: {error}") from error
     except RecursionError as error:

@@ -170,6 +170,29 @@ class TestReadingAnEvent:
         with pytest.raises(MalformedMessage):
             OrderCreated.from_json(a_body(productId=product_id))
 
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"totalPrice": 10.5, "createdAt": 1_764_000_000},
+            {"totalPrice": "10,50"},
+            {"note": "quantity"},
+        ],
+    )
+    def test_takes_anything_for_what_it_does_not_need(self, facts):
+        assert OrderCreated.from_json(a_body(**facts)).quantity == 2
+
+    @pytest.mark.parametrize("again", [b'"quantity":3', b'"quantity":2', b'"orderId":1'])
+    def test_refuses_a_name_that_is_there_twice(self, again):
+        with pytest.raises(MalformedMessage, match="twice"):
+            OrderCreated.from_json(a_body()[:-1] + b"," + again + b"}")
+
+    def test_refuses_a_name_that_is_twice_in_a_part(self):
+        body = StockDecided(decisions=[a_decision(ORDER_ID), a_decision(4711)]).to_json()
+        assert StockDecided.from_json(body)
+
+        with pytest.raises(MalformedMessage, match="twice"):
+            StockDecided.from_json(body.replace(b'"quantity":2', b'"quantity":2,"quantity":7', 1))
+
     @given(st.binary(max_size=200))
     def test_never_raises_anything_else(self, body):
         try:
