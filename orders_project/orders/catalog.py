@@ -51,6 +51,13 @@ class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 # The JSON is put together from its parts here, and not decoded and encoded, because Lua's numbers
 # would round a price of sixteen digits.
 _RENDER = b"""
+    local function read(parts, ...)
+        local found = redis.pcall('HMGET', parts, ...)
+        if not found.err then return found end
+        -- Somebody else's, of another type: as if there were nothing.
+        redis.call('DEL', parts)
+        return {}
+    end
     local function render(key, parts, ttl_ms)
         local p = redis.call('HMGET', parts, 'details', 'qty', 'version', 'as_of')
         if not p[1] then return end
@@ -69,7 +76,7 @@ _PUT_PRODUCT = Script(
     _RENDER
     + b"""
     local details, price, qty, version, as_of, ttl_ms = unpack(ARGV)
-    local known = redis.call('HMGET', KEYS[2], 'version', 'stock_version')
+    local known = read(KEYS[2], 'version', 'stock_version')
     if not at_least(known[1], version) then return end
     redis.call('HSET', KEYS[2],
         'details', details, 'price', price, 'version', version, 'as_of', as_of)
@@ -86,7 +93,7 @@ _PUT_STOCK = Script(
     for i = 1, #KEYS, 2 do
         local qty, version, price, as_of = unpack(ARGV, 2 * i - 1, 2 * i + 2)
         local key, parts = KEYS[i], KEYS[i + 1]
-        local known = redis.call('HMGET', parts, 'stock_version', 'version', 'price', 'as_of')
+        local known = read(parts, 'stock_version', 'version', 'price', 'as_of')
         local ttl_ms = redis.call('PTTL', parts)
         if known[1] and ttl_ms > 0 and at_least(known[1], version) then
             redis.call('HSET', parts, 'qty', qty, 'stock_version', version)
@@ -108,7 +115,7 @@ _FORGET_PRODUCT = Script(
     _RENDER
     + b"""
     local version, ttl_ms = unpack(ARGV)
-    if not at_least(redis.call('HGET', KEYS[2], 'version'), version) then return end
+    if not at_least(read(KEYS[2], 'version')[1], version) then return end
     redis.call('HDEL', KEYS[2], 'details')
     redis.call('HSET', KEYS[2], 'version', version, 'stock_version', version)
     redis.call('PEXPIRE', KEYS[2], ttl_ms)

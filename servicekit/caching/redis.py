@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import redis
@@ -36,13 +37,29 @@ _breaker = Breaker("Redis", pause_seconds=1.0)
 
 def best_effort(call: Callable[[Any], T]) -> T | Unavailable:
     """Return what `call` gets from Redis, or `UNAVAILABLE`."""
+
+    def ask() -> T | redis.ResponseError:
+        try:
+            return call(get_redis_connection("default"))
+        except redis.ResponseError as error:
+            # It answers: one key of another type than ours must not keep everybody from the others.
+            return error
+
     try:
-        answer = _breaker.call(lambda: call(get_redis_connection("default")), failures=_FAILURES)
+        answer = _breaker.call(ask, failures=_FAILURES)
     except (CircuitOpen, *_FAILURES):
+        return UNAVAILABLE
+    if isinstance(answer, redis.ResponseError):
+        _warn_once(str(answer))
         return UNAVAILABLE
     if _outdated:
         _invalidate_outdated()
     return answer
+
+
+@lru_cache(maxsize=16)
+def _warn_once(refusal: str) -> None:
+    logger.warning("Redis refuses: %s", refusal)
 
 
 class _Lookup:

@@ -130,6 +130,27 @@ class TestACopyThatCannotBeRead:
         assert state(lamp) == (5, 10)
 
 
+class TestAKeyOfAnotherType:
+    @pytest.mark.parametrize(
+        "tell",
+        [
+            lambda lamp: put(lamp, version=3),
+            lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=3)]),
+            lambda lamp: catalog.forget(lamp, version=3),
+        ],
+    )
+    def test_is_as_if_there_were_none_and_keeps_nobody_from_the_others(self, lamp, tell):
+        redis, other = get_redis_connection("default"), new_id()
+        put(other)
+        redis.set(f"catalog:{lamp}:parts", "a string")
+        redis.rpush(f"catalog:{lamp}", "a list")
+        assert catalog.get(lamp) is None
+        tell(lamp)
+        put(lamp, version=4)
+
+        assert (state(lamp), state(other)) == ((5, 10), (5, 10))
+
+
 class TestRefreshStock:
     def test_changes_the_stock_and_not_the_price(self, lamp):
         put(lamp, price=5, qty=10, version=1)
