@@ -301,6 +301,42 @@ class TestAnAttemptThatFailed:
         assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
 
 
+@pytest.mark.usefixtures("broker_with_queue")
+class TestAnAcceptedOrderThatCannotBeAskedFor:
+    """It is safe, and not known: the attempt at hand need not be the one that counts."""
+
+    @staticmethod
+    def assert_unknown(answer: Any, product_id: UUID) -> None:
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert answer.json()["orderId"] == str(order_id_of(str(product_id)))
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_is_not_answered_as_it_was_asked_for(
+        self, client, product_service, accepted_order, monkeypatch
+    ):
+        product_id = product_service.add(price=99)
+        first = accepted_order(
+            id=order_id_of(str(product_id)), product_id=product_id, total_price=20
+        )
+        services.place_orders([first])
+        find = selectors.find_stored_order
+        monkeypatch.setattr(selectors, "find_stored_order", lambda _order_id: _fail())
+
+        self.assert_unknown(order(client, product_id), product_id)
+        monkeypatch.setattr(selectors, "find_stored_order", find)
+        assert order(client, product_id).json()["totalPrice"] == 20
+
+    @pytest.mark.usefixtures("without_database")
+    def test_is_not_answered_when_its_claim_is_lost(self, client, product_service, monkeypatch):
+        def lose(orders: Any) -> None:
+            get_redis_connection("default").delete(*(f"order:{one.id}:first" for one in orders))
+
+        monkeypatch.setattr(cache, "keep_firsts", lose)
+        product_id = product_service.add()
+
+        self.assert_unknown(order(client, product_id), product_id)
+
+
 class TestClaimFirsts:
     def test_returns_what_was_claimed_first(self, accepted_order):
         first = accepted_order()
