@@ -258,6 +258,18 @@ class TestAnAttemptThatFailed:
             answer = order(client, product_id)
             assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
 
+    @pytest.mark.usefixtures("without_database", "broker_with_queue")
+    def test_does_not_deny_the_one_before_it(self, client, product_service, monkeypatch):
+        product_id = product_service.add()
+        accepted = order(client, product_id)
+        commits = placement.intake()._keyed_commits
+        monkeypatch.setattr(commits, "submit", lambda *_, **__: Outcome.NOWHERE)
+        answer = order(client, product_id)
+
+        assert (accepted.status_code, answer.status_code) == (201, 503)
+        assert answer.json()["code"] == "outcome_unknown"
+        assert answer.json()["orderId"] == accepted.json()["id"]
+
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_made_good_by_the_next_one(self, client, product_service, accepted_order):
         product_id = product_service.add()

@@ -106,7 +106,13 @@ class Intake:
                         raise
             # Before it is made durable: a claim may be all that is left of an attempt that failed.
             _check_same(attempt, product_id, quantity)
-            _submit(attempt, self._keyed_commits)
+            try:
+                _submit(attempt, self._keyed_commits)
+            except UnableToAccept as error:
+                if isinstance(cache.get_accepted(order_id), bytes):
+                    # An earlier attempt was accepted, or may have been.
+                    raise AcceptanceUnknown(order_id) from error
+                raise
             order = self._stored(order_id) or cache.get_first(order_id)
             if order is None:
                 # It is safe, but whether it is this attempt or an earlier one, nobody can tell now.
