@@ -3,7 +3,7 @@
 import itertools
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -74,9 +74,14 @@ class TestPostCancel:
         assert cancellations() == []
 
     def test_refuses_an_order_that_is_not_there(self, client):
-        answer = cancel(client, new_id())
+        answer = cancel(client, uuid4())
 
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
+
+    def test_does_not_deny_an_order_that_may_be_on_its_way(self, client):
+        answer = cancel(client, new_id())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "order_not_visible_yet")
 
     def test_cancels_an_order_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()

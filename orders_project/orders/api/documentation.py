@@ -3,6 +3,7 @@
 from orders_project.orders.api import serializers
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail, TimelineDetail
+from orders_project.orders.selectors import ON_ITS_WAY_SECONDS
 from servicekit.http.operations import (
     IDEMPOTENCY_KEY,
     IDEMPOTENCY_PROBLEMS,
@@ -23,7 +24,10 @@ _TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-05T12:00
 
 _NOT_FOUND = Problem(404, "order_not_found", "There is no such order.")
 _NOT_VISIBLE_YET = Problem(
-    503, "order_not_visible_yet", "It may be on its way into the database. Try again."
+    503,
+    "order_not_visible_yet",
+    "It may be on its way into the database. Try again. Any UUIDv7 without an order is answered"
+    f" so, a made-up one too, until the time in it is {ON_ITS_WAY_SECONDS} seconds ago; 404 then.",
 )
 
 list_orders = Operation(
