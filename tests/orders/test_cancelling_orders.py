@@ -102,6 +102,50 @@ class TestPostCancel:
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
         assert client.post(path, {}, content_type="application/json").status_code == 200
 
+    @pytest.mark.parametrize("body", [b"", b"{}"])
+    @pytest.mark.parametrize(
+        "content_type",
+        ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"],
+    )
+    def test_cannot_be_sent_by_a_form(self, client, order, content_type, body):
+        path = f"/orders/{order.id}/cancel"
+        # Not as an argument: for an empty body Django's client would leave it out.
+        answer = client.generic("POST", path, body, CONTENT_TYPE=content_type)
+
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+        assert cancellations() == []
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Origin": "https://elsewhere.example"},
+            {"Origin": "http://testserver:8000"},
+            {"Origin": "null"},
+        ],
+    )
+    def test_cannot_be_sent_by_a_page_of_another_site(self, client, order, headers):
+        answer = client.generic("POST", f"/orders/{order.id}/cancel", headers=headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+        assert cancellations() == []
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"},
+            {"Accept": "text/html", "Origin": "http://testserver"},
+            {"Origin": "https://trusted.example", "Sec-Fetch-Site": "cross-site"},
+        ],
+    )
+    def test_is_sent_by_a_page_of_ours(self, client, order, headers, settings):
+        settings.CSRF_TRUSTED_ORIGINS = ["https://trusted.example"]
+        answer = client.generic("POST", f"/orders/{order.id}/cancel", headers=headers)
+
+        assert answer.status_code == 200
+        assert len(cancellations()) == 1
+
     def test_drops_the_list_that_shows_the_old_status(self, client, order):
         listed = f"/orders?productId={order.product_id}"
         assert [each["status"] for each in client.get(listed).json()] == ["PENDING"]

@@ -33,7 +33,14 @@ _NOT_VISIBLE_YET = Problem(
 list_orders = Operation(
     id="listOrders",
     title="List orders",
-    answers={200: Answer(list[OrderDetail], "The orders, newest first.", (LINK,))},
+    answers={
+        200: Answer(
+            list[OrderDetail],
+            "The orders, by the time of their acceptance, newest first. One that is stored late"
+            " takes its place below newer ones: who only asks for newer ones misses it.",
+            (LINK,),
+        )
+    },
     parameters=(
         query("productId", _UUID, "Only those of a product."),
         query("status", {"type": "string", "enum": Order.Status.values}, "Only those of a status."),
@@ -111,6 +118,7 @@ cancel_order = Operation(
     answers={200: Answer(OrderDetail, "It is cancelled, or was already.")},
     problems=(
         _NOT_FOUND,
+        Problem(403, "cross_site", "A page of another site asks, without a JSON body."),
         Problem(409, "order_rejected", "It was rejected: there is nothing to cancel."),
         _NOT_VISIBLE_YET,
     ),
