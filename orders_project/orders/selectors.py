@@ -1,5 +1,6 @@
 """Reading orders."""
 
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,13 @@ from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail
 from servicekit.caching.redis import UNAVAILABLE
+from servicekit.identifiers import made_at
+
+# How long an id may have been accepted though its order is nowhere: Redis has lost the copy, and no
+# worker has stored it yet.
+ON_ITS_WAY_SECONDS = 60
+# By how much the clocks of two machines may differ.
+_CLOCK_DIFFERENCE_SECONDS = 5
 
 
 class OrderNotFound(Exception):
@@ -171,8 +179,13 @@ def _accepted(order_id: UUID) -> bytes:
         # Stored, and its copy dropped, between our two looks?
         accepted = _stored(order_id)
     if accepted is None:
-        raise OrderNotFound(order_id)
+        raise OrderNotVisibleYet(order_id) if _is_young(order_id) else OrderNotFound(order_id)
     return accepted
+
+
+def _is_young(order_id: UUID) -> bool:
+    at = made_at(order_id)
+    return at is not None and -_CLOCK_DIFFERENCE_SECONDS < time.time() - at < ON_ITS_WAY_SECONDS
 
 
 def _stored(order_id: UUID) -> bytes | None:

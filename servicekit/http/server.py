@@ -161,7 +161,8 @@ class RequestReader:
         if known is not None:
             if key in ("HTTP_HOST", "CONTENT_TYPE"):
                 self.refusal = Refused(400, "bad_request", f"{name.decode()} is there twice.")
-            text = f"{known},{text}"
+            # With a space, which no key has in it: two headers must not pass as one.
+            text = f"{known}, {text}"
         request.environ[key] = text
 
     def on_headers_complete(self) -> None:

@@ -4,11 +4,13 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from servicekit.http.conditional import json_answer, wants_plain_json
+from servicekit.http.cross_site import refuse_cross_site
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.json import JSONRenderer, Rendered, read_body
@@ -53,13 +55,19 @@ class ApiViewSet(GenericViewSet[Any]):
         """Return the values in the JSON body.
 
         :raises BodyTooLarge, ParseError, UnsupportedMediaType: if there is none
+        :raises CrossSite: if none is needed, and a page of another site asks
         :raises ValidationError: if they are not valid
         """
         request = self.request._request  # noqa: SLF001 - as above
         if request.content_type == _JSON[1]:
             return serializer.parse_json(read_body(request))
-        # DRF says what is wrong with any other type.
-        return serializer.parse(self.request.data)
+        if request.content_type:
+            # Also of an empty body: a form of another site sends one.
+            raise UnsupportedMediaType(request.content_type)
+        # DRF says what is wrong with a body of no type.
+        values = serializer.parse(self.request.data)
+        refuse_cross_site(request)
+        return values
 
     def answer(
         self, body: bytes, status: int = 200, headers: dict[str, str] | None = None

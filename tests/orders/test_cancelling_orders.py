@@ -3,7 +3,7 @@
 import itertools
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -74,9 +74,14 @@ class TestPostCancel:
         assert cancellations() == []
 
     def test_refuses_an_order_that_is_not_there(self, client):
-        answer = cancel(client, new_id())
+        answer = cancel(client, uuid4())
 
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
+
+    def test_does_not_deny_an_order_that_may_be_on_its_way(self, client):
+        answer = cancel(client, new_id())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "order_not_visible_yet")
 
     def test_cancels_an_order_that_is_accepted_and_not_stored_yet(self, client, accepted_order):
         accepted = accepted_order()
@@ -96,6 +101,50 @@ class TestPostCancel:
         refused = client.post(path, {"reason": "late"}, content_type="application/json")
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
         assert client.post(path, {}, content_type="application/json").status_code == 200
+
+    @pytest.mark.parametrize("body", [b"", b"{}"])
+    @pytest.mark.parametrize(
+        "content_type",
+        ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain"],
+    )
+    def test_cannot_be_sent_by_a_form(self, client, order, content_type, body):
+        path = f"/orders/{order.id}/cancel"
+        # Not as an argument: for an empty body Django's client would leave it out.
+        answer = client.generic("POST", path, body, CONTENT_TYPE=content_type)
+
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+        assert cancellations() == []
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Origin": "https://elsewhere.example"},
+            {"Origin": "http://testserver:8000"},
+            {"Origin": "null"},
+        ],
+    )
+    def test_cannot_be_sent_by_a_page_of_another_site(self, client, order, headers):
+        answer = client.generic("POST", f"/orders/{order.id}/cancel", headers=headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+        assert cancellations() == []
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "Origin": "http://testserver"},
+            {"Accept": "text/html", "Origin": "http://testserver"},
+            {"Origin": "https://trusted.example", "Sec-Fetch-Site": "cross-site"},
+        ],
+    )
+    def test_is_sent_by_a_page_of_ours(self, client, order, headers, settings):
+        settings.CSRF_TRUSTED_ORIGINS = ["https://trusted.example"]
+        answer = client.generic("POST", f"/orders/{order.id}/cancel", headers=headers)
+
+        assert answer.status_code == 200
+        assert len(cancellations()) == 1
 
     def test_drops_the_list_that_shows_the_old_status(self, client, order):
         listed = f"/orders?productId={order.product_id}"

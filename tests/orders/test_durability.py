@@ -217,6 +217,39 @@ class TestPlaceKeyed:
         if expected is NOWHERE:
             assert cache.get_accepted(order.id) is None
 
+    def test_shows_nothing_that_may_yet_be_refused(
+        self, made, database_does, accepted_order, monkeypatch
+    ):
+        order, seen = accepted_order(), []
+
+        def publish(_messages: object) -> list[Confirm]:
+            seen.append(cache.get_accepted(order.id))
+            return [Confirm.RETURNED]
+
+        monkeypatch.setattr(made._publisher, "publish", publish)
+        database_does(gone())
+
+        assert made.place_keyed([order]) is NOWHERE
+        assert seen == [None]
+
+    def test_shows_what_is_handed_over(self, made, database_does, accepted_order):
+        order = accepted_order()
+        database_does(gone())
+        made.place_keyed([order])
+
+        assert cache.get_accepted(order.id) is not None
+
+    def test_leaves_an_accepted_order_to_be_seen_when_it_is_refused_again(
+        self, made, broker_does, database_does, accepted_order
+    ):
+        order = accepted_order()
+        database_does(gone())
+        made.place_keyed([order])
+        broker_does(Confirm.RETURNED)
+
+        assert made.place_keyed([order]) is NOWHERE
+        assert cache.get_accepted(order.id) is not None
+
     def test_spares_a_database_that_has_just_failed(
         self, made, database_does, accepted_order, monkeypatch
     ):

@@ -258,6 +258,18 @@ class TestAnAttemptThatFailed:
             answer = order(client, product_id)
             assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
 
+    @pytest.mark.usefixtures("without_database", "broker_with_queue")
+    def test_does_not_deny_the_one_before_it(self, client, product_service, monkeypatch):
+        product_id = product_service.add()
+        accepted = order(client, product_id)
+        commits = placement.intake()._keyed_commits
+        monkeypatch.setattr(commits, "submit", lambda *_, **__: Outcome.NOWHERE)
+        answer = order(client, product_id)
+
+        assert (accepted.status_code, answer.status_code) == (201, 503)
+        assert answer.json()["code"] == "outcome_unknown"
+        assert answer.json()["orderId"] == accepted.json()["id"]
+
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_made_good_by_the_next_one(self, client, product_service, accepted_order):
         product_id = product_service.add()
@@ -299,6 +311,42 @@ class TestAnAttemptThatFailed:
         answer = order(client, product_service.add())
 
         assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+
+
+@pytest.mark.usefixtures("broker_with_queue")
+class TestAnAcceptedOrderThatCannotBeAskedFor:
+    """It is safe, and not known: the attempt at hand need not be the one that counts."""
+
+    @staticmethod
+    def assert_unknown(answer: Any, product_id: UUID) -> None:
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert answer.json()["orderId"] == str(order_id_of(str(product_id)))
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_is_not_answered_as_it_was_asked_for(
+        self, client, product_service, accepted_order, monkeypatch
+    ):
+        product_id = product_service.add(price=99)
+        first = accepted_order(
+            id=order_id_of(str(product_id)), product_id=product_id, total_price=20
+        )
+        services.place_orders([first])
+        find = selectors.find_stored_order
+        monkeypatch.setattr(selectors, "find_stored_order", lambda _order_id: _fail())
+
+        self.assert_unknown(order(client, product_id), product_id)
+        monkeypatch.setattr(selectors, "find_stored_order", find)
+        assert order(client, product_id).json()["totalPrice"] == 20
+
+    @pytest.mark.usefixtures("without_database")
+    def test_is_not_answered_when_its_claim_is_lost(self, client, product_service, monkeypatch):
+        def lose(orders: Any) -> None:
+            get_redis_connection("default").delete(*(f"order:{one.id}:first" for one in orders))
+
+        monkeypatch.setattr(cache, "keep_firsts", lose)
+        product_id = product_service.add()
+
+        self.assert_unknown(order(client, product_id), product_id)
 
 
 class TestClaimFirsts:

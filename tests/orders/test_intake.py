@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
-from orders_project.orders import catalog
+from orders_project.orders import catalog, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
@@ -320,6 +321,23 @@ class TestWhenNothingTakesIt:
         assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
         assert int(answer["Retry-After"]) > 0
         assert UUID(answer.json()["orderId"]).version == 7
+
+    def test_an_uncertain_one_is_not_denied_before_it_is_stored(
+        self, client, product_service, monkeypatch
+    ):
+        place, handed_over = services.place_orders, []
+
+        def be_cut_off(orders: Any, **_: object) -> None:
+            handed_over.extend(orders)
+            raise OperationalError("gone") from psycopg.OperationalError("server closed it")
+
+        monkeypatch.setattr(services, "place_orders", be_cut_off)
+        path = f"/orders/{order(client, product_service.add()).json()['orderId']}"
+        before = client.get(path)
+        place(handed_over)
+
+        assert (before.status_code, before.json()["code"]) == (503, "order_not_visible_yet")
+        assert client.get(path).status_code == 200
 
     @pytest.mark.parametrize(
         ("sqlstate", "code"),

@@ -39,6 +39,10 @@ def place(accepted_order, product_id) -> Callable[..., list[str]]:
     return stored
 
 
+def id_of_age(seconds: int) -> UUID:
+    return UUID(int=new_id().int - (seconds * 1000 << 80))
+
+
 def ids(answer: Any) -> list[str]:
     return [order["id"] for order in answer.json()]
 
@@ -283,7 +287,7 @@ class TestGetOrder:
     @pytest.mark.parametrize("garbage", [b"", b"garbage", b"[]", b"\xff", b'{"id": 1}'])
     @pytest.mark.parametrize("path", ["", "/timeline", "?wait=1"])
     def test_takes_a_copy_that_cannot_be_read_for_none(self, client, garbage, path):
-        order_id = new_id()
+        order_id = uuid4()
         get_redis_connection("default").set(f"order:{order_id}", garbage, ex=60)
 
         answer = client.get(f"/orders/{order_id}{path}")
@@ -291,10 +295,25 @@ class TestGetOrder:
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
 
     def test_tells_that_there_is_none(self, client):
-        answer = client.get(f"/orders/{new_id()}")
+        answer = client.get(f"/orders/{uuid4()}")
 
         assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
         assert answer.json()["code"] == "order_not_found"
+
+    # Seconds since the id was made.
+    @pytest.mark.parametrize("age", [-3, 0, 55])
+    @pytest.mark.parametrize("path", ["", "/timeline", "?wait=1"])
+    def test_does_not_deny_an_order_that_may_be_on_its_way(self, client, path, age):
+        answer = client.get(f"/orders/{id_of_age(age)}{path}")
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "order_not_visible_yet")
+        assert answer["Retry-After"] == "1"
+
+    @pytest.mark.parametrize("age", [-60, 61, 3600])
+    def test_tells_that_there_is_none_of_another_time(self, client, age):
+        answer = client.get(f"/orders/{id_of_age(age)}")
+
+        assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
 
     @pytest.mark.usefixtures("without_redis")
     def test_does_not_deny_an_order_that_may_be_where_it_cannot_look(self, client):

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
-from servicekit.identifiers import new_id
 from servicekit.timestamps import rfc3339
 from tests.orders.stock_news import rejected, released, reserved, settle
 
@@ -102,6 +102,6 @@ class TestTimeline:
         assert [step["name"] for step in body["steps"]] == ["accepted"]
 
     def test_is_not_there_for_no_order(self, client):
-        answer = client.get(f"/orders/{new_id()}/timeline")
+        answer = client.get(f"/orders/{uuid4()}/timeline")
 
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")

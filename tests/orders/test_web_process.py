@@ -232,6 +232,25 @@ class TestManyConnections:
         assert Order.objects.count() == 1
 
 
+class TestTwoIdempotencyKeys:
+    @pytest.mark.parametrize(("first", "second"), [("a", "b"), ('"a', 'b"'), ('"a"', '"b"')])
+    def test_do_not_pass_as_one(self, start, product_service, first, second):
+        web = start()
+        body = json.dumps({"productId": str(product_service.add()), "quantity": 2})
+        client = http.client.HTTPConnection("127.0.0.1", web.port, timeout=10)
+        with contextlib.closing(client):
+            client.putrequest("POST", "/orders")
+            client.putheader("Content-Type", "application/json")
+            client.putheader("Content-Length", str(len(body)))
+            client.putheader("Idempotency-Key", first)
+            client.putheader("Idempotency-Key", second)
+            client.endheaders(body.encode())
+            answer = client.getresponse()
+            problem = json.loads(answer.read())
+
+        assert (answer.status, problem.get("code")) == (400, "malformed_idempotency_key")
+
+
 class TestADatabaseThatFallsSilent:
     @pytest.fixture
     def web(self, start, line_to_database) -> WebProcess:

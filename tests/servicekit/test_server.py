@@ -143,7 +143,7 @@ class TestRequests:
         assert (told["body"], told["scheme"]) == ("abc", "http")
         assert told["headers"] == {
             "HTTP_HOST": "localhost",
-            "HTTP_X_TWO": "a,b",
+            "HTTP_X_TWO": "a, b",
             "CONTENT_LENGTH": "3",
         }
 

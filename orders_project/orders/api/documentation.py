@@ -3,6 +3,7 @@
 from orders_project.orders.api import serializers
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail, TimelineDetail
+from orders_project.orders.selectors import ON_ITS_WAY_SECONDS
 from servicekit.http.operations import (
     IDEMPOTENCY_KEY,
     IDEMPOTENCY_PROBLEMS,
@@ -23,13 +24,23 @@ _TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-05T12:00
 
 _NOT_FOUND = Problem(404, "order_not_found", "There is no such order.")
 _NOT_VISIBLE_YET = Problem(
-    503, "order_not_visible_yet", "It may be on its way into the database. Try again."
+    503,
+    "order_not_visible_yet",
+    "It may be on its way into the database. Try again. Any UUIDv7 without an order is answered"
+    f" so, a made-up one too, until the time in it is {ON_ITS_WAY_SECONDS} seconds ago; 404 then.",
 )
 
 list_orders = Operation(
     id="listOrders",
     title="List orders",
-    answers={200: Answer(list[OrderDetail], "The orders, newest first.", (LINK,))},
+    answers={
+        200: Answer(
+            list[OrderDetail],
+            "The orders, by the time of their acceptance, newest first. One that is stored late"
+            " takes its place below newer ones: who only asks for newer ones misses it.",
+            (LINK,),
+        )
+    },
     parameters=(
         query("productId", _UUID, "Only those of a product."),
         query("status", {"type": "string", "enum": Order.Status.values}, "Only those of a status."),
@@ -107,6 +118,7 @@ cancel_order = Operation(
     answers={200: Answer(OrderDetail, "It is cancelled, or was already.")},
     problems=(
         _NOT_FOUND,
+        Problem(403, "cross_site", "A page of another site asks, without a JSON body."),
         Problem(409, "order_rejected", "It was rejected: there is nothing to cancel."),
         _NOT_VISIBLE_YET,
     ),

@@ -101,12 +101,13 @@ class Durability:
         if outcome is Outcome.SAFE:
             self._announce(firsts)
         elif not no_claims:
-            cache.keep_copies(firsts)
             # All of them, though the first attempt may have been here before us: if it has failed,
             # this is the one that counts.
             outcome = outcome.or_else(lambda: self._hand_over(firsts))
-            if outcome is Outcome.NOWHERE:
-                cache.forget_accepted(order.id for order in firsts)
+            if outcome is not Outcome.NOWHERE:
+                # Not before: who knows the key knows the id, and could see or cancel what is
+                # refused then. A worker that was faster leaves a copy that the watchdog drops.
+                cache.keep_copies(firsts)
         if outcome is not Outcome.NOWHERE and not no_claims:
             # A later attempt must not be another order than the one that may come of this.
             cache.keep_firsts(firsts)

@@ -49,7 +49,7 @@ class UnableToAccept(Exception):
 
 
 class AcceptanceUnknown(Exception):
-    """Whether the order was accepted is not known yet; `order_id` will tell."""
+    """Whether the order was accepted, or at what price, is not known yet; `order_id` will tell."""
 
     def __init__(self, order_id: UUID) -> None:
         super().__init__("Whether the order was accepted is not known yet; look for its id.")
@@ -106,8 +106,17 @@ class Intake:
                         raise
             # Before it is made durable: a claim may be all that is left of an attempt that failed.
             _check_same(attempt, product_id, quantity)
-            _submit(attempt, self._keyed_commits)
-            order = self._stored(order_id) or cache.get_first(order_id) or attempt
+            try:
+                _submit(attempt, self._keyed_commits)
+            except UnableToAccept as error:
+                if isinstance(cache.get_accepted(order_id), bytes):
+                    # An earlier attempt was accepted, or may have been.
+                    raise AcceptanceUnknown(order_id) from error
+                raise
+            order = self._stored(order_id) or cache.get_first(order_id)
+            if order is None:
+                # It is safe, but whether it is this attempt or an earlier one, nobody can tell now.
+                raise AcceptanceUnknown(order_id)
         _check_same(order, product_id, quantity)
         return order
 
