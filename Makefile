@@ -30,8 +30,8 @@ env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
 demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
 
-ledger: $(VENV)/.complete ## Check the books of both services against each other
-	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.ledger $(ARGS)
+ledger: $(VENV)/.complete ## Check the books of both services against each other; starts nothing
+	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m deploy.ledger $(ARGS)
 
 load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they cost, then the ledger
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.load

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs = verbs.add_parser("logs", help="show what the processes say")
     logs.add_argument("names", nargs="*", help="only of these processes")
     run = verbs.add_parser("run", help="run a command that is given the addresses in use")
+    run.add_argument("--as-is", action="store_true", help="do not bring the system up first")
     run.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     try:
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     quiet = options.verb in {"env", "ps", "logs", "run"}
     progress = Progress() if quiet else TerminalProgress()
-    if options.verb in {"up", "run"} and write_env_file():
+    looks_only = options.verb == "run" and options.as_is
+    if options.verb in {"up", "run"} and not looks_only and write_env_file():
         progress.note(f"wrote {ENV_FILE.name}, with secrets of its own, from .env.example")
     engine = choose(load(), progress)
     match options.verb:
@@ -65,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
             follow = sys.stdout.isatty() and os.environ.get("FOLLOW") != "0"
             engine.logs(follow=follow, names=options.names)
         case "run":
-            _exec(engine, options.command)
+            _exec(engine, options.command, as_is=options.as_is)
     return 0
 
 
@@ -93,11 +95,11 @@ def _up(engine: Engine) -> None:
     )
 
 
-def _exec(engine: Engine, command: Sequence[str]) -> None:
+def _exec(engine: Engine, command: Sequence[str], *, as_is: bool) -> None:
     command = [part for part in command if part != "--"]
     if not command:
         raise DeployFailure("`run` needs a command.")
-    if not engine.is_up():
+    if not as_is and not engine.is_up():
         # No target needs another to have been run before it.
         print("The system is not up yet: bringing it up first.", file=sys.stderr)
         choose(load(), TerminalProgress()).up()

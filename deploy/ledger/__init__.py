@@ -44,6 +44,7 @@ def check_ledger(
             orders.check_prices(report, servers)
             transit.check_outboxes(report, servers)
             transit.check_queues(report, servers)
+            transit.check_parked_orders(report, servers)
             caches.check_cached_products(report, servers)
             caches.check_cached_lists(report, servers)
             transit.check_accepted_copies(report, servers)

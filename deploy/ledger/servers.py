@@ -118,6 +118,21 @@ class Servers:
             if channel.connection is not None:
                 channel.close()
 
+    def bodies_in(self, queue: str) -> Iterator[bytes]:
+        """Yield the body of every message of a queue, and leave the messages in it."""
+        channel = self._broker.channel()
+        channel.auto_decode = False
+        try:
+            # No more than there are now: a worker may be parking more.
+            for _ in range(self.messages_in(queue) or 0):
+                message = channel.basic_get(queue)
+                if message is None:
+                    break
+                yield message.body
+        finally:
+            # Nothing was acknowledged, so all of it is put back in its place.
+            channel.close()
+
     def cached_ids(self, prefix: str) -> Iterator[list[str]]:
         """Yield the ids that `<prefix>:<id>` is cached for, in batches; an id may come twice."""
         wanted = re.compile(rf"{prefix}:({UUID})")

@@ -1,10 +1,11 @@
 """What is on its way: nothing, when the system is at rest."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from deploy.ledger.report import Report
-from deploy.ledger.servers import LOOK_AGAIN_SECONDS, Servers, values
+from deploy.ledger.servers import LOOK_AGAIN_SECONDS, UUID, Servers, values
 from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.topology import dead_letter_queue_name
 
@@ -16,6 +17,9 @@ QUEUES = (
     PersistOrders.queue,
     "products.tasks",
 )
+
+# Searched for, not parsed: a message is often parked because it cannot be.
+_ID_OF_ORDER = re.compile(rf'"id"\s*:\s*"({UUID})"'.encode())
 
 _ORDERS_MARK = 'SELECT count(*), max(settled_at), max(cancelled_at), max(released_at) FROM "order"'
 
@@ -108,6 +112,41 @@ def check_queues(report: Report, servers: Servers) -> None:
             total += count
             parked.differs(f"{count:,} messages from {queue} wait for a decision in the admin")
     parked.compared = f"{total:,} messages"
+
+
+def check_parked_orders(report: Report, servers: Servers) -> None:
+    """See that no accepted order lies in a parked message instead of the database."""
+    check = report.add("no order is parked and not stored")
+    dead = dead_letter_queue_name(PersistOrders.queue)
+    rows = servers.orders.stream(
+        f"""
+        SELECT coalesce(edited_body, body) FROM parked_message
+        WHERE queue = '{PersistOrders.queue}' AND status IN ('PARKED', 'REPLAY_REQUESTED')
+        ORDER BY id
+        """
+    )
+    total = 0
+    for place, bodies in (
+        (f"in {dead}", servers.bodies_in(dead)),
+        (f"in parked messages from {PersistOrders.queue}", (bytes(row[0]) for row in rows)),
+    ):
+        messages, ids = _orders_in(bodies)
+        total += messages
+        if missing := sorted(ids - servers.stored_orders(list(ids))):
+            check.differs(
+                f"{len(missing):,} orders lie {place} and are not stored: {missing[0]}, …",
+                times=len(missing),
+            )
+    check.compared = f"{total:,} messages"
+
+
+def _orders_in(bodies: Iterable[bytes]) -> tuple[int, set[str]]:
+    """Return how many messages these are, and the ids of the orders in them."""
+    messages, ids = 0, set()
+    for body in bodies:
+        messages += 1
+        ids |= {found.decode() for found in _ID_OF_ORDER.findall(body)}
+    return messages, ids
 
 
 def check_accepted_copies(report: Report, servers: Servers) -> None:

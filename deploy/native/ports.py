@@ -1,16 +1,26 @@
 """Which port each process of a stack listens on."""
 
+import contextlib
+import errno
 import random
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
+from deploy.console import Progress
 from deploy.failure import DeployFailure
 
 # Below the range from which Linux takes the ports of outgoing connections: a
 # server that is killed could otherwise find its port taken by somebody's client.
 _FREE_RANGE = range(20000, 32000)
 _HIGHEST = 65535
+
+# A name without a file: the kernel forgets it with the process that has it, and knows it exactly
+# where ports are shared.
+_LOCK = "\0products-and-orders-ports"
+#: Installing the servers takes minutes.
+_LOCK_SECONDS = 900
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +79,33 @@ class Ports:
         while port in taken or not is_free("127.0.0.1", port):
             port = port + 1 if port < _HIGHEST else _FREE_RANGE.start
         return replace(self, **{name: port})
+
+
+@contextlib.contextmanager
+def alone_with_ports(progress: Progress) -> Iterator[None]:
+    """Keep everybody else on this machine, of whatever directory, from choosing ports meanwhile.
+
+    To be held until something listens on what was chosen.
+
+    :raises DeployFailure: if another one does not finish
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with socket.socket(socket.AF_UNIX) as lock:
+        has_waited = False
+        while True:
+            try:
+                lock.bind(_LOCK)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise DeployFailure(
+                        f"Another `make up` on this machine does not finish: {error}"
+                    ) from error
+            if not has_waited:
+                progress.note("waiting for another `make up` on this machine to choose its ports")
+                has_waited = True
+            time.sleep(0.1)
+        yield
 
 
 def is_free(address: str, port: int) -> bool:

@@ -22,7 +22,7 @@ from deploy.console import Progress
 from deploy.failure import DeployFailure
 from deploy.native import account
 from deploy.native.install import ensure_installed
-from deploy.native.ports import Ports, answers, is_free
+from deploy.native.ports import Ports, alone_with_ports, answers, is_free
 from deploy.native.postgres import OWNERS, SUPERUSER, Postgres
 from deploy.native.programs import Program
 from deploy.native.rabbitmq import RabbitMQ
@@ -148,7 +148,7 @@ class Stack:
 
         :raises DeployFailure: if something cannot be brought up
         """
-        with self._alone():
+        with self._alone(), alone_with_ports(self._progress):
             self._settle()
             self._require_service_ports()
             self._start_servers()
@@ -160,7 +160,7 @@ class Stack:
 
         :raises DeployFailure: if one of them does not get ready
         """
-        with self._alone():
+        with self._alone(), alone_with_ports(self._progress):
             self._settle()
             self._start_servers()
 
@@ -177,7 +177,7 @@ class Stack:
 
         :raises DeployFailure: if one of them does not get ready
         """
-        with self._alone():
+        with self._alone(), alone_with_ports(self._progress):
             self._settle()
             self._require_service_ports()
             self._start_services()

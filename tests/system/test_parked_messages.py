@@ -12,10 +12,12 @@ import requests
 from kombu import Connection
 from shop import Shop, eventually
 
+from deploy.native.stack import Stack
 from orders_project.orders.commands import PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
 from servicekit.messaging.publisher import ConfirmingPublisher
+from servicekit.messaging.topology import dead_letter_queue_name
 
 
 class Admin:
@@ -133,4 +135,45 @@ class TestAParkedTask:
 
         assert shop.final_status(order_id) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 8)
+        assert shop.ledger().differences == []
+
+    def test_with_an_order_that_is_not_stored_is_a_difference(
+        self, stack: Stack, shop: Shop, poison: Poison
+    ) -> None:
+        lamp = shop.create_product(qty=10)
+        ids = sorted(str(new_id()) for _ in range(2))
+        orders = [
+            {
+                "id": order_id, "productId": lamp["id"], "quantity": 1, "totalPrice": 100,
+                "createdAt": "2026-11-23T10:00:00.000Z",
+            }
+            for order_id in ids
+        ]  # fmt: skip
+        task = task_message(
+            task=PersistOrders.task_name,
+            queue=dead_letter_queue_name(PersistOrders.queue),
+            task_id=uuid4(),
+            kwargs={"orders": orders},
+        )
+        check = "no order is parked and not stored: 2 orders lie"
+        rest = f"and are not stored: {ids[0]}, …"
+        stack.stop_process("orders-worker")
+        publisher = ConfirmingPublisher(shop.environment["BROKER_URL"])
+        publisher.publish([task])
+        publisher.close()
+
+        # Twice, because looking must not change it.
+        for _ in range(2):
+            assert shop.ledger().differences == [f"{check} in orders.persist.dead {rest}"]
+
+        with poison.parked("orders", PersistOrders.queue) as parked:
+            stack.start_process("orders-worker")
+        assert shop.ledger().differences == [
+            f"{check} in parked messages from orders.persist {rest}"
+        ]
+
+        [message] = parked
+        Admin(shop.orders, shop).replay(message["id"])
+        for order_id in ids:
+            assert shop.final_status(order_id) == "CONFIRMED"
         assert shop.ledger().differences == []
