@@ -58,7 +58,7 @@ class NativeEngine(Engine):
         rows = [["NAME", "STATE", "PID", "UPTIME", "ADDRESS"]]
         for each in self._stack.status():
             pid = str(each.pid) if each.pid else "-"
-            uptime = _duration(each.uptime_seconds) if each.pid else "-"
+            uptime = _duration(each.uptime_seconds) if each.uptime_seconds else "-"
             rows.append([each.name, each.state.lower(), pid, uptime, each.address or "-"])
         print(table(rows))
 

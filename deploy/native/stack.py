@@ -28,8 +28,10 @@ from deploy.native.programs import Program
 from deploy.native.rabbitmq import RabbitMQ
 from deploy.native.redis import Redis
 from deploy.native.supervision import (
+    ProcessState,
     Supervisor,
     end_survivors,
+    orphans,
     send,
     survivors,
     wait_until,
@@ -244,8 +246,11 @@ class Stack:
     # One process at a time
 
     def status(self) -> list[ProcessStatus]:
-        """Return the state of every process, servers first."""
-        states = self._supervisor.states()
+        """Return the state of every process, servers first; ORPHANED if it is not supervised."""
+        states = self._supervisor.states() or {
+            name: ProcessState(name, "ORPHANED", pid, 0)
+            for name, pid in orphans(self._survivors()).items()
+        }
         lines = []
         for name, program in self._programs().items():
             state = states.get(name)
@@ -509,7 +514,9 @@ class Stack:
             )
             self._preferred_ports = ports or Ports.of(self.settings, otherwise=before)
             # What runs, runs where it was started, whatever `.env` says by now.
-            self.ports = before if self._supervisor.is_running() else self._preferred_ports
+            self.ports = before
+            if not self._supervisor.is_running() and not self._survivors():
+                self.ports = self._preferred_ports
             if missing or place is None:
                 self._write_state()
 
