@@ -42,8 +42,11 @@ class NativeEngine(Engine):
         return self._stack.is_up()
 
     def up(self) -> None:
-        """Start what does not run."""
-        self._stack.up()
+        """Start what does not run, and start again what runs from other code or settings."""
+        if self._stack.is_up() and self._stack.is_current():
+            print("\nThe system is up already.")
+        else:
+            self._stack.up()
 
     def down(self) -> None:
         """Stop every process."""

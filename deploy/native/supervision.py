@@ -142,7 +142,7 @@ class Supervisor:
 
     def stop(self, *names: str) -> None:
         """Stop processes side by side, and return when they are gone."""
-        for name in names:
+        for name in self.states().keys() & set(names):
             self._call_tolerating(_NOT_RUNNING, "stopProcess", name, False)
         wait_until(
             lambda: not any(self._state_name(name) == "STOPPING" for name in names),
