@@ -72,10 +72,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _up(engine: Engine) -> None:
-    if engine.is_up():
-        print("\nThe system is up already.")
-    else:
-        engine.up()
+    engine.up()
     products, orders = (
         engine.environment[name].rsplit("/", 1)[0] for name in ("PRODUCT_API_URL", "ORDER_API_URL")
     )

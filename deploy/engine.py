@@ -38,7 +38,7 @@ class Engine(ABC):
 
     @abstractmethod
     def up(self) -> None:
-        """Bring up what is not up, and return when all is ready.
+        """Bring up what is not up, or not of this version, and return when all is ready.
 
         :raises DeployFailure: if something cannot be brought up
         """

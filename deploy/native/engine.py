@@ -42,8 +42,11 @@ class NativeEngine(Engine):
         return self._stack.is_up()
 
     def up(self) -> None:
-        """Start what does not run."""
-        self._stack.up()
+        """Start what does not run, and start again what runs from other code or settings."""
+        if self._stack.is_up() and self._stack.is_current():
+            print("\nThe system is up already.")
+        else:
+            self._stack.up()
 
     def down(self) -> None:
         """Stop every process."""
@@ -58,7 +61,7 @@ class NativeEngine(Engine):
         rows = [["NAME", "STATE", "PID", "UPTIME", "ADDRESS"]]
         for each in self._stack.status():
             pid = str(each.pid) if each.pid else "-"
-            uptime = _duration(each.uptime_seconds) if each.pid else "-"
+            uptime = _duration(each.uptime_seconds) if each.uptime_seconds else "-"
             rows.append([each.name, each.state.lower(), pid, uptime, each.address or "-"])
         print(table(rows))
 

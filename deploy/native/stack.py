@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from deploy.console import Progress
 from deploy.failure import DeployFailure
 from deploy.native import account
+from deploy.native.fingerprint import SERVER_SOURCES, SERVICE_SOURCES, fingerprint
 from deploy.native.install import ensure_installed
 from deploy.native.ports import Ports, alone_with_ports, answers, is_free
 from deploy.native.postgres import OWNERS, SUPERUSER, Postgres
@@ -28,8 +29,10 @@ from deploy.native.programs import Program
 from deploy.native.rabbitmq import RabbitMQ
 from deploy.native.redis import Redis
 from deploy.native.supervision import (
+    ProcessState,
     Supervisor,
     end_survivors,
+    orphans,
     send,
     survivors,
     wait_until,
@@ -146,6 +149,9 @@ class Stack:
     def up(self) -> None:
         """Bring up whatever is not up yet, and return when all of it is ready.
 
+        What was started from other code or settings is stopped before the databases are
+        migrated, and started again afterwards.
+
         :raises DeployFailure: if something cannot be brought up
         """
         with self._alone(), alone_with_ports(self._progress):
@@ -192,6 +198,10 @@ class Stack:
             name in states and states[name].state == "RUNNING" and program.is_ready()
             for name, program in self._programs().items()
         )
+
+    def is_current(self) -> bool:
+        """Tell whether what runs was started from the code and the settings of now."""
+        return self._read_state().get("started_from") == self._fingerprints()
 
     def wait_ready(self, *names: str, timeout_seconds: float = READY_SECONDS) -> None:
         """Wait until the processes named, or all, do their work, however often they restart.
@@ -244,8 +254,11 @@ class Stack:
     # One process at a time
 
     def status(self) -> list[ProcessStatus]:
-        """Return the state of every process, servers first."""
-        states = self._supervisor.states()
+        """Return the state of every process, servers first; ORPHANED if it is not supervised."""
+        states = self._supervisor.states() or {
+            name: ProcessState(name, "ORPHANED", pid, 0)
+            for name, pid in orphans(self._survivors()).items()
+        }
         lines = []
         for name, program in self._programs().items():
             state = states.get(name)
@@ -330,13 +343,21 @@ class Stack:
     # How it is done
 
     def _settle(self) -> None:
-        """Make a fresh start of a stack that is down; leave one that is up as it is."""
+        """Make a fresh start of a stack that is down; of one that is up, stop what is outdated."""
         if self._supervisor.is_running():
             # Perhaps somebody else brought it up while we waited for our turn.
             self._adopt_ports()
-        else:
+            before, now = self._read_state().get("started_from"), self._fingerprints()
+            if not isinstance(before, dict) or before.get("servers") != now["servers"]:
+                self._stop()
+            elif before != now:
+                self._stop_services()
+        if not self._supervisor.is_running():
             self._clear_leftovers()
             self._choose_ports()
+        # Nothing runs now that was started from anything else, whatever fails from here on.
+        with self._state_locked():
+            self._write_state(started_from=self._fingerprints())
 
     def _start_servers(self) -> None:
         ensure_installed(self.private_servers, self._progress)
@@ -399,8 +420,7 @@ class Stack:
 
     def _stop(self) -> None:
         if self._supervisor.is_running():
-            with self._progress.step("Stop services and workers"):
-                self._supervisor.stop(*(program.name for program in self._service_programs()))
+            self._stop_services()
             with self._progress.step("Stop servers"):
                 names = {program.name for program in self._server_programs()}
                 # epmd last: RabbitMQ takes its name off its list when it leaves. And
@@ -410,6 +430,23 @@ class Stack:
                 self._supervisor.shut_down()
         self._clear_leftovers()
         self._supervisor.forget()
+
+    def _stop_services(self) -> None:
+        # Also those that an earlier version had under other names.
+        servers = {program.name for program in self._server_programs()}
+        with self._progress.step("Stop services and workers"):
+            self._supervisor.stop(*self._supervisor.states().keys() - servers)
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Return what servers and services are started from, at this moment."""
+        ports = [self.settings.get(f"{name.upper()}_PORT") for name in self.ports.to_json()]
+        programs = map(self._program_of, (*ONE_SHOTS, *SERVICES))
+        return {
+            "servers": fingerprint(SERVER_SOURCES, self.private_servers, ports),
+            "services": fingerprint(
+                SERVICE_SOURCES, [(each.name, each.command, each.environment) for each in programs]
+            ),
+        }
 
     def _configure(self) -> None:
         """Tell supervisord what to run; start it if need be, and nothing else."""
@@ -509,7 +546,9 @@ class Stack:
             )
             self._preferred_ports = ports or Ports.of(self.settings, otherwise=before)
             # What runs, runs where it was started, whatever `.env` says by now.
-            self.ports = before if self._supervisor.is_running() else self._preferred_ports
+            self.ports = before
+            if not self._supervisor.is_running() and not self._survivors():
+                self.ports = self._preferred_ports
             if missing or place is None:
                 self._write_state()
 
@@ -520,11 +559,13 @@ class Stack:
             return {}
         return state if isinstance(state, dict) else {}
 
-    def _write_state(self) -> None:
+    def _write_state(self, **changes: object) -> None:
         state = {
+            **self._read_state(),
             "ports": self.ports.to_json(),
             "secrets": self._secrets,
             "postgres": str(self._postgres_directory),
+            **changes,
         }
         # Replaced as a whole: `make env` may read it at this moment.
         fresh = self._state_file.with_suffix(f".{os.getpid()}")

@@ -34,7 +34,7 @@ _LONGEST_SOCKET_PATH = 90
 
 # Programs that write a title over their environment. Only of these does the working
 # directory count: an operator's shell may well stand in it.
-_TITLED = {"postgres", "redis-server", "valkey-server"}
+_TITLED = {"postgres": "postgres", "redis-server": "redis", "valkey-server": "redis"}
 
 # Faults of supervisord's API.
 _ALREADY_STARTED = 60
@@ -142,7 +142,7 @@ class Supervisor:
 
     def stop(self, *names: str) -> None:
         """Stop processes side by side, and return when they are gone."""
-        for name in names:
+        for name in self.states().keys() & set(names):
             self._call_tolerating(_NOT_RUNNING, "stopProcess", name, False)
         wait_until(
             lambda: not any(self._state_name(name) == "STOPPING" for name in names),
@@ -307,6 +307,25 @@ def survivors(run_dir: Path, *working_directories: Path) -> list[int]:
             continue
         if belongs and int(entry.name) != os.getpid():
             found.append(int(entry.name))
+    return found
+
+
+def orphans(pids: Sequence[int]) -> dict[str, int]:
+    """Return which programs these processes are, with the one that supervisord had started."""
+    found = {}
+    for pid in pids:
+        try:
+            entry = Path(f"/proc/{pid}")
+            # Behind the name in parentheses, which may contain anything: state and parent.
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            name = _TITLED.get((entry / "comm").read_text().strip(), "")
+            for variable in (entry / "environ").read_bytes().split(b"\0"):
+                if variable.startswith(b"SUPERVISOR_PROCESS_NAME="):
+                    name = variable.partition(b"=")[2].decode()
+        except OSError:
+            continue
+        if name and parent not in pids:
+            found[name] = pid
     return found
 
 
