@@ -79,7 +79,7 @@ class TestReserveStock:
         assert first.pop("decidedAt").endswith("Z")
         assert first == {
             "orderId": order.order_id, "productId": product_id, "quantity": 3,
-            "outcome": "RESERVED", "remaining": 7, "version": 2,
+            "outcome": "RESERVED", "remaining": 7, "version": 2, "price": lamp.price,
             "announcedAt": "2023-11-14T22:13:20.123Z",
             "requestId": "me", "traceparent": source.traceparent,
         }  # fmt: skip
