@@ -1,5 +1,6 @@
 """Our own copy of what the product service sells, from news that overtake each other."""
 
+from datetime import timedelta
 from itertools import permutations
 from typing import Any
 from uuid import UUID
@@ -166,21 +167,20 @@ class TestRefreshStock:
         assert state(lamp) == (5, 6)
 
     @pytest.mark.parametrize(
-        ("price", "is_fresh"),
-        [
-            ({}, False),
-            ({"price": 5, "decided_at": rfc3339(now_in_milliseconds())}, True),
-            ({"price": 5, "decided_at": "2026-11-23T10:00:00.000Z"}, False),
-            ({"price": 6, "decided_at": rfc3339(now_in_milliseconds())}, False),
-        ],
+        ("price", "seconds_ago", "is_fresh"),
+        [(None, 0, False), (5, 0, True), (5, 3600, False), (6, 0, False)],
         ids=["unknown", "confirmed", "confirmed long ago", "another"],
     )
-    def test_makes_an_old_price_fresh_if_it_held_a_moment_ago(self, lamp, price, is_fresh):
+    def test_makes_an_old_price_fresh_if_it_held_a_moment_ago(
+        self, lamp, price, seconds_ago, is_fresh
+    ):
+        decided_at = rfc3339(now_in_milliseconds() - timedelta(seconds=seconds_ago))
         put(lamp)
         as_of = catalog.get(lamp).as_of
         redis = get_redis_connection("default")
         redis.hset(f"catalog:{lamp}:parts", "as_of", as_of - catalog.FRESH_SECONDS - 5)
-        catalog.refresh_stock([left(lamp, remaining=9, version=2, **price)])
+        news = left(lamp, remaining=9, version=2, price=price, decided_at=decided_at)
+        catalog.refresh_stock([news])
 
         assert catalog.get(lamp).is_fresh == is_fresh
         assert state(lamp) == (5, 9)
