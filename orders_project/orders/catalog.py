@@ -9,7 +9,6 @@ moment, which makes the copy fresh again, or tells that it is out of date.
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from servicekit.contracts.events import (
     StockDecision,
     StockReleased,
 )
+from servicekit.timestamps import read_moment
 
 StockNews = StockDecision | StockReleased
 
@@ -196,9 +196,13 @@ def refresh_stock(outcomes: Sequence[StockNews]) -> None:
 
 def _confirmed_price(news: StockNews) -> tuple[int | str, int]:
     """Return the price that a product had, and when."""
-    if isinstance(news, StockReleased) or news.price is None or news.decided_at is None:
+    if isinstance(news, StockReleased) or news.price is None:
         return "", 0
-    return news.price, int(datetime.fromisoformat(news.decided_at).timestamp())
+    decided_at = read_moment(news.decided_at)
+    if decided_at is None:
+        return "", 0
+    # A clock that is ahead makes no price fresh for longer.
+    return news.price, int(min(decided_at.timestamp(), time.time()))
 
 
 def _keys(product_id: UUID) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
@@ -28,7 +28,7 @@ from servicekit.messaging.consumer import Handled, Unprocessable
 from servicekit.messaging.envelope import Received, event_message
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from servicekit.outbox import recording
-from servicekit.timestamps import now_in_milliseconds
+from servicekit.timestamps import now_in_milliseconds, read_moment
 
 # The queue of the products worker may be away for a moment, or not be there yet.
 _RETRY_UNWANTED = timedelta(seconds=5)
@@ -158,8 +158,8 @@ def _apply(answer: StockDecision | StockReleased, order: Settlement) -> bool:
             return order.is_complete and order.status == Order.Status.CANCELLED
     order.is_decided = True
     order.reason = answer.reason
-    order.announced_at = _moment(answer.announced_at)
-    order.decided_at = _moment(answer.decided_at) or now_in_milliseconds()
+    order.announced_at = read_moment(answer.announced_at)
+    order.decided_at = read_moment(answer.decided_at) or now_in_milliseconds()
     return True
 
 
@@ -171,20 +171,8 @@ def _apply_release(answer: StockReleased, order: Settlement) -> bool:
     is_news = not order.is_released
     if is_news:
         order.is_released = order.is_complete = True
-        order.released_at = _moment(answer.released_at) or now_in_milliseconds()
+        order.released_at = read_moment(answer.released_at) or now_in_milliseconds()
     return is_news
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Return the time in an event, if it says one: it is for the timeline, and decides nothing."""
-    try:
-        moment = datetime.fromisoformat(text) if text else None
-        if moment is None or moment.tzinfo is None:
-            return moment and moment.replace(tzinfo=UTC)
-        # PostgreSQL would take the year 10000, or one before Christ, and nobody could read it back.
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def cancel_order(order_id: UUID) -> Order:

@@ -1,5 +1,6 @@
 """Our own copy of what the product service sells, from news that overtake each other."""
 
+import time
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
@@ -184,6 +185,21 @@ class TestRefreshStock:
 
         assert catalog.get(lamp).is_fresh == is_fresh
         assert state(lamp) == (5, 9)
+
+    @pytest.mark.parametrize("decided_at", ["nonsense", "0001-01-01T00:00:00+14:00", "", None])
+    def test_confirms_nothing_where_the_time_is_nonsense(self, lamp, decided_at):
+        put(lamp)
+        before = catalog.get(lamp).as_of
+        catalog.refresh_stock([left(lamp, remaining=9, version=2, price=5, decided_at=decided_at)])
+
+        assert (state(lamp), catalog.get(lamp).as_of) == ((5, 9), before)
+
+    def test_confirms_no_price_for_the_future(self, lamp):
+        put(lamp)
+        decided_at = "9999-01-01T00:00:00Z"
+        catalog.refresh_stock([left(lamp, remaining=9, version=2, price=5, decided_at=decided_at)])
+
+        assert catalog.get(lamp).as_of <= time.time()
 
     def test_has_a_price_compared_that_was_another_when_the_order_was_decided(self, lamp):
         put(lamp, version=1)
