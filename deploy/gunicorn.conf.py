@@ -29,10 +29,9 @@ keepalive = 75
 backlog = 2048
 
 # A request is answered within 2 s whatever is down, so 3 s let everything finish. Idle connections
-# are kept as long.
+# end at once.
 graceful_timeout = 3
 timeout = 30
-
 
 # Two services of one user would share the default path, and nobody asks it anything.
 control_socket_disable = True

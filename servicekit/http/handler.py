@@ -20,6 +20,8 @@ from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, get_resolver
 from django.utils.module_loading import import_string
 
+from servicekit.http.html import accepts_html
+
 _PAGES = ("/admin", "/docs", "/static/")
 _KNOWN_HOSTS = 1000
 
@@ -44,7 +46,7 @@ class Handler(WSGIHandler):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # type: ignore[override]  # WSGI asks for no more
         """Answer a request (PEP 3333)."""
-        if environ["PATH_INFO"].startswith(_PAGES) or "text/html" in environ.get("HTTP_ACCEPT", ""):
+        if environ["PATH_INFO"].startswith(_PAGES) or accepts_html(environ):
             return super().__call__(environ, start_response)
         try:
             response = self._answer_program(WSGIRequest(environ))

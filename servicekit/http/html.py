@@ -1,5 +1,6 @@
 """What every page that is not the admin's has: the head with its links, and problems as pages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,14 @@ class Link:
     description: str = ""
 
 
+def accepts_html(environ: Mapping[str, Any]) -> bool:
+    """Return whether a browser asks, and not a program, by the headers as WSGI names them."""
+    return "text/html" in environ.get("HTTP_ACCEPT", "")
+
+
 def wants_html(request: HttpRequest) -> bool:
-    """Return whether a browser asks, and not a program."""
-    return "text/html" in request.META.get("HTTP_ACCEPT", "")
+    """Return the same of a request."""
+    return accepts_html(request.META)
 
 
 def page_context(request: HttpRequest) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class RequestId:
         """Answer a request under its ids."""
         started = time.perf_counter()
         request_id = request.META.get("HTTP_X_REQUEST_ID")
-        if request_id is None or not correlation.is_safe_request_id(request_id):
+        if not correlation.is_safe_request_id(request_id):
             request_id = f"{random.getrandbits(128):032x}"
         before_us = TraceContext.parse(request.META.get("HTTP_TRACEPARENT"))
         trace = before_us.child() if before_us else TraceContext.new()

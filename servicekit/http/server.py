@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import lru_cache
+from http import HTTPStatus
 from io import BytesIO
 from ipaddress import ip_address
 from typing import Any
@@ -223,11 +224,10 @@ class Answer:
 
     def start(self, status: str, headers: Headers, _error: Any = None) -> None:
         """Take the status and the headers (PEP 3333, `start_response`)."""
-        lines = [f"HTTP/1.1 {status}\r\nDate: {_date(int(time.time()))}\r\n"]
-        has_length = status[:3] in ("204", "304")
-        for name, value in headers:
-            lines.append(f"{name}: {value}\r\n")
-            has_length = has_length or name.lower() == "content-length"
+        has_length = status[:3] in ("204", "304") or any(
+            name.lower() == "content-length" for name, _ in headers
+        )
+        framing: Headers = []
         if self._is_last():
             self.keeps_alive = False
         if not has_length:
@@ -235,13 +235,12 @@ class Answer:
                 self.keeps_alive = False
             else:
                 self._is_chunked = True
-                lines.append("Transfer-Encoding: chunked\r\n")
+                framing.append(("Transfer-Encoding", "chunked"))
         if not self.keeps_alive:
-            lines.append("Connection: close\r\n")
+            framing.append(("Connection", "close"))
         elif self._is_old:
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        self._head = "".join(lines).encode("latin-1")
+            framing.append(("Connection", "keep-alive"))
+        self._head = _head(status, [*headers, *framing])
 
     def write(self, body: Iterable[bytes]) -> None:
         """Send the body, part by part, the first together with the head."""
@@ -453,16 +452,29 @@ def _too_large(request: Request) -> Refused:
 
 def _refused(refusal: Refused) -> bytes:
     # Not above: the master imports this module, and must not import Django before it forks.
-    from servicekit.http.problems import CONTENT_TYPE, problem, title_of  # noqa: PLC0415
-
-    body = msgspec.json.encode(problem(refusal.status, refusal.code, str(refusal)))
-    head = (
-        f"HTTP/1.1 {refusal.status} {title_of(refusal.status)}\r\n"
-        f"Date: {_date(int(time.time()))}\r\nContent-Type: {CONTENT_TYPE}\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+    from servicekit.http.problems import (  # noqa: PLC0415
+        CONTENT_TYPE,
+        RETRY_AFTER_SECONDS,
+        problem,
+        title_of,
     )
-    retry = "Retry-After: 1\r\n" if refusal is _OVERLOADED else ""
-    return f"{head}{retry}\r\n".encode() + body
+
+    status = refusal.status
+    body = msgspec.json.encode(problem(status, refusal.code, str(refusal)))
+    headers = [
+        ("Content-Type", CONTENT_TYPE),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append(("Retry-After", RETRY_AFTER_SECONDS))
+    return _head(f"{status} {title_of(status)}", headers) + body
+
+
+def _head(status: str, headers: Headers) -> bytes:
+    lines = [f"HTTP/1.1 {status}\r\nDate: {_date(int(time.time()))}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    return ("".join(lines) + "\r\n").encode("latin-1")
 
 
 @lru_cache(maxsize=2)

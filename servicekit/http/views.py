@@ -80,6 +80,6 @@ class ApiViewSet(GenericViewSet[Any]):
     def location_of(self, resource_id: object) -> str:
         """Return the absolute address of a resource of this kind, from that of the collection."""
         request = self.request._request  # noqa: SLF001 - as above
-        # The middleware has checked the host; checking it again costs a regular expression.
+        # The host has been checked before; checking it again costs a regular expression.
         host = request.META.get("HTTP_HOST") or request.get_host()
         return f"{request.scheme}://{host}{request.path}/{resource_id}"
