@@ -25,7 +25,8 @@ def check_ledger(
 ) -> Report:
     """Wait for the system to come to rest, at most `wait_seconds`, then compare its parts.
 
-    `addresses` has `PRODUCTS_DATABASE_URL`, `ORDERS_DATABASE_URL`, `BROKER_URL`, `CACHE_URL`.
+    `addresses` has `PRODUCTS_DATABASE_URL`, `ORDERS_DATABASE_URL`, `BROKER_URL`, `CACHE_URL`, and
+    perhaps `RABBITMQ_MANAGEMENT_URL`, without which nobody knows what consumers have in hand.
     `progress` hears what is being waited for.
 
     :raises DeployFailure: if an address is missing, or a server does not answer
@@ -37,6 +38,7 @@ def check_ledger(
             progress("comparing")
             orders.check_statuses(report, servers)
             stock.check_stock(report, servers)
+            stock.check_running_stock(report, servers)
             stock.check_units(report, servers)
             orders.check_rows(report, servers)
             stock.check_movements(report, servers)

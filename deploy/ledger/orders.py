@@ -36,7 +36,10 @@ def check_rows(report: Report, servers: Servers) -> None:
     """Compare each order with the reservation that was decided for it."""
     check = report.add("orders = reservations, row by row")
     orders = servers.orders.stream(
-        'SELECT id::text, product_id::text, quantity, status FROM "order" ORDER BY id'
+        """
+        SELECT id::text, product_id::text, quantity, status, released_at IS NOT NULL
+        FROM "order" ORDER BY id
+        """
     )
     reservations = servers.products.stream(
         f"""
@@ -72,7 +75,7 @@ def check_rows(report: Report, servers: Servers) -> None:
 def _compare_decision(
     check: Check, order_id: str, order: Sequence[Any], reservation: Sequence[Any]
 ) -> None:
-    product_id, quantity, status = order
+    product_id, quantity, status, is_released = order
     if (product_id, quantity) != tuple(reservation[:2]):
         check.differs(
             f"order {order_id} is {quantity:,} of {product_id}, "
@@ -80,6 +83,12 @@ def _compare_decision(
         )
     elif status != "PENDING" and reservation[2] not in OUTCOMES_OF_STATUS[status]:
         check.differs(f"order {order_id} is {status}, its reservation {reservation[2]}")
+    elif is_released != (reservation[2] == "RELEASED"):
+        known = "knows" if is_released else "does not know"
+        check.differs(
+            f"order {order_id} {known} that its stock was given back, "
+            f"and its reservation is {reservation[2]}"
+        )
 
 
 def check_refusals(report: Report, servers: Servers) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import amqp
 import psycopg
 import redis
+import requests
 
 from deploy.failure import DeployFailure
 from servicekit.messaging.connections import BrokerUnavailable, close, connect
@@ -70,12 +71,18 @@ class Servers:
     """Connections to everything that keeps state."""
 
     def __init__(
-        self, products: Database, orders: Database, cache: "redis.Redis", broker: Any
+        self,
+        products: Database,
+        orders: Database,
+        cache: "redis.Redis",
+        broker: Any,
+        management_url: str | None,
     ) -> None:
         self.products = products
         self.orders = orders
         self.cache = cache
         self._broker = broker
+        self._management_url = management_url
         self._open = ExitStack()
 
     @classmethod
@@ -90,7 +97,8 @@ class Servers:
             opened.callback(cache.close)
             broker = _broker(addresses)
             opened.callback(close, broker)
-            servers = cls(products, orders, cache, broker)
+            management_url = addresses.get("RABBITMQ_MANAGEMENT_URL") or None
+            servers = cls(products, orders, cache, broker, management_url)
             servers._open = opened.pop_all()
         return servers
 
@@ -117,6 +125,25 @@ class Servers:
         finally:
             if channel.connection is not None:
                 channel.close()
+
+    def unacknowledged(self) -> int | None:
+        """Return how many messages are in consumers' hands; None without the management API.
+
+        AMQP itself does not tell.
+        """
+        if self._management_url is None:
+            return None
+        virtual_host = quote(self._broker.virtual_host, safe="")
+        with requests.Session() as http:
+            http.trust_env = False
+            # Counted now: the statistics of the other answers are up to five seconds old.
+            answer = http.get(
+                f"{self._management_url}/api/queues/{virtual_host}",
+                params={"disable_stats": "true", "enable_queue_totals": "true"},
+                timeout=_CONNECT_TIMEOUT_SECONDS,
+            )
+        answer.raise_for_status()
+        return sum(int(queue.get("messages_unacknowledged", 0)) for queue in answer.json())
 
     def bodies_in(self, queue: str) -> Iterator[bytes]:
         """Yield the body of every message of a queue, and leave the messages in it."""

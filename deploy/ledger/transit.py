@@ -33,7 +33,7 @@ def check_rest(
     while True:
         unrest = _unrest(servers)
         if not unrest:
-            # Once is not enough: a message in a consumer's hands is in no queue's count.
+            # Once is not enough: what is between two of these places is counted in none.
             time.sleep(LOOK_AGAIN_SECONDS)
             unrest = _unrest(servers)
         servers.orders.take_snapshot()
@@ -55,7 +55,14 @@ def check_rest(
 
 def _unrest(servers: Servers) -> list[str]:
     """Return what keeps the system from being at rest, in words."""
-    [(pending,)] = servers.orders.now("""SELECT count(*) FROM "order" WHERE status = 'PENDING'""")
+    # A cancelled order waits, too, until its stock is given back.
+    [(pending, waiting)] = servers.orders.now(
+        """
+        SELECT count(*) FILTER (WHERE status = 'PENDING'),
+               count(*) FILTER (WHERE status <> 'PENDING')
+        FROM "order" WHERE status = 'PENDING' OR recheck_at IS NOT NULL
+        """
+    )
     events = sum(
         database.now("SELECT count(*) FROM outbox_event")[0][0]
         for database in (servers.orders, servers.products)
@@ -65,8 +72,10 @@ def _unrest(servers: Servers) -> list[str]:
         f"{count:,} {what}"
         for count, what in (
             (pending, "pending orders"),
+            (waiting, "cancelled orders whose stock was not given back"),
             (events, "events in the outboxes"),
             (messages, "messages in the queues"),
+            (servers.unacknowledged() or 0, "messages in consumers' hands"),
         )
         if count
     ]
