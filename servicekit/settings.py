@@ -54,10 +54,11 @@ COMMON_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    # Before `rest_framework`: its page has the name of the service.
+    "servicekit.http",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "servicekit.http",
     "servicekit.outbox",
     "servicekit.parking",
     "servicekit.operations",

@@ -3,7 +3,6 @@
 from servicekit import settings as common
 from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
-from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "orders_project.orders"]
@@ -21,15 +20,6 @@ PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 # Of the connections of a web process, this many may wait for orders to be final.
 WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_CONNECTIONS", default=1000) // 2)
 
-# What the pages of this service say of it, and where the other one is on the same host.
-SERVICE = Service(
-    name="Order-Service",
-    port=3002,
-    peer_name="Product-Service",
-    peer_port=3001,
-    pages={"orderId": "/orders/"},
-    pages_of_peer={"productId": "/products/"},
-)
 SPECTACULAR_SETTINGS = spectacular(
     title="Order-Service",
     description="Accepts orders, loses none, and tells what became of each.",

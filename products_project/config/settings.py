@@ -3,7 +3,6 @@
 from servicekit import settings as common
 from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
-from servicekit.service import Service
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
 INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
@@ -15,15 +14,6 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
 }
 
-# What the pages of this service say of it, and where the other one is on the same host.
-SERVICE = Service(
-    name="Product-Service",
-    port=3001,
-    peer_name="Order-Service",
-    peer_port=3002,
-    pages={"productId": "/products/"},
-    pages_of_peer={"orderId": "/orders/"},
-)
 SPECTACULAR_SETTINGS = spectacular(
     title="Product-Service",
     description="Creates products, keeps their stock, and gives each order its units or"

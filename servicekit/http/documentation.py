@@ -3,17 +3,12 @@
 from functools import cache
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import path
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer2
-from drf_spectacular.views import SpectacularAPIView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.request import Request
 from rest_framework.response import Response
-
-from servicekit.http.html import page_context
-from servicekit.http.problems import reading_only
 
 
 @cache
@@ -33,13 +28,13 @@ class Schema(SpectacularAPIView):
         return Response(_document())
 
 
-@reading_only
-def docs(request: HttpRequest) -> HttpResponse:
-    """Show Swagger UI, from our own static files."""
-    return render(request, "servicekit/docs.html", page_context(request))
+class Docs(SpectacularSwaggerView):
+    """Swagger UI, from our own static files."""
+
+    schema = None
 
 
 urlpatterns = [
     path("schema", Schema.as_view(), name="schema"),
-    path("docs", docs, name="docs"),
+    path("docs", Docs.as_view(), name="docs"),
 ]

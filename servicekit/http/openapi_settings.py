@@ -61,6 +61,17 @@ def spectacular(
         "COMPONENT_SPLIT_PATCH": False,
         "POSTPROCESSING_HOOKS": [],
         "SWAGGER_UI_DIST": "SIDECAR",
+        "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+        "SWAGGER_UI_SETTINGS": {
+            "deepLinking": True,
+            "displayOperationId": True,
+            "displayRequestDuration": True,
+            "tryItOutEnabled": True,
+            "docExpansion": "list",
+            "defaultModelsExpandDepth": 0,
+            # Or the document would be sent to a server on the internet.
+            "validatorUrl": None,
+        },
         "APPEND_PATHS": {
             "/health/live": health("isLive", "Is the process alive?", {"200": live}),
             "/health/ready": health(

@@ -1,4 +1,4 @@
-"""What is said of an operation of the HTTP API, in its OpenAPI document and on its pages.
+"""What is said of an operation of the HTTP API, in its OpenAPI document.
 
 A view method is decorated with an `Operation`; its docstring is the description. Nothing here
 changes what the method does.
@@ -6,7 +6,7 @@ changes what the method does.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.pagination import DEFAULT_LIMIT, MAX_LIMIT
@@ -58,8 +58,6 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """What a view method does, takes and answers; used as its decorator."""
-
-    do_not_call_in_templates: ClassVar[bool] = True  # where `form.operation.title` is meant
 
     id: str
     title: str

@@ -6,17 +6,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
-from servicekit.http.html import Link
 from servicekit.http.openapi import AutoSchema
 from servicekit.http.operations import Answer, Operation
 
-_PAGES = (
-    Link("docs", "/docs", "The API, to read and to try out"),
-    Link("schema", "/schema", "The same for programs: OpenAPI 3.1"),
-    Link("admin", "/admin/", "For those who run the shop"),
-    Link("health", "/health/ready", "Whether it can do its work"),
-    Link("metrics", "/metrics", "For Prometheus"),
-)
+_PAGES = {
+    "docs": "/docs",
+    "schema": "/schema",
+    "admin": "/admin/",
+    "health": "/health/ready",
+    "metrics": "/metrics",
+}
 
 
 class ServiceRoot(APIRootView):
@@ -36,14 +35,6 @@ class ServiceRoot(APIRootView):
         return Response(
             {
                 **resources,
-                **{page.title: request.build_absolute_uri(page.address) for page in _PAGES},
+                **{name: request.build_absolute_uri(path) for name, path in _PAGES.items()},
             }
         )
-
-    def links(self) -> list[Link]:
-        """Return the same for the page."""
-        resources = [
-            Link(prefix, f"/{prefix}", "Browse, and try every call")
-            for prefix in self.api_root_dict or {}
-        ]
-        return [*resources, *_PAGES]

@@ -72,11 +72,11 @@ class TestSchema:
         page = client.get("/docs").content.decode()
 
         assert "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js" in page
-        assert "//" not in page.replace("http://www.w3.org", "")
+        assert "https://" not in page
 
 
 class TestWhatIsRead:
-    @pytest.mark.parametrize("path", ["/docs", "/health/live", "/health/ready", "/metrics"])
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
     def test_is_not_written_to(self, path):
         answer = Client(enforce_csrf_checks=True).post(path)
 

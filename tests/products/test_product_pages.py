@@ -8,7 +8,6 @@ from django.test import Client
 
 from products_project.products import services
 from products_project.products.models import Product
-from servicekit.http.browsable import described, highlighted
 from servicekit.identifiers import new_id
 
 pytestmark = pytest.mark.django_db
@@ -25,9 +24,9 @@ def page(client: Client, path: str, **options: Any) -> Any:
     return client.get(path, headers=BROWSER, **options)
 
 
-def forms(answer: Any) -> list[tuple[str, str]]:
-    """Return method and address of each form that changes something."""
-    return re.findall(r'<form data-method="(\w+)" action="([^"]+)"', answer.content.decode())
+def buttons(answer: Any) -> set[str]:
+    """Return the methods that DRF's page has buttons for."""
+    return set(re.findall(r'title="Make an? (\w+) request', answer.content.decode()))
 
 
 class TestTheRoot:
@@ -35,65 +34,48 @@ class TestTheRoot:
         shown = page(client, "/").content.decode()
 
         for path in ("/products", "/docs", "/schema", "/admin/", "/health/ready", "/metrics"):
-            assert f'href="{path}"' in shown
+            assert f'href="http://testserver{path}"' in shown
 
     def test_leads_nowhere_in_vain(self, client):
         for address in client.get("/").json().values():
             assert client.get(address, follow=True).status_code == 200
 
-    @pytest.mark.parametrize(
-        ("host", "peer"),
-        [
-            ("localhost:3001", "http://localhost:3002"),
-            ("[::1]:3001", "http://[::1]:3002"),
-            ("localhost:8080", None),
-            ("localhost", None),
-        ],
-    )
-    def test_leads_to_the_other_service_where_it_is_known(self, client, host, peer):
-        shown = client.get("/", headers={**BROWSER, "Host": host}).content.decode()
-
-        assert re.findall(r'href="(http:[^"]+)"', shown)[:1] == ([peer] if peer else [])
-
 
 class TestAPage:
-    def test_has_a_form_for_what_can_be_done_there(self, client, lamp):
-        assert forms(page(client, "/products")) == [("POST", "/products")]
-        assert forms(page(client, f"/products/{lamp.id}")) == [
-            ("PATCH", f"/products/{lamp.id}"),
-            ("DELETE", f"/products/{lamp.id}"),
-            ("POST", f"http://testserver/products/{lamp.id}/stock-movements"),
-        ]
+    def test_has_a_button_for_what_can_be_done_there(self, client, lamp):
+        assert buttons(page(client, "/products")) == {"GET", "OPTIONS", "POST"}
+        one = page(client, f"/products/{lamp.id}")
+        assert buttons(one) == {"GET", "OPTIONS", "DELETE", "PATCH"}
 
     def test_is_there_for_what_can_only_be_done(self, client, lamp):
         answer = client.put(f"/products/{lamp.id}/stock-movements", headers=BROWSER)
 
         assert answer.status_code == 405
         assert b"Allow" in answer.content
-        assert forms(answer) == [("POST", f"/products/{lamp.id}/stock-movements")]
+        assert "POST" in buttons(answer)
 
     def test_leads_to_the_pages_below_it(self, client, lamp):
         shown = page(client, f"/products/{lamp.id}").content.decode()
 
         assert f'href="http://testserver/products/{lamp.id}/stock-movements"' in shown
 
-    def test_leads_to_each_item_and_to_the_next_page(self, client, lamp):
+    def test_leads_to_the_next_page(self, client, lamp):
         services.create_product(name="Chair", price=1, qty=1)
 
         first = page(client, "/products?limit=1").content.decode()
-        [following] = re.findall(r'href="([^"]+cursor=[^"]+)"', first)
+        [following] = set(re.findall(r'href="([^"]+cursor=[^"]+)"', first))
         second = page(client, following.replace("&amp;", "&")).content.decode()
 
-        assert f'href="http://testserver/products/{lamp.id}"' in second
+        assert str(lamp.id) in second
+        assert str(lamp.id) not in first
 
-    def test_fills_in_what_can_be_changed(self, client, lamp):
-        shown = page(client, f"/products/{lamp.id}").content.decode()
+    def test_fills_in_the_names_of_the_fields(self, client):
+        shown = page(client, "/products").content.decode()
 
-        assert 'name="name" value="Lamp"' in shown
-        assert 'name="price" value="190000"' in shown
+        assert all(f"&quot;{name}&quot;:" in shown for name in ("name", "price", "qty"))
 
     def test_says_its_docstring(self, client):
-        assert b"Products, newest first." in page(client, "/products").content
+        assert b"Products, with their price and their stock." in page(client, "/products").content
 
     def test_is_not_kept_by_the_tag_of_the_json(self, client, lamp):
         # The browser would come back with it and be shown an old page.
@@ -104,7 +86,8 @@ class TestAPage:
 
         for path in ("/products", f"/products/{product.id}", "/products?search=</script><script>"):
             shown = page(client, path).content.decode()
-            assert shown.count("<script") == 1  # ours
+            assert "<script>" not in shown
+            assert "</pre><script" not in shown
 
     def test_answers_what_was_sent_from_it(self, client):
         answer = client.post(
@@ -155,7 +138,7 @@ class TestAFormOfABrowserWithASession:
         assert self.send(client, "").status_code == 201
 
     def test_is_taken_with_the_token_of_its_page(self, client):
-        [token] = re.findall(r'data-csrf="(\w+)"', page(client, "/products").content.decode())
+        [token] = re.findall(r'"csrfToken": "(\w+)"', page(client, "/products").content.decode())
 
         assert self.send(client, token).status_code == 201
 
@@ -189,7 +172,6 @@ class TestAProblem:
             ("GET", "/products?limit=0", 400),
             ("POST", "/products", 415),
             ("PUT", "/products", 405),
-            ("POST", "/docs", 405),
         ],
     )
     def test_is_a_page_of_ours(self, client, method, path, status):
@@ -217,7 +199,7 @@ class TestAProblem:
             "/products", {"name": ""}, content_type="application/json", headers=BROWSER
         )
 
-        fields = set(re.findall(r'data-field="(\w+)"', answer.content.decode()))
+        fields = set(re.findall(r"&quot;field&quot;: &quot;(\w+)&quot;", answer.content.decode()))
         assert fields == {"name", "price", "qty"}
 
     @pytest.mark.parametrize("path", ["/products", "/", "/schema"])
@@ -225,20 +207,3 @@ class TestAProblem:
         answer = client.get(f"{path}?format=xml")
 
         assert (answer.status_code, answer["Content-Type"]) == (406, "application/problem+json")
-
-
-class TestHighlighting:
-    def test_links_ids_and_escapes_the_rest(self):
-        shown = highlighted('{"id": "a\\"<b>", "n": [1, null]}', {"id": "/x/"})
-
-        assert shown == (
-            '{<span class="key">&quot;id&quot;</span>: '
-            '<a class="text" href="/x/a\\&quot;&lt;b&gt;">&quot;a\\&quot;&lt;b&gt;&quot;</a>, '
-            '<span class="key">&quot;n&quot;</span>: '
-            '[<span class="word">1</span>, <span class="word">null</span>]}'
-        )
-
-    def test_shows_code_in_descriptions(self):
-        assert (
-            described("Say `<hi>`.\n\nTwice.") == "<p>Say <code>&lt;hi&gt;</code>.</p><p>Twice.</p>"
-        )

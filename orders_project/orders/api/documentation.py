@@ -1,4 +1,4 @@
-"""What the OpenAPI document and the browsable pages say of the order service's operations."""
+"""What the OpenAPI document says of the order service's operations."""
 
 from orders_project.orders.api import serializers
 from orders_project.orders.models import Order

@@ -1,4 +1,4 @@
-"""What the OpenAPI document and the browsable pages say of the product service's operations."""
+"""What the OpenAPI document says of the product service's operations."""
 
 from products_project.products.api import serializers
 from products_project.products.representation import ProductDetail, StockMovementDetail
