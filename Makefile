@@ -45,8 +45,9 @@ test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k n
 check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
 	@deploy/check.sh
 
-schema: $(VENV)/.complete ## Write docs/openapi/*.yaml anew, from the code
+schema: $(VENV)/.complete ## Write docs/openapi/*.yaml and docs/asyncapi/*.yaml anew, from the code
 	@$(BIN)/python -m deploy.openapi
+	@$(BIN)/python -m deploy.asyncapi
 
 postman: $(VENV)/.complete ## Write the Postman collection anew, from docs/openapi
 	@$(BIN)/python -m deploy.postman

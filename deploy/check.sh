@@ -32,6 +32,7 @@ for service in products orders; do
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
 done
 step "OpenAPI documents" python -m deploy.openapi --check
+step "AsyncAPI document" python -m deploy.asyncapi --check
 step "Postman collection" python -m deploy.postman --check
 step "compose file" python -m deploy.check_compose
 step "shell scripts" bash -n deploy/*.sh deploy/native/*.sh requirements/*.sh .ci/run

@@ -7,15 +7,19 @@ from typing import Any
 from unittest.mock import ANY
 
 import amqp
+import jsonschema
 import pytest
+import yaml
 from amqp import serialization
 from clients import Client, Message, go, node
 from kombu import Connection
 
+from deploy import asyncapi
 from deploy.native.stack import Stack
 from tests.system.shop import Shop, eventually
 
 QUEUE = "product_order_queue"
+DOCUMENT = yaml.safe_load(asyncapi.DOCUMENT.read_text())
 
 
 @pytest.fixture(scope="session", params=[node, go], ids=["Node", "Go"])
@@ -45,6 +49,13 @@ def bodies(messages: list[Message]) -> list[tuple[str, Any]]:
         assert said["type"] == message["routingKey"]
         assert all(said[name] for name in ("messageId", "correlationId", "timestamp"))
         assert {type(value) for value in message["headers"].values()} == {str}, message
+        [described] = [
+            each
+            for each in DOCUMENT["components"]["messages"].values()
+            if each["name"] == message["routingKey"]
+        ]
+        for part, schema in (("body", "payload"), ("headers", "headers")):
+            jsonschema.validate(message[part], {**DOCUMENT, **described[schema]})
     return [(message["routingKey"], message["body"]) for message in messages]
 
 

@@ -1,28 +1,24 @@
 """What the services say to each other, held to what was once agreed.
 
-Every kind of message has a golden JSON Schema in `schemas/`. A difference is a decision: a field
+The events are in `docs/asyncapi/`, which `make check` compares. A difference is a decision: a field
 that is added and optional is fine, anything else breaks readers that are already out there, and
-needs a new routing key. When it is meant, write the schema anew:
-
-    WRITE_SCHEMAS=1 pytest tests/servicekit/test_contracts.py
+needs a new routing key.
 """
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy import asyncapi
 from orders_project.orders.commands import PersistOrders
 from servicekit.contracts.events import (
-    Event,
     MalformedMessage,
     OrderCreated,
     StockDecided,
@@ -32,51 +28,17 @@ from servicekit.contracts.events import (
 )
 from servicekit.contracts.fields import MAX_INT64, as_uuid
 
-SCHEMAS = Path(__file__).parent / "schemas"
-
 PRODUCT_ID = "0198c0de-0000-7000-8000-00000000000a"
 ORDER_ID = "0198c0de-0000-7000-8000-00000000000b"
 
 
-def kinds(event: type[Event] = Event) -> Iterator[type[Event]]:
-    """Every kind of event that there is."""
-    for kind in event.__subclasses__():
-        if "routing_key" in vars(kind):
-            yield kind
-        yield from kinds(kind)
+EVENTS = sorted(asyncapi.events(), key=lambda event: event.routing_key)
 
 
-EVENTS = sorted(kinds(), key=lambda kind: kind.routing_key)
-MESSAGES = {
-    **{event.routing_key: event for event in EVENTS},
-    PersistOrders.task_name: PersistOrders,
-}
-
-
-class TestASchema:
-    @pytest.mark.parametrize("name", MESSAGES)
-    def test_is_what_was_agreed(self, name):
-        file = SCHEMAS / f"{name}.json"
-        schema = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(MESSAGES[name])))
-        if os.environ.get("WRITE_SCHEMAS"):
-            file.write_bytes(schema + b"\n")
-
-        assert file.exists(), f"{name} is new: see the top of this file"
-        assert msgspec.json.decode(file.read_bytes()) == msgspec.json.decode(schema), (
-            f"the contract of {name} has changed: see the top of this file"
-        )
-
-    def test_exists_for_nothing_that_is_no_longer_said(self):
-        assert {file.stem for file in SCHEMAS.glob("*.json")} == set(MESSAGES)
-
-    def test_of_a_changed_contract_is_another(self):
-        # The negative control: the comparison above can fail.
-        class Changed(msgspec.Struct):
-            quantity: str
-
-        changed = msgspec.json.schema(Changed)["$defs"]["Changed"]["properties"]["quantity"]
-        agreed = msgspec.json.decode((SCHEMAS / "order.created.json").read_bytes())
-        assert changed != agreed["$defs"]["OrderCreated"]["properties"]["quantity"]
+class TestTheDocument:
+    def test_has_every_event(self):
+        channels = yaml.safe_load(asyncapi.DOCUMENT.read_text())["channels"]
+        assert [each["address"] for each in channels.values()] == [e.routing_key for e in EVENTS]
 
 
 def a_body(**changes: Any) -> bytes:
