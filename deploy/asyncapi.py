@@ -14,6 +14,7 @@ import yaml
 
 from deploy.openapi import write_or_compare
 from deploy.settings import ROOT
+from servicekit import __version__
 from servicekit.contracts.events import ORDER_EXCHANGE, Event
 
 DOCUMENT = ROOT / "docs" / "asyncapi" / "events.yaml"
@@ -77,7 +78,11 @@ def document() -> Json:
     _, schemas = msgspec.json.schema_components(known, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Products and orders", "version": "1.0.0", "description": _DESCRIPTION},
+        "info": {
+            "title": "Products and orders",
+            "version": __version__,
+            "description": _DESCRIPTION,
+        },
         "defaultContentType": "application/json",
         "servers": {"rabbitmq": {"host": "localhost:5672", "protocol": "amqp"}},
         "channels": {event.__name__: _channel(event) for event in known},

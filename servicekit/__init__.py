@@ -1,0 +1,3 @@
+"""What both services stand on."""
+
+__version__ = "1.0.0"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from servicekit import __version__
+
 _HOW_TO_USE = """
 ## Requests
 
@@ -49,7 +51,7 @@ def spectacular(
     return {
         "OAS_VERSION": "3.1.1",
         "TITLE": title,
-        "VERSION": "1.0.0",
+        "VERSION": __version__,
         "DESCRIPTION": f"{description}\n{_HOW_TO_USE}",
         "LICENSE": {"name": "MIT", "identifier": "MIT"},
         "TAGS": [
