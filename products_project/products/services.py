@@ -46,13 +46,14 @@ class IdempotencyKeyReused(Exception):
 
 
 def create_product(*, name: str, price: int, qty: int) -> Product:
-    """Store a product, the movement that explains its first stock, and the event about it.
+    """Store a product with its price, the movement that explains its first stock, and the event.
 
-    All three commit together; the cache is written afterwards.
+    All of it commits together; the cache is written afterwards.
     """
     started_at = time.time()
     with transaction.atomic(durable=True):
         product = Product.objects.create(name=name, price=price, qty=qty)
+        product.prices.create(price=price, since=product.created_at)
         if qty:
             product.movements.create(delta=qty, qty_after=qty, reason=StockMovement.Reason.INITIAL)
         recording.record_all([announce(ProductCreated, product)])
@@ -88,6 +89,8 @@ def update_product(
                 setattr(product, field, value)
             product.version += 1
             product.save(update_fields=[*changes, "version"])
+            if "price" in changes:
+                product.prices.create(price=product.price)
             recording.record_all([announce(ProductUpdated, product)])
     cache.store([product], read_at=started_at)
     return product
