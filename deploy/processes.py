@@ -38,7 +38,12 @@ _WORKER = (
 )
 _PRODUCTS = ("PRODUCTS_DATABASE_URL",)
 _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
-_INTAKE = ("INTAKE_PACE_SECONDS", "PRICE_MEMORY_SECONDS")
+_INTAKE = (
+    "INTAKE_PACE_SECONDS",
+    "PRICE_MAX_AGE_SECONDS",
+    "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS",
+    "PRICE_MEMORY_SECONDS",
+)
 
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own

@@ -27,6 +27,8 @@ DEFAULTS: Mapping[str, str] = {
     "DEBUG": "false",
     "INTAKE_PACE_SECONDS": "0.01",
     "LOG_LEVEL": "INFO",
+    "PRICE_MAX_AGE_SECONDS": "10",
+    "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS": "3600",
     "PRICE_MEMORY_SECONDS": "0.25",
     "QUEUE_TYPE": "classic",
     "WEB_CONNECTIONS": "1000",

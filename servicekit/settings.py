@@ -131,6 +131,12 @@ INTAKE_PACE_SECONDS = env.float("INTAKE_PACE_SECONDS", default=0.01)
 WORKER_PACE_SECONDS = env.float("WORKER_PACE_SECONDS", default=0.05)
 # How long a web process sells at a price that it has read, before it looks at its copy again.
 PRICE_MEMORY_SECONDS = env.float("PRICE_MEMORY_SECONDS", default=0.25)
+# How long ago a price was true for sure at most, that memory included, before the product service
+# is asked; and how long ago while it does not answer. Then no order is accepted.
+PRICE_MAX_AGE_SECONDS = env.float("PRICE_MAX_AGE_SECONDS", default=10)
+PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS = env.float(
+    "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS", default=3600
+)
 
 # Redis is never waited for: this is what one call may cost when it does not answer.
 _REDIS_TIMEOUT_SECONDS = 0.15

@@ -12,7 +12,7 @@ import psycopg
 import redis
 
 from deploy.failure import DeployFailure
-from deploy.ledger import caches, orders, stock, transit
+from deploy.ledger import caches, orders, prices, stock, transit
 from deploy.ledger.report import Report
 from deploy.ledger.servers import Servers, one_line
 
@@ -26,12 +26,14 @@ def check_ledger(
     """Wait for the system to come to rest, at most `wait_seconds`, then compare its parts.
 
     `addresses` has `PRODUCTS_DATABASE_URL`, `ORDERS_DATABASE_URL`, `BROKER_URL`, `CACHE_URL`, and
-    perhaps `RABBITMQ_MANAGEMENT_URL`, without which nobody knows what consumers have in hand.
-    `progress` hears what is being waited for.
+    what is set of `PRICE_MAX_AGE_SECONDS` and `PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS`; perhaps
+    `RABBITMQ_MANAGEMENT_URL`, without which nobody knows what consumers have in hand. `progress`
+    hears what is being waited for.
 
     :raises DeployFailure: if an address is missing, or a server does not answer
     """
     report = Report()
+    ages = prices.Ages.of(addresses)
     with Servers.connected(addresses) as servers:
         try:
             transit.check_rest(report, servers, wait_seconds, progress)
@@ -43,11 +45,13 @@ def check_ledger(
             orders.check_rows(report, servers)
             stock.check_movements(report, servers)
             orders.check_refusals(report, servers)
-            orders.check_prices(report, servers)
+            prices.check_totals(report, servers)
+            prices.check_history(report, servers, ages)
             transit.check_outboxes(report, servers)
             transit.check_queues(report, servers)
             transit.check_parked_orders(report, servers)
             caches.check_cached_products(report, servers)
+            caches.check_catalog(report, servers, ages)
             caches.check_cached_lists(report, servers)
             transit.check_accepted_copies(report, servers)
         except (psycopg.OperationalError, redis.RedisError, amqp.AMQPError, OSError) as error:

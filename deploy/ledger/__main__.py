@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from deploy import ledger
 from deploy.failure import DeployFailure
+from deploy.settings import load
 
 
 class _ProgressLine:
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     line = _ProgressLine()
     try:
-        report = ledger.check_ledger(os.environ, wait_seconds=options.wait, progress=line.say)
+        settings = {**load(), **os.environ}
+        report = ledger.check_ledger(settings, wait_seconds=options.wait, progress=line.say)
     except DeployFailure as failure:
         line.clear()
         print(failure, file=sys.stderr)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from deploy.ledger.prices import ALLOWANCE, Ages
 from deploy.ledger.report import Check, Report
 from deploy.ledger.servers import LOOK_AGAIN_SECONDS, Servers, values
 from servicekit.timestamps import rfc3339
@@ -53,6 +54,49 @@ def check_cached_products(report: Report, servers: Servers) -> None:
         return found
 
     _compare_cached(check, servers, "product", "copies", differing)
+
+
+def check_catalog(report: Report, servers: Servers, ages: Ages) -> None:
+    """Compare the order service's copies of products with their rows."""
+    check = report.add("catalog copies = database")
+    query = """
+        SELECT id::text, name, price, qty, version FROM product
+        WHERE id = ANY(%s::uuid[]) AND archived_at IS NULL
+    """
+
+    def differing(ids: Sequence[str]) -> dict[str, str]:
+        # Redis first, as above.
+        cached = values(servers, [f"catalog:{one}" for one in ids])
+        rows = {row[0]: row for row in servers.products.now(query, list(ids))}
+        found: dict[str, str] = {}
+        for product_id, body in zip(ids, cached, strict=True):
+            copy = None if body is None else _decoded(body)
+            if copy is None:
+                continue
+            if not isinstance(copy, dict) or type(copy.get("asOf")) is not int:
+                found[product_id] = f"has {_short(body)} in the catalog"
+                continue
+            age = time.time() - copy["asOf"]
+            if age > ages.longest.total_seconds():
+                # No order is priced by it any more.
+                continue
+            shown = [copy.get(name) for name in ("id", "name", "price", "qty", "version")]
+            row = rows.get(product_id)
+            if row is None:
+                found[product_id] = "is in the catalog and not sold"
+            # The version is that of the last change but of the stock.
+            elif (
+                shown[:4] != list(row[:4])
+                or not isinstance(shown[4], int)
+                or shown[4] > row[4]
+                or age < -ALLOWANCE.total_seconds()
+            ):
+                found[product_id] = (
+                    f"is in the catalog as {_short(body)}, stored as {_short(json.dumps(row))}"
+                )
+        return found
+
+    _compare_cached(check, servers, "catalog", "copies", differing)
 
 
 def check_cached_lists(report: Report, servers: Servers) -> None:

@@ -126,18 +126,3 @@ def check_refusals(report: Report, servers: Servers) -> None:
                     f"order {order_id} was refused for want of product {product_id}, "
                     f"which is there since {rfc3339(product_since)}"
                 )
-
-
-def check_prices(report: Report, servers: Servers) -> None:
-    """See that every total is a multiple of its quantity."""
-    check = report.add("total price = quantity x a price")
-    orders, total = servers.orders.one(
-        'SELECT count(*), coalesce(sum(total_price), 0) FROM "order"'
-    )
-    check.compared = f"{orders:,} orders of {total:,} in total"
-    query = """
-        SELECT id, quantity, total_price FROM "order"
-        WHERE total_price <= 0 OR total_price % quantity <> 0 ORDER BY id
-    """
-    for order_id, quantity, total_price in servers.orders.stream(query):
-        check.differs(f"order {order_id}: {quantity:,} units for {total_price:,}")

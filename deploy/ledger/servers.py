@@ -51,11 +51,11 @@ class Database:
             raise LookupError(query)
         return tuple(row)
 
-    def stream(self, query: str) -> Iterator[tuple[Any, ...]]:
+    def stream(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query on the snapshot, a few thousand in memory at a time."""
         with self.snapshot.cursor(name=f"ledger_{time.monotonic_ns()}") as cursor:
             cursor.itersize = 10_000
-            cursor.execute(query)
+            cursor.execute(query, parameters or None)
             yield from cursor
 
     def now(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:

@@ -4,7 +4,8 @@ It lets orders be priced without a call per order, and while the product service
 kept up to date by two kinds of news that overtake each other: the state of a product as a whole,
 and what an order left of it. Each part of the copy goes by the version of the row that it was told
 last, so neither can put back the other's past. What an order left comes with the price of that
-moment, which makes the copy fresh again, or tells that it is out of date.
+moment, which makes the copy fresh again, or tells that it is out of date. How old a copy may be
+is counted from when its price was true, and not from when we heard of it.
 """
 
 import time
@@ -15,7 +16,14 @@ from uuid import UUID
 import msgspec
 
 from servicekit import metrics
-from servicekit.caching.redis import UNAVAILABLE, Script, Unavailable, best_effort, read
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    Script,
+    Unavailable,
+    best_effort,
+    invalidate_when_back,
+    read,
+)
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
@@ -23,18 +31,20 @@ from servicekit.contracts.events import (
     StockDecision,
     StockReleased,
 )
+from servicekit.messaging.envelope import Received
 from servicekit.timestamps import read_moment
 
 StockNews = StockDecision | StockReleased
 
-# Past this age a copy is compared with the source before it is used.
-FRESH_SECONDS = 60
-# Past this age it is gone, and no order is accepted for the product while its source is down.
+# Longer than any price may be sold at without the source: until then older news lose against it.
 TTL_SECONDS = 7 * 24 * 3600
 
 
 class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A product as the order service knows it; at the Unix time `as_of` that was its price."""
+    """A product as the order service knows it; at the Unix time `as_of` that was its price.
+
+    `as_of` is 0 when another price has been heard of, which is not known by itself yet.
+    """
 
     id: UUID
     price: int
@@ -42,10 +52,9 @@ class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     version: int
     as_of: int
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the price is recent enough to sell at without asking."""
-        return time.time() - self.as_of <= FRESH_SECONDS
+    def is_within(self, seconds: float) -> bool:
+        """Whether the price was true so many seconds ago, or later."""
+        return time.time() - self.as_of <= seconds
 
 
 # The JSON is put together from its parts here, and not decoded and encoded, because Lua's numbers
@@ -76,8 +85,10 @@ _PUT_PRODUCT = Script(
     _RENDER
     + b"""
     local details, price, qty, version, as_of, ttl_ms = unpack(ARGV)
-    local known = read(KEYS[2], 'version', 'stock_version')
+    local known = read(KEYS[2], 'version', 'stock_version', 'price', 'as_of')
     if not at_least(known[1], version) then return end
+    -- It may have been confirmed since.
+    if price == known[3] and not at_least(known[4], as_of) then as_of = known[4] end
     redis.call('HSET', KEYS[2],
         'details', details, 'price', price, 'version', version, 'as_of', as_of)
     if at_least(known[2], version) then
@@ -142,30 +153,29 @@ def get(product_id: UUID) -> CatalogProduct | Unavailable | None:
     return product
 
 
-def put(*, product_id: UUID, name: str, price: int, qty: int, version: int) -> None:
-    """Store the state of a product, unless a newer one is known."""
+def put(*, product_id: UUID, name: str, price: int, qty: int, version: int, as_of: int) -> None:
+    """Store the state that a product had at the Unix time `as_of`, unless a newer one is known."""
     head = msgspec.json.encode({"id": str(product_id), "name": name, "price": price})
-    best_effort(
-        lambda client: _PUT_PRODUCT(
-            client,
-            keys=_keys(product_id),
-            args=[head[:-1], price, qty, version, int(time.time()), TTL_SECONDS * 1000],
-        )
+    # A clock that is ahead makes no price fresh for longer.
+    as_of = min(as_of, int(time.time()))
+    _tell(
+        _PUT_PRODUCT,
+        keys=_keys(product_id),
+        args=[head[:-1], price, qty, version, as_of, TTL_SECONDS * 1000],
     )
 
 
 def forget(product_id: UUID, *, version: int) -> None:
     """Drop the copy of a product that is not sold any more, unless a newer state is known."""
-    best_effort(
-        lambda client: _FORGET_PRODUCT(
-            client, keys=_keys(product_id), args=[version, TTL_SECONDS * 1000]
-        )
-    )
+    _tell(_FORGET_PRODUCT, keys=_keys(product_id), args=[version, TTL_SECONDS * 1000])
 
 
-def refresh_products(changes: Iterable[ProductCreated | ProductUpdated | ProductArchived]) -> None:
-    """Store the states that the product service has announced."""
-    for change in changes:
+def refresh_products(
+    changes: Iterable[Received[ProductCreated | ProductUpdated | ProductArchived]],
+) -> None:
+    """Store the states that the product service has announced, as of when it recorded them."""
+    for each in changes:
+        change = each.event
         if isinstance(change, ProductArchived):
             forget(change.id, version=change.version)
             continue
@@ -175,6 +185,7 @@ def refresh_products(changes: Iterable[ProductCreated | ProductUpdated | Product
             price=change.price,
             qty=change.qty,
             version=change.version,
+            as_of=each.happened_at or 0,
         )
 
 
@@ -191,7 +202,7 @@ def refresh_stock(outcomes: Sequence[StockNews]) -> None:
         keys += _keys(product_id)
         args += [outcome.remaining, outcome.version, *_confirmed_price(outcome)]
     if keys:
-        best_effort(lambda client: _PUT_STOCK(client, keys=keys, args=args))
+        _tell(_PUT_STOCK, keys=keys, args=args)
 
 
 def _confirmed_price(news: StockNews) -> tuple[int | str, int]:
@@ -203,6 +214,11 @@ def _confirmed_price(news: StockNews) -> tuple[int | str, int]:
         return "", 0
     # A clock that is ahead makes no price fresh for longer.
     return news.price, int(min(decided_at.timestamp(), time.time()))
+
+
+def _tell(script: Script, *, keys: list[str], args: list[Any]) -> None:
+    if best_effort(lambda client: script(client, keys=keys, args=args)) is UNAVAILABLE:
+        invalidate_when_back(keys)
 
 
 def _keys(product_id: UUID) -> list[str]:

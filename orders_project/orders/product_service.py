@@ -1,5 +1,6 @@
 """The product service, asked over HTTP."""
 
+import time
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
@@ -31,13 +32,17 @@ class ProductServiceUnavailable(Exception):
 
 
 class SoldProduct(msgspec.Struct, frozen=True, kw_only=True):
-    """What the product service says of a product; version 0 when it does not say."""
+    """What the product service says of a product; version 0 when it does not say.
+
+    `as_of` is the Unix time at which it was asked: what it says was true then, or later.
+    """
 
     id: UUID
     name: str
     price: Money
     qty: Stock
     version: int = 0
+    as_of: int = 0
 
 
 def _session() -> requests.Session:
@@ -45,7 +50,14 @@ def _session() -> requests.Session:
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=64, max_retries=0)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    session.headers.update({"Accept": "application/json", "User-Agent": "order-service"})
+    session.headers.update(
+        {
+            "Accept": "application/json",
+            # A refusal, or a price that is sold at, is not decided from the other side's cache.
+            "Cache-Control": "no-cache",
+            "User-Agent": "order-service",
+        }
+    )
     # Our own services are not behind the proxy that the machine may have for the outside world;
     # looking for one would also cost every request a walk through the environment.
     session.trust_env = False
@@ -59,18 +71,19 @@ _decode = msgspec.json.Decoder(SoldProduct).decode
 
 
 def fetch_product(product_id: UUID) -> SoldProduct:
-    """Ask for a product.
+    """Ask for a product, past all caches.
 
     :raises ProductNotFound: if there is none
     :raises ProductServiceUnavailable: if there is no answer in time
     """
+    as_of = int(time.time())
     try:
         response = _breaker.call(lambda: _ask_for(product_id), failures=_FAILURES)
     except (CircuitOpen, *_FAILURES) as error:
         raise ProductServiceUnavailable(str(error)) from error
     if response.status_code in (404, 410):
         raise ProductNotFound(product_id)
-    return _read(response)
+    return _read(response, as_of)
 
 
 def _ask_for(product_id: UUID) -> requests.Response:
@@ -101,10 +114,11 @@ def _identity() -> dict[str, str]:
     return {"X-Request-ID": request.request_id, "traceparent": request.traceparent}
 
 
-def _read(response: Any) -> SoldProduct:
+def _read(response: Any, as_of: int) -> SoldProduct:
     try:
         product = _decode(response.content)
     except msgspec.MsgspecError as error:
         raise ProductServiceUnavailable(f"it answered nonsense: {error}") from error
     tag = response.headers.get("ETag", "").strip('"')
-    return msgspec.structs.replace(product, version=int(tag) if tag.isdecimal() else 0)
+    version = int(tag) if tag.isdecimal() else 0
+    return msgspec.structs.replace(product, version=version, as_of=as_of)

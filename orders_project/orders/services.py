@@ -216,7 +216,7 @@ def refresh_catalog(
     batch: Sequence[Received[ProductCreated | ProductUpdated | ProductArchived]],
 ) -> Handled:
     """Bring our copies of products up to date with what the product service says of them."""
-    catalog.refresh_products([each.event for each in batch])
+    catalog.refresh_products(batch)
     return Handled()
 
 

@@ -25,12 +25,15 @@ def peek(product_id: UUID) -> Versioned | None:
     return _products.peek(product_id)
 
 
-def store(products: Iterable[Product]) -> None:
+def store(products: Iterable[Product], *, read_at: float) -> None:
     """Cache committed states of products; a state that is not the newest known is dropped.
 
-    What is archived is taken out of the cache.
+    `read_at` is a Unix time from before they were read or, by who changed them, committed. What is
+    archived is taken out of the cache.
     """
-    _products.set_if_newer((product.id, rendered(product)) for product in products)
+    _products.set_if_newer(
+        ((product.id, rendered(product)) for product in products), read_at=read_at
+    )
 
 
 def rendered(product: Product) -> Versioned:

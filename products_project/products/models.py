@@ -1,4 +1,4 @@
-"""Products, and the two ledgers that explain their stock: movements and reservations."""
+"""Products, their prices, and the two ledgers that explain their stock: movements, reservations."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -62,6 +62,21 @@ class Product(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ProductPrice(models.Model):
+    """A price of a product, and since when. None is ever changed or deleted."""
+
+    id = models.BigAutoField(primary_key=True)
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="prices")
+    price = models.BigIntegerField()
+    since = models.DateTimeField(default=now_in_milliseconds)
+
+    class Meta:
+        db_table = "product_price"
+
+    def __str__(self) -> str:
+        return f"{self.price} since {self.since:%Y-%m-%d %H:%M:%S}"
 
 
 class OrderMovement(msgspec.Struct):

@@ -88,7 +88,7 @@ class _Decisions:
                 metrics.STOCK_REFUSALS.labels(reservation.reason).inc()
         # All of them, not only those that changed now: if we died here the last time, this is when
         # the cache hears of it.
-        cache.store(self._stock.values())
+        cache.store(self._stock.values(), read_at=self._now.timestamp())
         answers = self._releases
         if self._decisions:
             answers = [event_message(StockDecided(decisions=self._decisions)), *answers]

@@ -1,5 +1,6 @@
 """Reading products."""
 
+import time
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -39,19 +40,21 @@ class MovementsPage:
     has_more: bool
 
 
-def get_rendered_product(product_id: UUID) -> Versioned:
-    """Return a product as it is answered, from Redis when it is there.
+def get_rendered_product(product_id: UUID, *, past_cache: bool = False) -> Versioned:
+    """Return a product as it is answered, from Redis when it is there and not to be passed by.
 
     :raises ProductNotFound: if there is none
     :raises ProductIsArchived: if it is not sold any more
     """
-    cached = cache.get(product_id)
+    cached = None if past_cache else cache.get(product_id)
     if cached is not None:
         return cached
-    product = get_product(product_id)
+    read_at = time.time()
+    product = _find(product_id)
     failpoint("products.fill.before_cache")
-    cache.store([product])
-    return cache.rendered(product)
+    # Also one that is archived, which takes it out.
+    cache.store([product], read_at=read_at)
+    return cache.rendered(_sold(product))
 
 
 def get_product(product_id: UUID) -> Product:
@@ -60,12 +63,19 @@ def get_product(product_id: UUID) -> Product:
     :raises ProductNotFound: if there is none
     :raises ProductIsArchived: if it is not sold any more
     """
+    return _sold(_find(product_id))
+
+
+def _find(product_id: UUID) -> Product:
     try:
-        product = Product.objects.get(id=product_id)
+        return Product.objects.get(id=product_id)
     except Product.DoesNotExist:
         raise ProductNotFound(product_id) from None
+
+
+def _sold(product: Product) -> Product:
     if product.archived_at is not None:
-        raise ProductIsArchived(product_id)
+        raise ProductIsArchived(product.id)
     return product
 
 

@@ -1,5 +1,6 @@
 """Writing products: what people change about them, their stock included."""
 
+import time
 from collections.abc import Collection
 from uuid import UUID
 
@@ -45,16 +46,18 @@ class IdempotencyKeyReused(Exception):
 
 
 def create_product(*, name: str, price: int, qty: int) -> Product:
-    """Store a product, the movement that explains its first stock, and the event about it.
+    """Store a product with its price, the movement that explains its first stock, and the event.
 
-    All three commit together; the cache is written afterwards.
+    All of it commits together; the cache is written afterwards.
     """
+    started_at = time.time()
     with transaction.atomic(durable=True):
         product = Product.objects.create(name=name, price=price, qty=qty)
+        product.prices.create(price=price, since=product.created_at)
         if qty:
             product.movements.create(delta=qty, qty_after=qty, reason=StockMovement.Reason.INITIAL)
         recording.record_all([announce(ProductCreated, product)])
-    cache.store([product])
+    cache.store([product], read_at=started_at)
     return product
 
 
@@ -73,6 +76,7 @@ def update_product(
     :raises ProductIsArchived: if it is not sold any more
     :raises VersionMismatch: if it has another version
     """
+    started_at = time.time()
     with transaction.atomic(durable=True):
         product = _lock_sold(product_id, if_version)
         changes: dict[str, object] = {
@@ -85,8 +89,10 @@ def update_product(
                 setattr(product, field, value)
             product.version += 1
             product.save(update_fields=[*changes, "version"])
+            if "price" in changes:
+                product.prices.create(price=product.price)
             recording.record_all([announce(ProductUpdated, product)])
-    cache.store([product])
+    cache.store([product], read_at=started_at)
     return product
 
 
@@ -96,6 +102,7 @@ def archive_product(product_id: UUID, *, if_version: Collection[int] | None = No
     :raises ProductNotFound: if there is none
     :raises VersionMismatch: if `if_version` is given and it has another version
     """
+    started_at = time.time()
     with transaction.atomic(durable=True):
         try:
             product = _lock_sold(product_id, if_version)
@@ -105,7 +112,7 @@ def archive_product(product_id: UUID, *, if_version: Collection[int] | None = No
         product.version += 1
         product.save(update_fields=["archived_at", "version"])
         recording.record_all([announce(ProductArchived, product)])
-    cache.store([product])
+    cache.store([product], read_at=started_at)
 
 
 def move_stock(
@@ -121,6 +128,7 @@ def move_stock(
     :raises StockTooLarge: if there would be more than can be stored
     :raises IdempotencyKeyReused: if the key belongs to another movement
     """
+    started_at = time.time()
     try:
         with transaction.atomic(durable=True):
             # The lock makes those with the same key wait here for the first of them.
@@ -150,7 +158,7 @@ def move_stock(
         if "stock_movement_once_per_idempotency_key" in str(error):
             raise IdempotencyKeyReused from error
         raise
-    cache.store([product])
+    cache.store([product], read_at=started_at)
     return movement
 
 

@@ -1,10 +1,11 @@
 """First pages of lists that a slow reader cannot put back after they have changed.
 
-A list has no version of its own. Instead every change raises its generation, and a reader may
+A list has no version of its own. Instead every change gives it a new generation, and a reader may
 store what it read only if the generation is still the one from before the reading.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +16,22 @@ from servicekit.caching.redis import (
     Script,
     Unavailable,
     best_effort,
+    expiry_ms,
     invalidate_when_back,
     read,
 )
+from servicekit.identifiers import new_id
 
 # What a URL takes as it is (RFC 3986, section 2.3); anything else was not written by us.
 _CURSOR = re.compile(rb"[A-Za-z0-9._~-]*")
-# Longer than any reader can take between its two steps.
+# Longer than any page that was read before the change can last.
 _GENERATION_TTL_SECONDS = 3600
 
 _SET_IF_SAME_GENERATION = Script(
     b"""
     if (redis.call('GET', KEYS[3]) or '') == ARGV[1] then
-        redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[4])
-        redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4])
+        redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[4])
+        redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4])
     end
     """
 )
@@ -63,12 +66,14 @@ class GenerationalCache:
         if stored is not None:
             self._lookups.hit.inc()
             return stored
+        read_at = time.time()
         is_away = generation is UNAVAILABLE
         (self._lookups.unavailable if is_away else self._lookups.miss).inc()
         page = render()
         if generation is not UNAVAILABLE:
             keys = self._keys(identity)
-            args = [generation or b"", page.body, page.next_cursor, self._ttl_seconds]
+            expires_at_ms = expiry_ms(read_at, self._ttl_seconds)
+            args = [generation or b"", page.body, page.next_cursor, expires_at_ms]
             best_effort(lambda client: _SET_IF_SAME_GENERATION(client, keys=keys, args=args))
         return page
 
@@ -90,13 +95,14 @@ class GenerationalCache:
     def drop(self, identities: Iterable[object]) -> None:
         """Forget lists that have changed, and refuse what was read before now."""
         keys = [f"{self._prefix}:{identity}" for identity in identities]
+        # No number: counted again from 1 once it has expired, it would look the same.
+        generation = new_id().hex
 
         def forget(client: Any) -> None:
             # One transaction: between the new generation and the forgetting no reader may store.
             with client.pipeline(transaction=True) as pipeline:
                 for key in keys:
-                    pipeline.incr(f"{key}:generation")
-                    pipeline.expire(f"{key}:generation", _GENERATION_TTL_SECONDS)
+                    pipeline.set(f"{key}:generation", generation, ex=_GENERATION_TTL_SECONDS)
                     pipeline.delete(key, f"{key}:next")
                 pipeline.execute()
 

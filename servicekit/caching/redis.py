@@ -142,6 +142,20 @@ def read(*keys: str) -> list[bytes | None] | Unavailable:
     return _lookups.read(keys)
 
 
+# How far the clocks of two machines may be apart: a fence stays this much longer than what it
+# keeps out.
+CLOCK_ALLOWANCE_SECONDS = 60
+
+
+def expiry_ms(read_at: float, ttl_seconds: int) -> int:
+    """Return when a value expires that was read from its source at this Unix time, for `PXAT`.
+
+    Not counted from the write: whoever stalls between the two for longer than the TTL writes what
+    is gone at once, and cannot put it over what came meanwhile, even if nothing of that is left.
+    """
+    return int((read_at + ttl_seconds) * 1000)
+
+
 # Keys that hold, for all we know, what was true before a write that Redis missed.
 _outdated: set[str] = set()
 _OUTDATED_LIMIT = 100_000

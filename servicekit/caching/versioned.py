@@ -2,7 +2,8 @@
 
 The classical stale set: a reader misses and reads version 1 from the database; a writer commits
 version 2 and caches it; the reader caches version 1. Here every write carries the version of the
-row and loses against a newer one, in one atomic step in Redis.
+row and loses against a newer one, in one atomic step in Redis. A version stays longer than any
+value that was read before it, so no stall is long enough to outlast it.
 """
 
 import re
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 from servicekit import metrics
 from servicekit.caching.redis import (
+    CLOCK_ALLOWANCE_SECONDS,
     UNAVAILABLE,
     Script,
     Unavailable,
     best_effort,
+    expiry_ms,
     invalidate_when_back,
     read,
 )
@@ -23,6 +26,7 @@ from servicekit.caching.redis import (
 _VERSION = re.compile(rb"[0-9]{1,19}")
 _SET_IF_NEWER = Script(
     b"""
+    local expires_at_ms, fence_seconds = unpack(ARGV, #KEYS + 1)
     for i = 1, #KEYS, 2 do
         local version, value = ARGV[i], ARGV[i + 1]
         -- Garbage is no number, and loses.
@@ -31,9 +35,9 @@ _SET_IF_NEWER = Script(
             if value == '' then
                 redis.call('DEL', KEYS[i])
             else
-                redis.call('SET', KEYS[i], value, 'EX', ARGV[#ARGV])
+                redis.call('SET', KEYS[i], value, 'PXAT', expires_at_ms)
             end
-            redis.call('SET', KEYS[i + 1], version, 'EX', ARGV[#ARGV])
+            redis.call('SET', KEYS[i + 1], version, 'EX', fence_seconds)
         end
     end
     """
@@ -87,8 +91,11 @@ class VersionedCache:
             return None
         return Versioned(int(version), value)
 
-    def set_if_newer(self, values: Iterable[tuple[object, Versioned]]) -> None:
-        """Store each value unless a newer version is stored; all in one round trip."""
+    def set_if_newer(self, values: Iterable[tuple[object, Versioned]], *, read_at: float) -> None:
+        """Store each value unless a newer version is stored; all in one round trip.
+
+        `read_at` is a Unix time from before they were read, or committed: they last from then.
+        """
         keys: list[str] = []
         args: list[object] = []
         for identity, versioned in values:
@@ -96,7 +103,8 @@ class VersionedCache:
             keys += [key, f"{key}:version"]
             args += [versioned.version, versioned.value]
         if keys:
-            args.append(self._ttl_seconds)
+            args.append(expiry_ms(read_at, self._ttl_seconds))
+            args.append(self._ttl_seconds + CLOCK_ALLOWANCE_SECONDS)
             if (
                 best_effort(lambda client: _SET_IF_NEWER(client, keys=keys, args=args))
                 is UNAVAILABLE

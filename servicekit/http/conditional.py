@@ -55,6 +55,11 @@ def required_versions(request: HttpRequest) -> frozenset[int] | None:
     return frozenset(int(tag[1:-1]) for tag in tags if _OUR_TAG.fullmatch(tag))
 
 
+def wants_no_cache(request: HttpRequest) -> bool:
+    """Return whether the caller takes no stored answer (RFC 9111, section 5.2.1.4)."""
+    return "no-cache" in request.META.get("HTTP_CACHE_CONTROL", "").lower()
+
+
 def tagged_answer(request: HttpRequest, body: bytes, etag: str) -> HttpResponse:
     """Return the body with its entity tag, or 304 for a caller that has it already."""
     # A browser that was given the JSON must not show it where its page belongs.

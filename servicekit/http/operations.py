@@ -113,6 +113,12 @@ IF_NONE_MATCH = header(
     "The `ETag` that the caller has; if it is still the present one, the answer is 304.",
 )
 
+NO_CACHE = header(
+    "Cache-Control",
+    {"type": "string", "examples": ["no-cache"]},
+    "With `no-cache` the answer comes from the database, whatever is cached.",
+)
+
 IF_MATCH = header(
     "If-Match",
     {"type": "string", "examples": ['"1"']},

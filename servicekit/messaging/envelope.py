@@ -116,6 +116,9 @@ class Received(NamedTuple, Generic[T]):
     published_at_ms: int | None = None
     """The Unix time at which the broker was given it, if its sender says so and it can be true."""
 
+    happened_at: int | None = None
+    """The Unix time in seconds of what it tells, as its sender says."""
+
     @property
     def published_at(self) -> str | None:
         """The same as RFC 3339 with milliseconds."""
@@ -150,7 +153,13 @@ def headers(correlation: Correlation | None) -> dict[str, str]:
 def received(event: T, delivery: Any) -> Received[T]:
     """Return what was read from a delivery, with its envelope."""
     found = headers_of(delivery)
-    return Received(event, Correlation.of_headers(found), _published_at_ms(found))
+    return Received(
+        event,
+        Correlation.of_headers(found),
+        _published_at_ms(found),
+        # 64 bits, or not there: py-amqp reads nothing else.
+        delivery.properties.get("timestamp"),
+    )
 
 
 def headers_of(delivery: Any) -> Any:

@@ -1,8 +1,9 @@
-"""What the product service says of the stock of orders, as the orders worker receives it."""
+"""What the product service says of products and of the stock of orders, and we keep of it."""
 
+import time
 from uuid import UUID
 
-from orders_project.orders import services
+from orders_project.orders import catalog, services
 from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
 from servicekit.contracts.events import (
@@ -15,6 +16,16 @@ from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received
 
 AnyOrder = Order | AcceptedOrder
+
+
+def put(
+    product_id: UUID, *, price: int = 5, qty: int = 10, version: int = 1, seconds_old: int = 0
+) -> None:
+    """Have a copy of a product, whose price was true so long ago."""
+    catalog.put(
+        product_id=product_id, name="Lamp", price=price, qty=qty, version=version,
+        as_of=int(time.time()) - seconds_old,
+    )  # fmt: skip
 
 
 def reserved(order: AnyOrder, **facts: object) -> StockDecision:

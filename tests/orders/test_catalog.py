@@ -21,11 +21,9 @@ from servicekit.contracts.events import (
     StockOutcome,
 )
 from servicekit.identifiers import new_id
+from servicekit.messaging.envelope import Received
 from servicekit.timestamps import now_in_milliseconds, rfc3339
-
-
-def put(product_id: UUID, *, price: int = 5, qty: int = 10, version: int = 1) -> None:
-    catalog.put(product_id=product_id, name="Lamp", price=price, qty=qty, version=version)
+from tests.orders.stock_news import put
 
 
 def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductUpdated:
@@ -37,6 +35,12 @@ def updated(product_id: UUID, *, price: int, qty: int, version: int) -> ProductU
         version=version,
         created_at="2026-11-23T10:00:00.000Z",
     )
+
+
+def announce(event: ProductUpdated | ProductArchived, *, seconds_ago: int = 0) -> None:
+    """Hear of what the product service recorded so long ago."""
+    news = Received(event, happened_at=int(time.time()) - seconds_ago)
+    catalog.refresh_products([news])
 
 
 def left(product_id: UUID, *, remaining: int, version: int, **price: Any) -> StockDecision:
@@ -62,7 +66,7 @@ class TestPut:
 
         copy = catalog.get(lamp)
         assert (copy.id, copy.price, copy.qty, copy.version) == (lamp, 190_000, 7, 3)
-        assert copy.is_fresh
+        assert copy.is_within(10)
 
     @pytest.mark.parametrize("price", [2**53 - 1, 9_999_999_999_999_999, 1_234_567_890_123_457])
     def test_keeps_a_price_of_sixteen_digits_exact(self, lamp, price):
@@ -83,7 +87,9 @@ class TestPut:
         assert catalog.get(lamp).price == 2
 
     def test_can_be_read_with_redis_cli(self, lamp):
-        catalog.put(product_id=lamp, name='A "Lámpara"', price=5, qty=1, version=1)
+        catalog.put(
+            product_id=lamp, name='A "Lámpara"', price=5, qty=1, version=1, as_of=1_800_000_000
+        )
 
         copy = msgspec.json.decode(get_redis_connection("default").get(f"catalog:{lamp}"))
         assert (copy["id"], copy["name"], copy["price"]) == (str(lamp), 'A "Lámpara"', 5)
@@ -153,6 +159,48 @@ class TestAKeyOfAnotherType:
         assert (state(lamp), state(other)) == ((5, 10), (5, 10))
 
 
+class TestRefreshProducts:
+    def test_counts_the_age_of_a_price_from_when_it_was_recorded(self, lamp):
+        announce(updated(lamp, price=5, qty=10, version=1), seconds_ago=60)
+
+        assert [catalog.get(lamp).is_within(seconds) for seconds in (10, 120)] == [False, True]
+
+    def test_takes_no_time_for_none(self, lamp):
+        catalog.refresh_products([Received(updated(lamp, price=5, qty=10, version=1))])
+
+        assert catalog.get(lamp).as_of == 0
+
+    def test_does_not_make_older_what_has_been_confirmed_since(self, lamp):
+        put(lamp, price=5, version=1)
+        announce(updated(lamp, price=5, qty=10, version=2), seconds_ago=60)
+        assert catalog.get(lamp).is_within(10)
+
+        announce(updated(lamp, price=7, qty=10, version=3), seconds_ago=60)
+        assert not catalog.get(lamp).is_within(10)
+
+    @pytest.mark.parametrize(
+        "news",
+        [
+            lambda lamp: announce(updated(lamp, price=7, qty=3, version=2)),
+            lambda lamp: announce(archived(lamp, version=2)),
+            lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=2)]),
+        ],
+    )
+    def test_drops_the_copy_when_redis_is_back_if_it_missed_the_news(
+        self, lamp, request, settings, news
+    ):
+        put(lamp)
+        there = settings.CACHES
+        request.getfixturevalue("without_redis")
+        news(lamp)
+        settings.CACHES = there
+        deadline = time.monotonic() + 10
+        while catalog.get(lamp) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+        assert catalog.get(lamp) is None
+
+
 class TestRefreshStock:
     def test_changes_the_stock_and_not_the_price(self, lamp):
         put(lamp, price=5, qty=10, version=1)
@@ -176,14 +224,11 @@ class TestRefreshStock:
         self, lamp, price, seconds_ago, is_fresh
     ):
         decided_at = rfc3339(now_in_milliseconds() - timedelta(seconds=seconds_ago))
-        put(lamp)
-        as_of = catalog.get(lamp).as_of
-        redis = get_redis_connection("default")
-        redis.hset(f"catalog:{lamp}:parts", "as_of", as_of - catalog.FRESH_SECONDS - 5)
+        put(lamp, seconds_old=60)
         news = left(lamp, remaining=9, version=2, price=price, decided_at=decided_at)
         catalog.refresh_stock([news])
 
-        assert catalog.get(lamp).is_fresh == is_fresh
+        assert catalog.get(lamp).is_within(10) == is_fresh
         assert state(lamp) == (5, 9)
 
     @pytest.mark.parametrize("decided_at", ["nonsense", "0001-01-01T00:00:00+14:00", "", None])
@@ -205,13 +250,13 @@ class TestRefreshStock:
         put(lamp, version=1)
         decided = rfc3339(now_in_milliseconds())
         catalog.refresh_stock([left(lamp, remaining=9, version=3, price=7, decided_at=decided)])
-        assert not catalog.get(lamp).is_fresh
+        assert not catalog.get(lamp).is_within(10)
 
         put(lamp, price=7, version=2)
-        assert catalog.get(lamp).is_fresh
+        assert catalog.get(lamp).is_within(10)
         # Of before the change, and late.
         catalog.refresh_stock([left(lamp, remaining=10, version=1, price=5, decided_at=decided)])
-        assert catalog.get(lamp).is_fresh
+        assert catalog.get(lamp).is_within(10)
 
     def test_makes_no_copy_of_a_product_whose_price_we_do_not_know(self, lamp):
         catalog.refresh_stock([left(lamp, remaining=9, version=2)])
@@ -249,9 +294,7 @@ def tell(product_id: UUID, news: tuple[str, int]) -> None:
     """Tell one piece of news; what it says follows from its version."""
     kind, version = news
     if kind == "product":
-        catalog.refresh_products(
-            [updated(product_id, price=100 + version, qty=50 - version, version=version)]
-        )
+        announce(updated(product_id, price=100 + version, qty=50 - version, version=version))
     else:
         catalog.refresh_stock([left(product_id, remaining=50 - version, version=version)])
 
@@ -297,7 +340,7 @@ def archived(product_id: UUID, *, version: int) -> ProductArchived:
 class TestForget:
     def test_leaves_no_copy_of_a_product_that_is_not_sold_any_more(self, lamp):
         put(lamp, version=1)
-        catalog.refresh_products([archived(lamp, version=2)])
+        announce(archived(lamp, version=2))
 
         assert catalog.get(lamp) is None
 
@@ -305,7 +348,7 @@ class TestForget:
         "older_news",
         [
             lambda lamp: put(lamp, version=1),
-            lambda lamp: catalog.refresh_products([updated(lamp, price=5, qty=10, version=2)]),
+            lambda lamp: announce(updated(lamp, price=5, qty=10, version=2)),
             lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=3)]),
             # Stock that is given back of what was sold before.
             lambda lamp: catalog.refresh_stock([left(lamp, remaining=3, version=9)]),
@@ -313,19 +356,19 @@ class TestForget:
     )
     def test_is_not_undone_by_news_that_come_late(self, lamp, older_news):
         put(lamp, version=1)
-        catalog.refresh_products([archived(lamp, version=4)])
+        announce(archived(lamp, version=4))
         older_news(lamp)
 
         assert catalog.get(lamp) is None
 
     def test_keeps_what_is_newer(self, lamp):
         put(lamp, version=5)
-        catalog.refresh_products([archived(lamp, version=4)])
+        announce(archived(lamp, version=4))
 
         assert catalog.get(lamp) is not None
 
     def test_is_remembered_without_a_copy(self, lamp):
-        catalog.refresh_products([archived(lamp, version=4)])
+        announce(archived(lamp, version=4))
         put(lamp, version=3)
 
         assert catalog.get(lamp) is None

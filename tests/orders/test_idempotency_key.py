@@ -13,7 +13,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django_redis import get_redis_connection
 
-from orders_project.orders import cache, catalog, selectors, services
+from orders_project.orders import cache, selectors, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import intake as placement
@@ -21,7 +21,7 @@ from orders_project.orders.placement.durability import Outcome
 from orders_project.orders.placement.intake import order_id_of
 from servicekit.breaker import Breaker
 from servicekit.timestamps import rfc3339
-from tests.orders.stock_news import reserved, settle
+from tests.orders.stock_news import put, reserved, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -110,7 +110,7 @@ class TestTheSameKey:
         product_id = product_service.add(price=10, qty=2)
         first = order(client, product_id)
         product_service.change(product_id, price=99, qty=0, version=2)
-        catalog.put(product_id=product_id, name="Lamp", price=99, qty=0, version=2)
+        put(product_id, price=99, qty=0, version=2)
         settle(reserved(Order.objects.get()))
 
         assert order(client, product_id).content == first.content
@@ -130,7 +130,7 @@ class TestTheSameKey:
     ):
         product_id = product_service.add(price=10)
         first = order(client, product_id)
-        catalog.put(product_id=product_id, name="Lamp", price=99, qty=5, version=2)
+        put(product_id, price=99, qty=5, version=2)
         database_goes_away()
 
         assert order(client, product_id).content == first.content

@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.utils import timezone
 
-from orders_project.orders import catalog, services
+from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
@@ -19,6 +19,7 @@ from orders_project.orders.placement.durability import Outcome
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from tests.orders.stock_news import put
 from tests.servicekit.private_broker import line_to, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -93,7 +94,7 @@ class TestThePrice:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_that_of_our_copy_when_we_have_a_fresh_one(self, client, product_service):
         product_id = product_service.add(price=999)
-        catalog.put(product_id=product_id, name="Lamp", price=5, qty=10, version=9)
+        put(product_id, price=5, qty=10, version=9)
 
         assert order(client, product_id).json()["totalPrice"] == 10
         assert product_service.asked == []
@@ -107,10 +108,9 @@ class TestThePrice:
         assert product_service.asked == [product_id]
 
     @pytest.mark.usefixtures("broker_with_queue")
-    def test_is_asked_for_again_when_our_copy_is_old(self, client, product_service, monkeypatch):
+    def test_is_asked_for_again_when_our_copy_is_old(self, client, product_service):
         product_id = product_service.add(price=7, version=2)
-        catalog.put(product_id=product_id, name="Lamp", price=5, qty=10, version=1)
-        monkeypatch.setattr(catalog, "FRESH_SECONDS", -1)
+        put(product_id, seconds_old=60)
 
         assert order(client, product_id).json()["totalPrice"] == 14
 
@@ -149,10 +149,12 @@ class TestARefusal:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_does_not_follow_from_a_copy_that_says_too_few(self, client, product_service):
         product_id = product_service.add(qty=100, version=2)
-        catalog.put(product_id=product_id, name="Lamp", price=190_000, qty=0, version=1)
+        put(product_id, price=190_000, qty=0, version=1)
 
         assert order(client, product_id).status_code == 201
         assert product_service.asked == [product_id]
+        # Past the cache of the product service, too, which may say too few for as long as it lives.
+        assert product_service.headers[0]["Cache-Control"] == "no-cache"
 
     @pytest.mark.usefixtures("broker_with_queue", "without_redis")
     def test_needs_no_redis(self, client, product_service):
@@ -174,7 +176,7 @@ class TestWithoutTheProductService:
 
     @pytest.mark.parametrize("qty", [100, 0], ids=["that says enough", "that says too few"])
     def test_an_order_is_accepted_by_a_copy(self, client, product_id, qty):
-        catalog.put(product_id=product_id, name="Lamp", price=5, qty=qty, version=1)
+        put(product_id, price=5, qty=qty, version=1)
 
         answer = order(client, product_id)
 

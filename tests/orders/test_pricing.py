@@ -1,34 +1,46 @@
 """At what price an order is accepted, and how long a price is remembered."""
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 from django_redis import get_redis_connection
 
-from orders_project.orders import catalog
+from orders_project.orders import catalog, product_service
 from orders_project.orders.placement import pricing
 from orders_project.orders.placement.pricing import InsufficientStock, PriceUnknown, Pricing
 from servicekit.identifiers import new_id
+from servicekit.timestamps import now_in_milliseconds, rfc3339
+from tests.orders.stock_news import put, someone_elses
 from tests.servicekit.private_broker import unused_port
 
 MEMORY_SECONDS = 0.25
+MAX_AGE_SECONDS = 10
+MAX_AGE_WITHOUT_SOURCE_SECONDS = 3600
 
 
 class Clock:
     """Stands still until a test says otherwise."""
 
     now = 1000.0
+    _began = int(time.time())
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        return self._began + self.now - 1000.0
 
 
 @pytest.fixture
 def clock(monkeypatch, settings) -> Clock:
     settings.PRICE_MEMORY_SECONDS = MEMORY_SECONDS
+    settings.PRICE_MAX_AGE_SECONDS = MAX_AGE_SECONDS
+    settings.PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS = MAX_AGE_WITHOUT_SOURCE_SECONDS
     made = Clock()
-    monkeypatch.setattr(pricing, "time", made)
+    for module in (pricing, catalog, product_service):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -45,19 +57,14 @@ def price(clock, product_service, lamp) -> Callable[[], int]:  # noqa: ARG001 - 
 
 
 @pytest.fixture
-def redis_goes_away(request, clock, monkeypatch) -> Callable[[], None]:
+def redis_goes_away(request, clock) -> Callable[[], None]:
     """Return a function that takes Redis away for so long that what is remembered is old."""
 
     def go() -> None:
         request.getfixturevalue("without_redis")
-        monkeypatch.setattr(catalog, "FRESH_SECONDS", -1)
-        clock.now += MEMORY_SECONDS * 2
+        clock.now += MAX_AGE_SECONDS + 1
 
     return go
-
-
-def put(product_id: UUID, *, price: int, qty: int = 10, version: int = 1) -> None:
-    catalog.put(product_id=product_id, name="Lamp", price=price, qty=qty, version=version)
 
 
 class TestARememberedPrice:
@@ -158,6 +165,65 @@ class TestARememberedPrice:
             put(product_id, price=5)
             assert process.total_price(product_id, 1) == 5
             assert len(process._remembered) <= 3
+
+
+class TestTheAgeOfAPrice:
+    @pytest.mark.parametrize("memory_seconds", [0, 3600])
+    def test_has_the_source_asked_whoever_remembers_it(
+        self, request, settings, product_service, lamp, memory_seconds
+    ):
+        clock = request.getfixturevalue("clock")
+        settings.PRICE_MEMORY_SECONDS = memory_seconds
+        process = Pricing()
+        put(lamp, price=5)
+        product_service.change(lamp, price=7, qty=10, version=2)
+        assert process.total_price(lamp, 1) == 5
+
+        clock.now += MAX_AGE_SECONDS
+        assert process.total_price(lamp, 1) == 5
+        clock.now += 1
+        assert process.total_price(lamp, 1) == 7
+        assert process.total_price(lamp, 1) == 7
+        assert product_service.asked == [lamp]
+
+    @pytest.mark.parametrize(("without_source", "limit"), [(3600, 3600), (0, MAX_AGE_SECONDS)])
+    def test_has_a_limit_while_the_source_is_away(
+        self, request, settings, lamp, without_source, limit
+    ):
+        clock = request.getfixturevalue("clock")
+        request.getfixturevalue("product_service").is_broken = True
+        settings.PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS = without_source
+        process = Pricing()
+        put(lamp, price=5)
+
+        clock.now += limit
+        assert process.total_price(lamp, 1) == 5
+        clock.now += 1
+        with pytest.raises(PriceUnknown):
+            process.total_price(lamp, 1)
+
+    def test_is_not_waited_for_where_another_price_has_been_heard_of(
+        self, price, lamp, product_service
+    ):
+        product_service.is_broken = True
+        put(lamp, price=5)
+        decided = rfc3339(now_in_milliseconds())
+        decision = someone_elses(1, product_id=lamp, price=7, decided_at=decided)
+        catalog.refresh_stock([decision])
+
+        with pytest.raises(PriceUnknown):
+            price()
+
+    def test_is_asked_for_once_at_a_time_without_redis(
+        self, price, lamp, product_service, redis_goes_away, clock
+    ):
+        product_service.change(lamp, price=5, qty=10, version=1)
+        redis_goes_away()
+        for _ in range(3):
+            assert price() == 5
+            clock.now += MEMORY_SECONDS * 2
+
+        assert product_service.asked == [lamp]
 
 
 class TestACopyThatCannotBeRead:

@@ -12,6 +12,7 @@ from servicekit.contracts.events import StockDecided
 from servicekit.identifiers import new_id
 from tests.orders.stock_news import (
     cancelled,
+    put,
     refusals,
     rejected,
     released,
@@ -107,7 +108,7 @@ class TestSettleOrders:
         assert order.status == Order.Status.CONFIRMED
 
     def test_tells_our_copy_of_the_product_what_is_left(self, order):
-        catalog.put(product_id=order.product_id, name="Lamp", price=5, qty=10, version=1)
+        put(order.product_id, price=5, qty=10, version=1)
         settle(reserved(order, remaining=8, version=2))
 
         assert catalog.get(order.product_id).qty == 8

@@ -363,6 +363,7 @@ class TestImporting:
         lamp.refresh_from_db()
         assert (lamp.name, lamp.price, lamp.qty) == ("Lamp 2", 7, 10)
         assert lamp.movements.count() == 1
+        assert [each.price for each in lamp.prices.order_by("id")] == [190_000, 7]
 
     def test_leaves_what_is_the_same_alone(self, admin_client, lamp):
         preview = self.preview(

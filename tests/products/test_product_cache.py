@@ -88,7 +88,7 @@ class TestAReaderThatStallsBetweenItsReadAndItsWrite:
 
     def test_would_with_a_plain_set(self, client, lamp, redis, stalled_reader, monkeypatch):
         # The negative control: proves that the reader does stall where it hurts.
-        def plain_set(products: list[Product]) -> None:
+        def plain_set(products: list[Product], **_: object) -> None:
             for product in products:
                 redis.set(f"product:{product.id}", cache.rendered(product).value, ex=60)
                 redis.set(f"product:{product.id}:version", product.version, ex=60)
@@ -97,6 +97,64 @@ class TestAReaderThatStallsBetweenItsReadAndItsWrite:
         stalled_reader()
 
         assert price_by_http(client, lamp) == 190_000
+
+    @pytest.mark.parametrize(("sees_its_age", "price"), [(True, 180_000), (False, 190_000)])
+    def test_does_not_when_it_outlasts_the_new_one_but_would_with_a_ttl_from_the_write(
+        self, request, monkeypatch, sees_its_age, price
+    ):
+        client, lamp, redis = map(request.getfixturevalue, ("client", "lamp", "redis"))
+        monkeypatch.setattr(cache._products, "_ttl_seconds", 1)
+        monkeypatch.setattr("servicekit.caching.versioned.CLOCK_ALLOWANCE_SECONDS", 0)
+        if not sees_its_age:
+            # The negative control.
+            monkeypatch.setattr(
+                "servicekit.caching.versioned.expiry_ms", lambda *_: int(time.time() + 60) * 1000
+            )
+        redis.delete(f"product:{lamp.id}", f"product:{lamp.id}:version")
+
+        def stall(_name: str) -> None:
+            services.update_product(lamp.id, price=180_000)
+            redis.delete(f"product:{lamp.id}")
+            while redis.exists(f"product:{lamp.id}:version"):
+                time.sleep(0.05)
+
+        monkeypatch.setattr(selectors, "failpoint", stall)
+        price_by_http(client, lamp)
+        monkeypatch.setattr(selectors, "failpoint", lambda _name: None)
+
+        assert price_by_http(client, lamp) == price
+
+
+class TestACallerThatTakesNoCachedAnswer:
+    """`Cache-Control: no-cache`, for example the order service before it refuses an order."""
+
+    @pytest.fixture
+    def ask(self, client, redis, lamp):
+        # A restock whose cache write was lost.
+        stale = redis.get(f"product:{lamp.id}")
+        services.move_stock(product_id=lamp.id, delta=5, reason="restock")
+        redis.set(f"product:{lamp.id}", stale)
+        redis.set(f"product:{lamp.id}:version", 1)
+        return lambda **headers: client.get(f"/products/{lamp.id}", headers=headers)
+
+    @pytest.mark.parametrize("header", ["no-cache", "max-age=0, No-Cache"])
+    def test_is_told_what_is_so_and_has_the_cache_told(self, ask, header):
+        assert ask().json()["qty"] == 10
+
+        answer = ask(cache_control=header)
+        assert (answer.json()["qty"], answer["ETag"]) == (15, '"2"')
+        assert ask().json()["qty"] == 15
+
+    def test_is_still_told_that_it_has_it(self, ask):
+        assert ask(cache_control="no-cache", if_none_match='"2"').status_code == 304
+
+    def test_learns_that_a_product_is_archived(self, client, redis, lamp, ask):
+        client.delete(f"/products/{lamp.id}")
+        redis.set(f"product:{lamp.id}", b"{}")
+        redis.set(f"product:{lamp.id}:version", 1)
+
+        assert ask(cache_control="no-cache").json()["code"] == "product_archived"
+        assert ask().status_code == 404
 
 
 @pytest.mark.usefixtures("without_redis")

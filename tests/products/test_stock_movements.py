@@ -1,6 +1,7 @@
 """Restocking, correcting, and the ledger of a product's stock."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -280,7 +281,7 @@ class TestDeleteProduct:
         seen_before = Product.objects.get(id=lamp.id)
         client.delete(f"/products/{lamp.id}")
 
-        cache.store([seen_before])
+        cache.store([seen_before], read_at=time.time())
 
         assert client.get(f"/products/{lamp.id}").status_code == 404
 

@@ -13,8 +13,18 @@ from django_redis import get_redis_connection
 
 from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, best_effort, invalidate_outdated
+from servicekit.caching.redis import (
+    CLOCK_ALLOWANCE_SECONDS,
+    UNAVAILABLE,
+    best_effort,
+    invalidate_outdated,
+)
 from servicekit.caching.versioned import Versioned, VersionedCache
+
+
+def keep(cache: VersionedCache, *values: tuple[object, Versioned], seconds_ago: float = 0) -> None:
+    """Store values that were read so long ago."""
+    cache.set_if_newer(values, read_at=time.time() - seconds_ago)
 
 
 @pytest.fixture
@@ -156,7 +166,7 @@ class TestVersionedCache:
         return VersionedCache(f"test-{uuid4()}", ttl_seconds=60)
 
     def test_gives_back_what_was_stored(self, cache):
-        cache.set_if_newer([(1, Versioned(1, b"one")), (2, Versioned(5, b"two"))])
+        keep(cache, (1, Versioned(1, b"one")), (2, Versioned(5, b"two")))
 
         assert cache.get(1) == Versioned(1, b"one")
         assert cache.get(2) == Versioned(5, b"two")
@@ -164,39 +174,51 @@ class TestVersionedCache:
 
     @pytest.mark.parametrize(("second", "kept"), [(1, b"first"), (2, b"second"), (3, b"second")])
     def test_keeps_the_newer_of_two(self, cache, second, kept):
-        cache.set_if_newer([(1, Versioned(2, b"first"))])
-        cache.set_if_newer([(1, Versioned(second, b"second"))])
+        keep(cache, (1, Versioned(2, b"first")))
+        keep(cache, (1, Versioned(second, b"second")))
 
         assert cache.get(1).value == kept
 
     @pytest.mark.parametrize("version", [9, 10])
     def test_compares_versions_as_numbers(self, cache, version):
-        cache.set_if_newer([(1, Versioned(version, b"old"))])
-        cache.set_if_newer([(1, Versioned(version + 1, b"new"))])
-        cache.set_if_newer([(1, Versioned(version, b"old"))])
+        keep(cache, (1, Versioned(version, b"old")))
+        keep(cache, (1, Versioned(version + 1, b"new")))
+        keep(cache, (1, Versioned(version, b"old")))
 
         assert cache.get(1) == Versioned(version + 1, b"new")
 
     def test_keeps_what_is_gone_from_coming_back(self, cache):
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
-        cache.set_if_newer([(1, Versioned(2, b""))])
+        keep(cache, (1, Versioned(1, b"one")))
+        keep(cache, (1, Versioned(2, b"")))
         assert cache.get(1) is None
 
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        keep(cache, (1, Versioned(1, b"one")))
         assert cache.get(1) is None
 
     def test_does_not_last_for_ever(self, cache):
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        keep(cache, (1, Versioned(1, b"one")))
 
         redis = get_redis_connection("default")
         assert 0 < redis.ttl(f"{cache._prefix}:1") <= 60
-        assert 0 < redis.ttl(f"{cache._prefix}:1:version") <= 60
+        # Longer than what it keeps out, also by a clock that is a little ahead.
+        assert 60 < redis.ttl(f"{cache._prefix}:1:version") <= 60 + CLOCK_ALLOWANCE_SECONDS
+
+    @pytest.mark.parametrize(("stalled_seconds", "is_back"), [(30, True), (61, False)])
+    def test_lets_no_reader_put_back_what_is_older_than_the_ttl(
+        self, cache, stalled_seconds, is_back
+    ):
+        # Nothing is left of what was written meanwhile. The one that is quicker would be refused
+        # by the version, which stays that long.
+        keep(cache, (1, Versioned(1, b"old")), seconds_ago=stalled_seconds)
+
+        assert (cache.get(1) is not None) == is_back
+        assert get_redis_connection("default").ttl(f"{cache._prefix}:1") <= 30
 
     @pytest.mark.parametrize(
         "garbage", [b"", b"garbage", b"-1", b"1.5", b"1_0", b" 1", b"nan", b"\xff", b"9" * 5000]
     )
     def test_has_nothing_where_the_version_is_garbage(self, cache, garbage):
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        keep(cache, (1, Versioned(1, b"one")))
         get_redis_connection("default").set(f"{cache._prefix}:1:version", garbage)
 
         assert cache.get(1) is None
@@ -204,13 +226,13 @@ class TestVersionedCache:
     @pytest.mark.parametrize("garbage", [b"", b"garbage", b"nan", b"\xff"])
     def test_takes_what_is_read_anew_where_the_version_is_garbage(self, cache, garbage):
         get_redis_connection("default").set(f"{cache._prefix}:1:version", garbage)
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        keep(cache, (1, Versioned(1, b"one")))
 
         assert cache.get(1) == Versioned(1, b"one")
 
     @pytest.mark.usefixtures("without_redis")
     def test_is_empty_without_redis(self, cache):
-        cache.set_if_newer([(1, Versioned(1, b"one"))])
+        keep(cache, (1, Versioned(1, b"one")))
 
         assert cache.get(1) is None
 
@@ -238,6 +260,34 @@ class TestGenerationalCache:
             cache.drop([1])
             return self.OLD
 
+        assert cache.get_or_render(1, stall) == self.OLD
+        assert cache.get_or_render(1, lambda: self.NEW) == self.NEW
+
+    @pytest.mark.parametrize("changed_before", [False, True])
+    def test_does_not_store_what_was_rendered_longer_ago_than_it_lasts(
+        self, cache, monkeypatch, changed_before
+    ):
+        if changed_before:
+            cache.drop([1])
+        monkeypatch.setattr(cache, "_ttl_seconds", 1)
+
+        def stall() -> RenderedPage:
+            cache.drop([1])
+            # As if it took so long that the generation of that change has expired, too.
+            get_redis_connection("default").delete(f"{cache._prefix}:1:generation")
+            time.sleep(1.1)
+            return self.OLD
+
+        assert cache.get_or_render(1, stall) == self.OLD
+        assert cache.get_or_render(1, lambda: self.NEW) == self.NEW
+
+    def test_never_comes_back_to_a_generation(self, cache):
+        def stall() -> RenderedPage:
+            get_redis_connection("default").delete(f"{cache._prefix}:1:generation")
+            cache.drop([1])
+            return self.OLD
+
+        cache.drop([1])
         assert cache.get_or_render(1, stall) == self.OLD
         assert cache.get_or_render(1, lambda: self.NEW) == self.NEW
 
@@ -276,7 +326,7 @@ class TestAWriteThatRedisMissed:
         there.set(f"test-missed:{identity}", b"old", ex=60)
         there.set(f"test-missed:{identity}:version", b"1", ex=60)
 
-        cache.set_if_newer([(identity, Versioned(2, b"new"))])
+        keep(cache, (identity, Versioned(2, b"new")))
         settings.CACHES = {
             "default": {**settings.CACHES["default"], "LOCATION": os.environ["CACHE_URL"]}
         }

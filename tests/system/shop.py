@@ -54,6 +54,15 @@ class Shop:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    def restock(self, product_id: str, units: int) -> dict[str, Any]:
+        answer = self.http.post(
+            f"{self.products}/{product_id}/stock-movements",
+            json={"delta": units, "reason": "restock"},
+            timeout=5,
+        )
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
     def product(self, product_id: str) -> dict[str, Any]:
         return self.http.get(f"{self.products}/{product_id}", timeout=5).json()
 

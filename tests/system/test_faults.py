@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import pytest
+import redis
 import requests
 from shop import Shop, eventually
 
@@ -150,6 +151,44 @@ class TestOrdersAreAcceptedWithout:
             assert shop.status(answer.json()["id"]) == "PENDING"
 
         assert shop.final_status(answer.json()["id"]) == "CONFIRMED"
+        assert shop.ledger().differences == []
+
+
+class TestWhatTheCachesMissed:
+    """The products worker is away, which tells the order service of changes."""
+
+    def test_refuses_nothing_that_is_there(self, stack: Stack, shop: Shop) -> None:
+        lamp = shop.create_product(qty=1)
+        shop.final_status(shop.order(lamp["id"]).json()["id"])
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
+        assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
+
+        keys = [f"product:{lamp['id']}", f"product:{lamp['id']}:version"]
+        with (
+            without(stack, "products-worker"),
+            redis.Redis.from_url(shop.environment["CACHE_URL"]) as cache,
+        ):
+            before = dict(zip(keys, cache.mget(keys), strict=True))
+            shop.restock(lamp["id"], 1)
+            # The restock is in the database, and its write to the cache was lost.
+            cache.mset(before)
+            answer = shop.order(lamp["id"])
+            assert answer.status_code == 201, answer.text
+        assert shop.final_status(answer.json()["id"]) == "CONFIRMED"
+        assert shop.ledger().differences == []
+
+    def test_sells_at_no_price_that_is_older_than_allowed(self, stack: Stack, shop: Shop) -> None:
+        lamp = shop.create_product(qty=100_000, price=100)
+        assert shop.order(lamp["id"]).json()["totalPrice"] == 100
+
+        with without(stack, "products-worker"):
+            shop.http.patch(f"{shop.products}/{lamp['id']}", json={"price": 7}, timeout=5)
+            allowed = float(shop.environment["PRICE_MAX_AGE_SECONDS"])
+            eventually(
+                lambda: shop.order(lamp["id"]).json()["totalPrice"] == 7,
+                timeout_seconds=allowed + 20,
+            )
+        shop.final_statuses()
         assert shop.ledger().differences == []
 
 

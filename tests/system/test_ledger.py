@@ -1,6 +1,8 @@
 """A wrong state is planted, and the ledger finds it."""
 
+import json
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import uuid4
@@ -40,6 +42,7 @@ def sold(stack: Stack) -> Sold:
     [rejected] = [one for one in rivals if shop.final_status(one) == "REJECTED"]
     shop.cancel(cancelled)
     eventually(lambda: shop.product(lamp)["qty"] == 4)
+    shop.http.patch(f"{shop.products}/{lamp}", json={"price": 101}, timeout=5)
     assert shop.ledger().differences == []
     return Sold(product=lamp, confirmed=confirmed, cancelled=cancelled, rejected=rejected)
 
@@ -73,12 +76,18 @@ _STOCK = "UPDATE product SET qty = qty {} 1 WHERE id = '{{product}}'"
 _RUNNING = "UPDATE stock_movement SET qty_after = qty_after {} 1 WHERE order_id = '{{confirmed}}'"
 _QUANTITY = """UPDATE "order" SET quantity = quantity {} 1 WHERE id = '{{confirmed}}'"""
 _PRICE = """UPDATE "order" SET total_price = total_price {} 1 WHERE id = '{{confirmed}}'"""
+_UNIT_PRICE = """UPDATE "order" SET total_price = total_price {} 4 WHERE id = '{{confirmed}}'"""
+_MOMENT = """UPDATE "order" SET created_at = created_at {} WHERE id = '{{confirmed}}'"""
+_PRODUCT_PRICE = "UPDATE product SET price = price {} 1 WHERE id = '{{product}}'"
 _STATUS = """UPDATE "order" SET status = '{}' WHERE id = '{{rejected}}'"""
 _PENDING = """UPDATE "order" SET status = '{}', recheck_at = NULL WHERE id = '{{rejected}}'"""
 _OUTCOME = "UPDATE reservation SET outcome = '{}' WHERE order_id = '{{cancelled}}'"
 _BEFORE = "UPDATE reservation SET stock_before = {} WHERE order_id = '{{rejected}}'"
 _RELEASED = """UPDATE "order" SET released_at = {} WHERE id = '{{cancelled}}'"""
 _RECHECK = """UPDATE "order" SET recheck_at = {} WHERE id = '{{cancelled}}'"""
+
+_TIMES = "orders were sold at prices of their time"
+_LAST_PRICE = "each product has the last price of its history"
 
 
 class TestTheLedgerFinds:
@@ -93,6 +102,9 @@ class TestTheLedgerFinds:
             (("orders", _STATUS), ("CONFIRMED", "REJECTED"), "orders = reservations, row by row"),
             (("orders", _RELEASED), ("NULL", "now()"), "orders = reservations, row by row"),
             (("orders", _PRICE), ("+", "-"), "total price = quantity x a price"),
+            (("orders", _UNIT_PRICE), ("+", "-"), _TIMES),
+            (("orders", _MOMENT), ("+ interval '2 h'", "- interval '2 h'"), _TIMES),
+            (("products", _PRODUCT_PRICE), ("+", "-"), _LAST_PRICE),
             (("orders", _PENDING), ("PENDING", "REJECTED"), "every order is final"),
             (("orders", _RECHECK), ("now() + '1 hour'", "NULL"), "the system is at rest"),
         ],
@@ -101,6 +113,34 @@ class TestTheLedgerFinds:
         (service, statement), (wrong, right) = row, values
         planted(service, statement.format(wrong), statement.format(right))
         assert check in differing(shop)
+
+    @pytest.mark.parametrize(("seconds", "orders"), [(60, 1), (3, 0)])
+    def test_an_order_at_a_price_that_is_right_only_if_the_source_was_away(
+        self, shop, sold, planted, seconds, orders
+    ):
+        change = [f"{sign} interval '{seconds} s'" for sign in "+-"]
+        planted("orders", *map(_MOMENT.format, change))
+        report = check_ledger(shop.environment, wait_seconds=0)
+
+        [note] = [check for check in report.checks if check.name.endswith("s old")]
+        # The others of the product were placed before its price changed.
+        assert (note.count, note.is_note) == (orders, True)
+        assert all(sold.confirmed in example for example in note.examples)
+        assert _TIMES not in differing(shop)
+
+    @pytest.mark.parametrize(
+        "wrong", [{}, {"price": 1}, {"qty": 99}, {"version": 10**6}, {"asOf": 10**12}]
+    )
+    def test_a_copy_in_the_catalog_that_is_wrong(self, shop, sold, wrong):
+        product = shop.product(sold.product)
+        del product["createdAt"]
+        copy = {**product, "version": 1, "asOf": int(time.time()), **wrong}
+        with redis.Redis.from_url(shop.environment["CACHE_URL"]) as cache:
+            cache.set(f"catalog:{sold.product}", json.dumps(copy), ex=60)
+            try:
+                assert ("catalog copies = database" in differing(shop)) == bool(wrong)
+            finally:
+                cache.delete(f"catalog:{sold.product}")
 
     def test_an_event_that_is_not_published(self, shop, planted):
         planted(
@@ -117,6 +157,7 @@ class TestTheLedgerFinds:
         [
             ("product:{product}", "cached products = database"),
             ("orders:{product}", "cached order lists = database"),
+            ("catalog:{product}", "catalog copies = database"),
             (f"order:{uuid4()}", "no copies of accepted orders are left"),
         ],
     )

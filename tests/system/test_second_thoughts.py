@@ -2,7 +2,6 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from uuid import uuid4
 
 import redis
@@ -128,16 +127,11 @@ class TestWaiting:
 
 
 class TestRestocking:
-    def move(self, shop: Shop, product_id: str, body: dict[str, Any]) -> requests.Response:
-        return shop.http.post(f"{shop.products}/{product_id}/stock-movements", json=body, timeout=5)
-
     def test_lets_orders_in_again(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=0)
         assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
 
-        moved = self.move(shop, lamp["id"], {"delta": 3, "reason": "restock"})
-
-        assert (moved.status_code, moved.json()["qtyAfter"]) == (201, 3)
+        assert shop.restock(lamp["id"], 3)["qtyAfter"] == 3
         order = shop.order(lamp["id"], 3)
         assert order.status_code == 201
         assert shop.final_status(order.json()["id"]) == "CONFIRMED"

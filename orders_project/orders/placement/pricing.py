@@ -50,13 +50,17 @@ class _Remembered:
 class Pricing:
     """Prices orders from what this process has read a moment ago, from Redis, or from the source.
 
-    A changed price is sold at within `PRICE_MEMORY_SECONDS` of the change reaching Redis. A copy is
-    good enough to accept by; only the source refuses.
+    A changed price is sold at within `PRICE_MEMORY_SECONDS` of the change reaching Redis. Whatever
+    fails, no price is older than `PRICE_MAX_AGE_SECONDS`, or while the source does not answer
+    `PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS`. A copy is good enough to accept by; only the source
+    refuses.
     """
 
     def __init__(self) -> None:
         self._remembered: dict[UUID, _Remembered] = {}
         self._memory_seconds: float = settings.PRICE_MEMORY_SECONDS
+        self._max_age: float = settings.PRICE_MAX_AGE_SECONDS
+        self._max_age_without_source: float = settings.PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS
 
     def total_price(self, product_id: UUID, quantity: int) -> int:
         """Return the price of so many units at this moment.
@@ -73,25 +77,35 @@ class Pricing:
 
     def _price(self, product_id: UUID, quantity: int) -> int:
         known = self._look_up(product_id)
-        if known is not None and known.copy.is_fresh and known.left >= quantity:
+        if known is not None and known.copy.is_within(self._max_age) and known.left >= quantity:
             known.left -= quantity
             return known.copy.price
         try:
             product = product_service.fetch_product(product_id)
         except ProductServiceUnavailable:
-            if known is None:
+            if known is None or not known.copy.is_within(self._max_age_without_source):
                 raise PriceUnknown from None
             return known.copy.price
-        self._remembered.pop(product_id, None)
         catalog.put(
             product_id=product_id,
             name=product.name,
             price=product.price,
             qty=product.qty,
             version=product.version,
+            as_of=product.as_of,
         )
+        # As it would be read back from Redis, which may be away.
+        copy = CatalogProduct(
+            id=product_id,
+            price=product.price,
+            qty=product.qty,
+            version=product.version,
+            as_of=product.as_of,
+        )
+        asked = self._remember(product_id, copy, time.monotonic())
         if product.qty < quantity:
             raise InsufficientStock(quantity=quantity, available=product.qty)
+        asked.left -= quantity
         return product.price
 
     def _look_up(self, product_id: UUID) -> _Remembered | None:
@@ -104,13 +118,15 @@ class Pricing:
             known.read_at = now
         copy = catalog.get(product_id)
         if copy is UNAVAILABLE:
-            # What was known last is better than nothing. It is compared with the source once it is
-            # older than a copy may be.
+            # What was known last is as good, until it is too old.
             return known
         if copy is None:
             self._remembered.pop(product_id, None)
             return None
+        return self._remember(product_id, copy, now)
+
+    def _remember(self, product_id: UUID, copy: CatalogProduct, read_at: float) -> _Remembered:
         if len(self._remembered) >= _REMEMBERED_PRODUCTS:
             self._remembered.clear()
-        self._remembered[product_id] = found = _Remembered(copy, now)
-        return found
+        self._remembered[product_id] = remembered = _Remembered(copy, read_at)
+        return remembered

@@ -10,6 +10,7 @@ from servicekit.http.operations import (
     IF_NONE_MATCH,
     LINK,
     LOCATION,
+    NO_CACHE,
     PAGE,
     Answer,
     Operation,
@@ -52,7 +53,7 @@ get_product = Operation(
         200: Answer(ProductDetail, "The product.", (ETAG,)),
         304: Answer(None, "It is as the caller knows it.", (ETAG,)),
     },
-    parameters=(IF_NONE_MATCH,),
+    parameters=(IF_NONE_MATCH, NO_CACHE),
     problems=(_NOT_FOUND, _ARCHIVED),
 )
 

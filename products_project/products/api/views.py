@@ -18,6 +18,7 @@ from servicekit.http.conditional import (
     is_known,
     required_versions,
     tagged_answer,
+    wants_no_cache,
 )
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
@@ -39,7 +40,7 @@ class ProductViewSet(ApiViewSet):
 
     def cached_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
         """Return a product straight from Redis, or 304 for a caller that has it."""
-        if self.action_map.get("get") != "retrieve":
+        if self.action_map.get("get") != "retrieve" or wants_no_cache(request):
             return None
         cached = cache.peek(UUID(kwargs["pk"]))
         if cached is None:
@@ -81,7 +82,7 @@ class ProductViewSet(ApiViewSet):
     @documentation.get_product
     def retrieve(self, request: Request, pk: str) -> Response:
         """Return one product."""
-        product = selectors.get_rendered_product(UUID(pk))
+        product = selectors.get_rendered_product(UUID(pk), past_cache=wants_no_cache(request))
 
         headers = {"ETag": etag_of(product.version)}
         # The tag is that of the JSON. A page has more on it, which may have changed.
