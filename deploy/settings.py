@@ -29,6 +29,9 @@ DEFAULTS: Mapping[str, str] = {
     "LOG_LEVEL": "INFO",
     "PRICE_MEMORY_SECONDS": "0.25",
     "QUEUE_TYPE": "classic",
+    "RATE_LIMIT_PER_ADDRESS": "",
+    "RATE_LIMIT_PER_KEY": "",
+    "REQUIRE_API_KEY": "false",
     "WEB_CONNECTIONS": "1000",
     "WORKER_PACE_SECONDS": "0.05",
 }

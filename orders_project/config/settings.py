@@ -38,6 +38,13 @@ SPECTACULAR_SETTINGS = spectacular(
     ready="Orders can be accepted: by way of the broker or of the database.",
 )
 
+# What an API key of this service can be for.
+API_SCOPES = {
+    "orders:place": "Place orders",
+    "orders:read": "Read orders, whoever has placed them",
+    "orders:cancel": "Cancel orders, whoever has placed them",
+}
+
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"

@@ -13,6 +13,7 @@ from requests.adapters import HTTPAdapter
 from servicekit import correlation
 from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.contracts.fields import Money, Stock
+from servicekit.http.access import peer_headers
 
 # To connect, and between two reads. Together with everything else that an order waits for, they
 # stay within the two seconds that any answer may take.
@@ -45,7 +46,9 @@ def _session() -> requests.Session:
     adapter = HTTPAdapter(pool_connections=1, pool_maxsize=64, max_retries=0)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    session.headers.update({"Accept": "application/json", "User-Agent": "order-service"})
+    session.headers.update(
+        {"Accept": "application/json", "User-Agent": "order-service", **peer_headers()}
+    )
     # Our own services are not behind the proxy that the machine may have for the outside world;
     # looking for one would also cost every request a walk through the environment.
     session.trust_env = False

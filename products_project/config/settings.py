@@ -33,6 +33,12 @@ SPECTACULAR_SETTINGS = spectacular(
     ready="The database answers.",
 )
 
+# What an API key of this service can be for.
+API_SCOPES = {
+    "products:write": "Create, change and archive products, and move their stock",
+    "stock:read": "Read the stock movements: what was sold, and when",
+}
+
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"

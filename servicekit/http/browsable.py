@@ -34,6 +34,7 @@ _SHOWN_HEADERS = (
     "Link",
     "Retry-After",
     "Preference-Applied",
+    "WWW-Authenticate",
     "Allow",
 )
 _NO_SUCH_METHOD = HTTPStatus.METHOD_NOT_ALLOWED
