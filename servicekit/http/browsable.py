@@ -301,6 +301,9 @@ def _form(*, view: Any, method: str, address: str, handler: Any, data: Any) -> F
     operation: Operation = handler.operation
     present = _present(data) if method == "PATCH" else {}
     inputs, body = [], {}
+    headers = [_parameter_input(each) for each in operation.parameters if each.place == "header"]
+    if operation.scope and settings.REQUIRE_API_KEY:
+        headers.append(Input("Authorization", "text", "An API key.", example="Bearer shop_…"))
     for name, each in operation.takes().fields.items() if operation.takes else ():
         value = present.get(name, view.request.query_params.get(name, ""))
         example = operation.example.get(name, "")
@@ -312,7 +315,7 @@ def _form(*, view: Any, method: str, address: str, handler: Any, data: Any) -> F
         address=address,
         description=described(getdoc(handler) or ""),
         inputs=inputs,
-        headers=[_parameter_input(each) for each in operation.parameters if each.place == "header"],
+        headers=headers,
         body=msgspec.json.format(msgspec.json.encode(body), indent=2).decode() if inputs else "",
     )
 

@@ -278,8 +278,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         if self._is_full() and self._idle:
             next(iter(self._idle)).close()
         reader = RequestReader(self._environ(listener, address))
-        is_proxy = self._is_proxy(address[0])
-        secure = self._secure_headers if is_proxy else {}
+        secure = self._secure_headers if self._is_proxy(address[0]) else {}
         try:
             with limited_to(self.cfg.keepalive) as limit:
                 while self._read(client, reader, limit):
@@ -287,8 +286,6 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
                         request = reader.complete.popleft()
                         if any(request.environ.get(name) == on for name, on in secure.items()):
                             request.environ["wsgi.url_scheme"] = "https"
-                        if is_proxy and "HTTP_X_FORWARDED_FOR" in request.environ:
-                            self._take_client(request.environ)
                         if not self._admits(request):
                             reader.refusal = _OVERLOADED
                             break
@@ -386,20 +383,6 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         # Django would have the server send files its own way.
         del environ["wsgi.file_wrapper"]
         return environ
-
-    def _take_client(self, environ: dict[str, Any]) -> None:
-        """Take the client's address from what proxies of ours have noted, the last of them last.
-
-        What stands before the first address that is no proxy's, anybody may have written.
-        """
-        for each in reversed(environ["HTTP_X_FORWARDED_FOR"].split(",")):
-            try:
-                environ["REMOTE_ADDR"] = str(ip_address(each.strip()))
-            except ValueError:
-                return
-            # Where everybody passes for a proxy, the one that has connected is the only one.
-            if "*" in self.cfg.forwarded_allow_ips or not self._is_proxy(environ["REMOTE_ADDR"]):
-                return
 
     def _is_proxy(self, address: str) -> bool:
         allowed = self.cfg.forwarded_allow_ips
