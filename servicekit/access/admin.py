@@ -95,10 +95,17 @@ class ApiKeyAdmin(ServiceAdmin):
         """When it was made."""
         return moment(key.created_at)
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Offer one button: wherever others led to, the key would not be shown."""
+        hidden = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **hidden})
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
         """Make a key."""
         made, obj.key = services.make_key(**form.cleaned_data)
-        obj.pk = made.pk
+        obj.pk = made.pk  # for Django's own log
 
     def response_add(
         self,
