@@ -31,6 +31,9 @@ DEFAULTS: Mapping[str, str] = {
     "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS": "3600",
     "PRICE_MEMORY_SECONDS": "0.25",
     "QUEUE_TYPE": "classic",
+    "RATE_LIMIT_PER_ADDRESS": "",
+    "RATE_LIMIT_PER_KEY": "",
+    "REQUIRE_API_KEY": "false",
     "WEB_CONNECTIONS": "1000",
     "WORKER_PACE_SECONDS": "0.05",
 }

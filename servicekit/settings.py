@@ -61,6 +61,7 @@ COMMON_APPS = [
     "drf_spectacular_sidecar",
     "servicekit.outbox",
     "servicekit.parking",
+    "servicekit.access",
     "servicekit.operations",
 ]
 
@@ -122,6 +123,12 @@ REST_FRAMEWORK: dict[str, Any] = {
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
 }
+
+# Whether everything but reading products takes an API key; and how often one caller may call:
+# `600/minute`, empty for as often as it likes.
+REQUIRE_API_KEY = env.bool("REQUIRE_API_KEY", default=False)
+RATE_LIMIT_PER_KEY = env.str("RATE_LIMIT_PER_KEY", default="")
+RATE_LIMIT_PER_ADDRESS = env.str("RATE_LIMIT_PER_ADDRESS", default="")
 
 BROKER_URL = env.str("BROKER_URL", default="")
 

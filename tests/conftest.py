@@ -1,6 +1,8 @@
 """What the tests share."""
 
 import os
+from collections.abc import Callable
+from uuid import uuid4
 
 import hypothesis
 import pytest
@@ -35,3 +37,32 @@ def without_redis(settings, monkeypatch) -> None:
     monkeypatch.setattr("servicekit.caching.redis._breaker", Breaker("it", pause_seconds=1.0))
     address = f"redis://127.0.0.1:{unused_port()}/0"
     settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": address}}
+
+
+@pytest.fixture
+def api_key(monkeypatch) -> Callable[..., dict[str, str]]:
+    """Return a function that makes an API key for some scopes, and the header that shows it."""
+    from servicekit.access import services  # noqa: PLC0415 - as above
+    from servicekit.http import access  # noqa: PLC0415 - as above
+
+    def make(*scopes: str) -> dict[str, str]:
+        _, key = services.make_key(name="a partner", scopes=scopes)
+        # Or it would be known in a second only.
+        monkeypatch.setattr(access, "_known_keys", access.KnownKeys(access._read_keys))
+        return {"Authorization": f"Bearer {key}"}
+
+    return make
+
+
+@pytest.fixture
+def rate_limits(settings, monkeypatch) -> Callable[..., None]:
+    """Return a function that sets rate limits, and counts from the beginning."""
+    from servicekit.access.limits import Limiter  # noqa: PLC0415 - as above
+    from servicekit.http import access  # noqa: PLC0415 - as above
+
+    def limit(*, key: str = "", address: str = "") -> None:
+        settings.RATE_LIMIT_PER_KEY, settings.RATE_LIMIT_PER_ADDRESS = key, address
+        fresh = Limiter(str(uuid4()))
+        monkeypatch.setattr(access, "_limiter", lambda: fresh)
+
+    return limit

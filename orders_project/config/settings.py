@@ -5,6 +5,8 @@ from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
+SERVICE_NAME = "Order-Service"
+
 INSTALLED_APPS = [*common.COMMON_APPS, "orders_project.orders"]
 ROOT_URLCONF = "orders_project.config.urls"
 WSGI_APPLICATION = "orders_project.config.wsgi.application"
@@ -21,12 +23,19 @@ PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
 WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_CONNECTIONS", default=1000) // 2)
 
 SPECTACULAR_SETTINGS = spectacular(
-    title="Order-Service",
+    title=SERVICE_NAME,
     description="Accepts orders, loses none, and tells what became of each.",
     tags={"orders": "Orders, from accepted to final."},
     live="The process runs.",
     ready="Orders can be accepted: by way of the broker or of the database.",
 )
+
+# What an API key of this service can be for.
+API_SCOPES = {
+    "orders:place": "Place orders",
+    "orders:read": "Read orders, whoever has placed them",
+    "orders:cancel": "Cancel orders, whoever has placed them",
+}
 
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "orders_session"
@@ -36,7 +45,7 @@ CSRF_COOKIE_NAME = "orders_csrf"
 WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
 
 UNFOLD = looks.unfold(
-    title="Order-Service",
+    title=SERVICE_NAME,
     subtitle="Orders and their way",
     symbol="shopping_bag",
     palette=looks.INDIGO,

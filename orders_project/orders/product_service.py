@@ -14,6 +14,7 @@ from requests.adapters import HTTPAdapter
 from servicekit import correlation
 from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.contracts.fields import Money, Stock
+from servicekit.http.access import peer_headers
 
 # To connect, and between two reads. Together with everything else that an order waits for, they
 # stay within the two seconds that any answer may take.
@@ -56,6 +57,7 @@ def _session() -> requests.Session:
             # A refusal, or a price that is sold at, is not decided from the other side's cache.
             "Cache-Control": "no-cache",
             "User-Agent": "order-service",
+            **peer_headers(),
         }
     )
     # Our own services are not behind the proxy that the machine may have for the outside world;

@@ -5,6 +5,8 @@ from servicekit.administration import looks
 from servicekit.http.openapi_settings import spectacular
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
+SERVICE_NAME = "Product-Service"
+
 INSTALLED_APPS = [*common.COMMON_APPS, "products_project.products"]
 ROOT_URLCONF = "products_project.config.urls"
 WSGI_APPLICATION = "products_project.config.wsgi.application"
@@ -15,13 +17,19 @@ REST_FRAMEWORK = {
 }
 
 SPECTACULAR_SETTINGS = spectacular(
-    title="Product-Service",
+    title=SERVICE_NAME,
     description="Creates products, keeps their stock, and gives each order its units or"
     " refuses it.",
     tags={"products": "Products, with their price and their stock."},
     live="The process runs.",
     ready="The database answers.",
 )
+
+# What an API key of this service can be for.
+API_SCOPES = {
+    "products:write": "Create, change and archive products, and move their stock",
+    "stock:read": "Read the stock movements: what was sold, and when",
+}
 
 # Browsers keep cookies by host, whatever the port: the other service must not find these.
 SESSION_COOKIE_NAME = "products_session"
@@ -31,7 +39,7 @@ CSRF_COOKIE_NAME = "products_csrf"
 WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue", "products.tasks"]
 
 UNFOLD = looks.unfold(
-    title="Product-Service",
+    title=SERVICE_NAME,
     subtitle="Products and their stock",
     symbol="inventory_2",
     palette=looks.TEAL,

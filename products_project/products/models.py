@@ -130,7 +130,8 @@ class StockMovement(models.Model):
     qty_after = models.IntegerField("in stock afterwards")
     reason = models.CharField(max_length=20, choices=Reason)
     order_id = models.CharField(max_length=64, blank=True, default="")
-    idempotency_key = models.CharField(max_length=255, blank=True, default="")
+    # As the client has sent it, after the prefix of the client's API key.
+    idempotency_key = models.CharField(max_length=300, blank=True, default="")
     created_at = models.DateTimeField(default=now_in_milliseconds)
 
     objects: ClassVar[StockMovementManager] = StockMovementManager()

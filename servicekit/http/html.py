@@ -20,7 +20,7 @@ def wants_html(request: HttpRequest) -> bool:
 
 def page_context() -> dict[str, Any]:
     """Return what every page shows."""
-    return {"service_name": settings.SPECTACULAR_SETTINGS["TITLE"]}
+    return {"service_name": settings.SERVICE_NAME}
 
 
 def problem_page(request: HttpRequest, document: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 After draft-ietf-httpapi-idempotency-key-header: the key is the client's, a structured string such
 as `"8e03978e-40d5-43dd-bc93-6894a57f9324"`. Without its quotes it is taken, too, because most
-clients leave them out. There are no accounts, so all clients share one space of keys.
+clients leave them out. A key belongs to the API key that it came with; all clients without one
+share one space of keys.
 """
 
 import re
@@ -28,7 +29,7 @@ class MalformedIdempotencyKey(APIException):
 
 
 def idempotency_key(request: HttpRequest) -> str | None:
-    """Return the key of a request, None without one.
+    """Return the key of a request, with whose it is; None without one.
 
     :raises MalformedIdempotencyKey: if the header is not a key
     """
@@ -38,4 +39,6 @@ def idempotency_key(request: HttpRequest) -> str | None:
     matched = _KEY.fullmatch(header.strip())
     if matched is None:
         raise MalformedIdempotencyKey
-    return matched["key"]
+    owner = getattr(request, "api_key", None)
+    # With a space, which no client's key has in it.
+    return f"{owner.prefix} {matched['key']}" if owner else matched["key"]

@@ -5,7 +5,6 @@ and what every operation has in common (its problems above all) is added here.
 """
 
 from collections.abc import Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -50,6 +49,8 @@ class ProblemDetails(msgspec.Struct, kw_only=True):
 _RETRY_AFTER = Header(
     "Retry-After", "Seconds after which to try again.", {"type": "string", "pattern": "^[0-9]+$"}
 )
+_CHALLENGE = Header("WWW-Authenticate", "`Bearer`, and what is wrong with the key (RFC 6750).")
+_HEADERS = {401: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 _BAD_REQUEST = Problem(400, "bad_request", "The request is not valid HTTP for this host.")
 _FOR_EVERYBODY = (
@@ -59,6 +60,13 @@ _FOR_EVERYBODY = (
 _UNAVAILABLE = Problem(
     503, "temporarily_unavailable", "The database does not answer now. Try again."
 )
+_OF_CALLERS = (
+    Problem(401, "api_key_required", "There is no API key, and this service asks for one."),
+    # Also where none is needed: one that is sent is checked.
+    Problem(401, "api_key_invalid", "The API key is none of this service, or was revoked."),
+    Problem(429, "rate_limited", "These are too many requests for one API key or address."),
+)
+_OF_KEYS = Problem(403, "insufficient_scope", "The API key is for something else.")
 _NOT_FOUND = Problem(404, "not_found", "The path leads nowhere: the id is not a UUID.")
 _OF_BODIES = (
     INVALID,
@@ -69,16 +77,22 @@ _OF_BODIES = (
 # Answered by many operations with the same codes: written once, under these names.
 _SHARED_RESPONSES = {
     400: "BadRequest",
+    401: "Unauthorized",
+    403: "InsufficientScope",
     406: "NotAcceptable",
     413: "BodyTooLarge",
     415: "UnsupportedMediaType",
+    429: "RateLimited",
     503: "Unavailable",
 }
 
-_SHARED_PROBLEMS = (_BAD_REQUEST, _UNAVAILABLE, *_FOR_EVERYBODY, *_OF_BODIES[2:])
+_SHARED_PROBLEMS = (
+    *(_BAD_REQUEST, _UNAVAILABLE, _OF_KEYS, *_OF_CALLERS, *_FOR_EVERYBODY, *_OF_BODIES[2:]),
+)
 
 PROBLEMS_OF_THE_FRAMEWORK = frozenset(
-    each.code for each in (*_FOR_EVERYBODY, _UNAVAILABLE, _NOT_FOUND, *_OF_BODIES)
+    each.code
+    for each in (*_FOR_EVERYBODY, _UNAVAILABLE, _NOT_FOUND, *_OF_BODIES, *_OF_CALLERS, _OF_KEYS)
 )
 """The codes that operations share, beside those of their service."""
 
@@ -119,8 +133,9 @@ class AutoSchema(openapi.AutoSchema):
         return parameters
 
     def get_auth(self) -> list[Schema]:
-        """Return nothing: everybody may call everything."""
-        return []
+        """Return what an API key has to be for. By the setting of the service, none is needed."""
+        scope = self._documented.scope
+        return [{}, {"apiKey": [scope]}] if scope else []
 
     def get_override_parameters(self) -> list[Any]:
         """Return the query parameters and headers that may be sent."""
@@ -174,7 +189,10 @@ class AutoSchema(openapi.AutoSchema):
         elif operation.parameters and INVALID not in operation.problems:
             yield INVALID
         yield from _FOR_EVERYBODY
+        if operation.scope:
+            yield _OF_KEYS
         if operation.needs_database:
+            yield from _OF_CALLERS
             yield _UNAVAILABLE
 
     def _answer(self, answer: Answer) -> Schema:
@@ -210,8 +228,8 @@ class AutoSchema(openapi.AutoSchema):
                 }
             },
         }
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            response["headers"] = {_RETRY_AFTER.name: _header(_RETRY_AFTER)}
+        if header := _HEADERS.get(status):
+            response["headers"] = {header.name: _header(header)}
         if status in _SHARED_RESPONSES and problems[0] in _SHARED_PROBLEMS:
             return self._register(ResolvedComponent.RESPONSE, _SHARED_RESPONSES[status], response)
         return response

@@ -9,7 +9,13 @@ _HOW_TO_USE = """
 
 Bodies are JSON objects, read strictly: an unknown field, a number in quotes or a fraction is an \
 error, not a guess. Money is an integer in the smallest unit of the currency. Times are UTC with \
-milliseconds (RFC 3339). Ids are UUIDs made by the service. No account is needed.
+milliseconds (RFC 3339). Ids are UUIDs made by the service.
+
+## API keys
+
+Whether one is needed is a setting of the service. It is sent as `Authorization: Bearer shop_…`; \
+it is good for one service, and for the scopes that were chosen when it was made in the admin. One \
+that is sent is checked, also where none is needed. After a 429, `Retry-After` says when to go on.
 
 ## Errors
 
@@ -100,6 +106,13 @@ def spectacular(
             },
         },
         "APPEND_COMPONENTS": {
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key, made in the admin.",
+                }
+            },
             "schemas": {
                 "Health": {
                     "type": "object",
@@ -113,6 +126,6 @@ def spectacular(
                     },
                     "required": ["status"],
                 }
-            }
+            },
         },
     }

@@ -1,7 +1,7 @@
 """What is said of an operation of the HTTP API, in its OpenAPI document.
 
 A view method is decorated with an `Operation`; its docstring is the description. Nothing here
-changes what the method does.
+changes what the method does; `scope` says which API keys may call it (`servicekit.http.access`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +68,8 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     problems: Sequence[Problem] = ()
     needs_database: bool = True
+    scope: str | None = None
+    """What an API key has to be for; None: anybody may call it."""
 
     def __call__(self, method: Method) -> Method:
         """Document the view method and return it, unchanged in what it does."""

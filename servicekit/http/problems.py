@@ -139,6 +139,8 @@ def exception_handler(
             document = _of_framework(error)
             if wait := getattr(error, "wait", None):  # of a throttled request
                 headers["Retry-After"] = str(int(wait))
+            if challenge := getattr(error, "auth_header", None):
+                headers["WWW-Authenticate"] = challenge
         elif isinstance(error, (OperationalError, InterfaceError, DeadlineExceeded)):
             # The database is away or too slow. Not our caller's fault, and not for its eyes.
             logger.warning("answered 503: %s", error)

@@ -9,11 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from servicekit.http import access
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.cross_site import refuse_cross_site
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.json import JSONRenderer, Rendered, read_body
+from servicekit.http.operations import operation_of
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
@@ -24,7 +26,8 @@ class ApiViewSet(GenericViewSet[Any]):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer within the time that a request has; hot reads before DRF looks at them."""
         with limited_to(REQUEST_SECONDS):
-            if request.method == "GET" and wants_plain_json(request):
+            self._refusal = self._refusal_of(request) if access.is_guarded(request) else None
+            if self._refusal is None and request.method == "GET" and wants_plain_json(request):
                 cached = self.cached_answer(request, **kwargs)
                 if cached is not None:
                     return cached
@@ -48,8 +51,17 @@ class ApiViewSet(GenericViewSet[Any]):
             return super().finalize_response(request, response, *args, **kwargs)
         return response
 
-    def perform_authentication(self, request: Request) -> None:
-        """Do nothing: the API knows no accounts."""
+    def perform_authentication(self, request: Request) -> None:  # noqa: ARG002 - DRF's signature
+        """Refuse what `dispatch` has found to be refused; the API knows no accounts.
+
+        :raises APIException, DeadlineExceeded: if it has
+        """
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _refusal_of(self, request: HttpRequest) -> Exception | None:
+        operation = operation_of(self, "GET" if request.method == "HEAD" else str(request.method))
+        return access.refusal(request, operation.scope if operation else None)
 
     def parsed(self, serializer: type[StrictSerializer]) -> dict[str, Any]:
         """Return the values in the JSON body.

@@ -48,6 +48,7 @@ def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
             "items": [
                 Entry("Users", "person", "auth", "user").navigation(),
                 Entry("Groups", "group", "auth", "group").navigation(),
+                Entry("API keys", "key", "access", "apikey").navigation(),
             ],
         },
         {

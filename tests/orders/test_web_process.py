@@ -24,6 +24,8 @@ from deploy.settings import ROOT
 from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from servicekit.access.known import new_key
+from servicekit.access.services import make_key
 from servicekit.identifiers import new_id
 from tests.orders.stock_news import reserved, settle
 from tests.servicekit.private_broker import Line, eventually, unused_port
@@ -286,6 +288,24 @@ class TestADatabaseThatFallsSilent:
 
         assert time.monotonic() - began < 2
         assert (found.status_code, found.json()) == (200, accepted.json())
+
+    def test_lets_orders_with_a_known_api_key_in_and_judges_no_other(
+        self, start, line_to_database, product_service
+    ):
+        web = start(REQUIRE_API_KEY="true", ORDERS_DATABASE_URL=database_url(line_to_database.port))
+        product_id = product_service.add()
+        _, known = make_key(name="a partner", scopes=["orders:place"])
+
+        def order(key: str) -> requests.Response:
+            return web.order(product_id, Authorization=f"Bearer {key}")
+
+        assert (order(known).status_code, web.order(product_id).status_code) == (201, 401)
+        line_to_database.fall_silent()
+        eventually(lambda: order(new_key()).status_code == 503, within_seconds=30)
+
+        for _ in range(5):
+            answer = order(known)
+            assert (answer.status_code, answer.elapsed.total_seconds() < ONE_SECOND) == (201, True)
 
     def test_keeps_many_who_ask_at_once_waiting_no_longer(
         self, web, line_to_database, product_service

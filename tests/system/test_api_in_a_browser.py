@@ -68,6 +68,18 @@ class TestTheDocs:
         expect(page.locator(".opblock").first).to_be_visible()
         expect(page.locator(".errors-wrapper")).to_have_count(0)
 
+    def test_send_the_api_key_that_they_are_given(self, page, shop):
+        page.goto(shop.orders.removesuffix("/orders") + "/docs")
+        page.locator(".btn.authorize").click()
+        page.get_by_label("auth-bearer-value").fill("no key at all")
+        page.locator(".auth-btn-wrapper .authorize").click()
+        page.locator(".btn-done").click()
+        listing = page.locator("#operations-orders-listOrders")
+        listing.locator(".opblock-summary-control").click()
+        listing.locator(".execute").click()
+
+        expect(listing.locator(".live-responses-table")).to_contain_text("api_key_invalid")
+
 
 class TestThePages:
     @pytest.mark.parametrize("width", [1440, 390])

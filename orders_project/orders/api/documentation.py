@@ -33,6 +33,7 @@ _NOT_VISIBLE_YET = Problem(
 list_orders = Operation(
     id="listOrders",
     title="List orders",
+    scope="orders:read",
     answers={
         200: Answer(
             list[OrderDetail],
@@ -53,6 +54,7 @@ list_orders = Operation(
 place_order = Operation(
     id="placeOrder",
     title="Place an order",
+    scope="orders:place",
     takes=serializers.NewOrder,
     example={"productId": "0198c0de-0000-7000-8000-00000000000a", "quantity": 3},
     answers={
@@ -99,6 +101,7 @@ place_order = Operation(
 get_order = Operation(
     id="getOrder",
     title="Get an order",
+    scope="orders:read",
     answers={200: Answer(OrderDetail, "The order.")},
     parameters=(
         query(
@@ -113,6 +116,7 @@ get_order = Operation(
 cancel_order = Operation(
     id="cancelOrder",
     title="Cancel an order",
+    scope="orders:cancel",
     takes=serializers.OrderCancellation,
     is_body_required=False,
     answers={200: Answer(OrderDetail, "It is cancelled, or was already.")},
@@ -127,6 +131,7 @@ cancel_order = Operation(
 get_order_timeline = Operation(
     id="getOrderTimeline",
     title="Get the timeline of an order",
+    scope="orders:read",
     answers={200: Answer(TimelineDetail, "What has happened so far.")},
     problems=(_NOT_FOUND, _NOT_VISIBLE_YET),
 )

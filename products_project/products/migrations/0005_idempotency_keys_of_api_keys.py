@@ -1,0 +1,16 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('products', '0004_product_price'),
+    ]
+
+    operations = [
+        migrations.AlterField(
+            model_name='stockmovement',
+            name='idempotency_key',
+            field=models.CharField(blank=True, default='', max_length=300),
+        ),
+    ]

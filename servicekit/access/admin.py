@@ -1,0 +1,169 @@
+"""API keys, for the people who hand them out and take them back."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.forms import BaseDialogForm
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
+
+from servicekit.access import services
+from servicekit.access.models import ApiKey
+from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
+from servicekit.administration.display import badge, code, counted, moment
+
+
+class NewKeyForm(forms.ModelForm[ApiKey]):
+    """What is decided about a key when it is made."""
+
+    name = forms.CharField(
+        max_length=100,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Whose key it is, and for what.",
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=lambda: [(name, f"{name}: {text}") for name, text in settings.API_SCOPES.items()],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("name", "scopes")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ServiceAdmin):
+    """Keys are made and revoked; nothing of one is changed, and none is deleted."""
+
+    form = NewKeyForm
+    list_display = ["name", "begins_with", "state", "for_what", "created"]
+    list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
+    search_fields = ["name", "prefix"]
+    ordering = ["-id"]
+    empty_text = "There is no API key yet."
+    sortable_by = ()
+    actions = ["revoke_selected"]
+    actions_detail = ["revoke"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        """Nothing of a key is changed: who needs other scopes gets another key."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
+        """None is deleted: which keys there were stays on record."""
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:  # noqa: ARG002 - unfold's signature
+        """Allow it to those who may change keys."""
+        return bool(request.user.has_perm("access.change_apikey"))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:  # noqa: ARG002 - Django's signature
+        """Ask for a name and scopes, or show what there is."""
+        return ["name", *(["begins_with", "state", "for_what", "created"] if obj else ["scopes"])]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Everything of a key that is made."""
+        return self.get_fields(request, obj) if obj else []
+
+    @admin.display(description="begins with")
+    def begins_with(self, key: ApiKey) -> SafeString:
+        """What it is known by."""
+        return code(key.prefix)
+
+    @admin.display(description="status")
+    def state(self, key: ApiKey) -> SafeString:
+        """Whether it lets anybody in."""
+        if key.revoked_at is None:
+            return badge("good", "good")
+        return badge(f"revoked {key.revoked_at:%Y-%m-%d %H:%M}", "")
+
+    @admin.display(description="scopes")
+    def for_what(self, key: ApiKey) -> str:
+        """What it may be used for."""
+        return ", ".join(key.scopes)
+
+    @admin.display(description="made, UTC")
+    def created(self, key: ApiKey) -> str:
+        """When it was made."""
+        return moment(key.created_at)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Offer one button: wherever others led to, the key would not be shown."""
+        hidden = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().add_view(request, form_url, {**(extra_context or {}), **hidden})
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
+        """Make a key."""
+        made, obj.key = services.make_key(**form.cleaned_data)
+        obj.pk = made.pk  # for Django's own log
+
+    def response_add(
+        self,
+        request: HttpRequest,
+        obj: Any,
+        post_url_continue: str | None = None,  # noqa: ARG002 - Django's signature
+    ) -> HttpResponse:
+        """Show the key, this once: no message and no session keeps it."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Your new API key",
+            "opts": self.opts,
+            "name": obj.name,
+            "key": obj.key,
+        }
+        return TemplateResponse(request, "access/made.html", context)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer to revoke what is not revoked."""
+        key = self.get_object(request, str(object_id))
+        is_good = key is not None and key.revoked_at is None
+        return list(super().get_actions_detail(request, object_id)) if is_good else []
+
+    @action(
+        description="Revoke",
+        icon="block",
+        variant=ActionVariant.DANGER,
+        permissions=["revoke"],
+        dialog={
+            "title": "Revoke this key?",
+            "description": "Within ten seconds it lets nobody in any more, for good.",
+            "form_class": BaseDialogForm,
+            "form_submit_text": "Revoke",
+        },
+    )
+    def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+        """End one key."""
+        self._revoke(request, ApiKey.objects.filter(pk=object_id))
+        return go(reverse("admin:access_apikey_change", args=[object_id]))
+
+    @admin.action(description="Revoke", permissions=["revoke"])
+    def revoke_selected(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
+        """End several keys."""
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            about_one="Revoke this key? Within ten seconds it lets nobody in any more, for good.",
+            about_many="Revoke {count:,} keys? Within ten seconds they let nobody in any more, for"
+            " good.",
+            button="Revoke",
+        )
+        if isinstance(answer, HttpResponse):
+            return answer
+        self._revoke(request, rows)
+        return None
+
+    def _revoke(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        revoked = ApiKey.objects.revoke(rows.values_list("pk", flat=True))
+        log_changes(self, request, revoked, "Revoked.")
+        messages.success(request, f"Revoked: {counted(len(revoked), 'key')}.")
