@@ -1,0 +1,257 @@
+"""Every edge of an order's path, broken at every frame.
+
+As SQLite tests its want of memory: a visit to the shop runs while a fault waits at the N-th frame
+between two processes, N grows, and when a visit passes untouched, every frame has been tried. What
+runs in the background sends frames as well, so which of a visit's is the N-th is not quite the same
+in each run.
+
+EVERY_FRAME=all tries all of them, which takes hours; EVERY_FRAME="orders-worker BROKER_URL hold" (a
+part of what names a kind of fault) those of some kinds. Without it, a minute's worth of frames is
+tried, which FRAMES_SEED chooses. pytest's --log-cli-level=INFO shows each.
+"""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from uuid import uuid4
+
+import psycopg
+import pytest
+import requests
+from shop import Shop, eventually
+
+from deploy.native.stack import Stack
+from tools.chaos.proxy import Action, Fault, Proxy, Side
+
+logger = logging.getLogger(__name__)
+
+EVERY_FRAME = os.environ.get("EVERY_FRAME", "")
+SEED = int(os.environ.get("FRAMES_SEED", random.randrange(1_000_000)))
+SHORT_SECONDS = 60
+# Longer than any request has, and than a process waits for an answer before it does it again.
+HOLD_SECONDS = 3.0
+# The watchdog announces again what nobody has answered for 30 seconds.
+FINAL_SECONDS = 120
+STOCK = 10
+
+EDGES = [
+    ("order-service", "BROKER_URL"),
+    ("order-service", "ORDERS_DATABASE_URL"),
+    ("order-service", "CACHE_URL"),
+    ("order-service", "PRODUCT_API_URL"),
+    ("orders-worker", "BROKER_URL"),
+    ("orders-worker", "ORDERS_DATABASE_URL"),
+    ("orders-worker", "CACHE_URL"),
+    ("products-worker", "BROKER_URL"),
+    ("products-worker", "PRODUCTS_DATABASE_URL"),
+    ("products-worker", "CACHE_URL"),
+    ("product-service", "PRODUCTS_DATABASE_URL"),
+    ("product-service", "CACHE_URL"),
+]
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault: where, what, and whether on connections that are there or on new ones."""
+
+    edge: Edge
+    action: Action
+    side: Side
+    is_new: bool
+
+    def __str__(self) -> str:
+        """Name it as EVERY_FRAME does."""
+        connections = "new" if self.is_new else "old"
+        return " ".join([*self.edge, self.action, self.side, connections])
+
+
+KINDS = [
+    Kind(edge, action, side, is_new)
+    for edge in EDGES
+    for action in ("cut before", "cut within", "hold", "repeat")
+    for side in ("client", "server")
+    for is_new in (False, True)
+    # To repeat what is no message is nonsense in any protocol.
+    if action != "repeat" or edge[1] == "BROKER_URL"
+]
+
+
+@pytest.fixture(scope="module")
+def proxies(stack: Stack) -> Iterator[dict[Edge, Proxy]]:
+    """A proxy on every edge, for as long as this module runs."""
+    made = {edge: Proxy(stack.environment[edge[1]]) for edge in EDGES}
+    processes = {process for process, _ in EDGES}
+
+    def send_through(urls: Callable[[Edge], str | None]) -> None:
+        for each in processes:
+            stack.set_environment(
+                each, **{edge[1]: urls(edge) for edge in EDGES if edge[0] == each}
+            )
+        stack.wait_ready()
+
+    stack.wait_ready()
+    send_through(lambda edge: made[edge].url)
+    yield made
+    send_through(lambda _edge: None)
+    for proxy in made.values():
+        proxy.close()
+
+
+def persistently(
+    attempt: Callable[[], requests.Response],
+    wanted: int,
+    seen: Callable[[requests.Response], object],
+) -> requests.Response:
+    """Ask as a patient client does, who accepts no answer but what was wanted and 503."""
+
+    def ask() -> requests.Response | None:
+        answer = attempt()
+        seen(answer)
+        assert answer.status_code in (wanted, 503), (answer.status_code, answer.text)
+        return answer if answer.status_code == wanted else None
+
+    return eventually(ask, timeout_seconds=60)
+
+
+@dataclass
+class Visit:
+    """A new product, ordered plainly, with a key, and once more and cancelled."""
+
+    shop: Shop
+    product_id: str = ""
+    accepted: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Visit, wait until all is final, and look at the books of the product."""
+        shop = self.shop
+        lamp = {"name": "Lamp", "price": 100, "qty": STOCK}
+        answer = persistently(
+            lambda: shop.http.post(shop.products, json=lamp, timeout=5), 201, lambda _: None
+        )
+        self.product_id = answer.json()["id"]
+        self.order(None)
+        self.order(str(uuid4()))
+        regretted = self.order(None)
+        self.wait_until_settled(cancelled=set())
+        persistently(lambda: shop.cancel(regretted), 200, lambda _: None)
+        self.wait_until_settled(cancelled={regretted})
+
+    def order(self, key: str | None) -> str:
+        """Order one unit, and return the id that a 201 named."""
+
+        def remember(answer: requests.Response) -> None:
+            if answer.status_code == 503 and answer.json().get("orderId"):
+                self.unknown.add(answer.json()["orderId"])
+
+        answer = persistently(lambda: self.shop.order(self.product_id, key=key), 201, remember)
+        self.accepted.add(answer.json()["id"])
+        return answer.json()["id"]
+
+    def wait_until_settled(self, *, cancelled: set[str]) -> None:
+        """Wait until the books of the product are as they have to be."""
+        deadline = time.monotonic() + FINAL_SECONDS
+        while wrong := self.wrong(cancelled):
+            assert time.monotonic() < deadline, f"after {FINAL_SECONDS} s, {wrong}"
+            time.sleep(0.02)
+
+    def wrong(self, cancelled: set[str]) -> str:
+        """Say what is wrong with the books, straight from the databases; nothing if all is well."""
+        environment, parameters = self.shop.environment, [self.product_id]
+        with psycopg.connect(environment["ORDERS_DATABASE_URL"]) as connection:
+            stored = dict(
+                connection.execute(
+                    'SELECT id::text, status FROM "order" WHERE product_id = %s', parameters
+                ).fetchall()
+            )
+        with psycopg.connect(environment["PRODUCTS_DATABASE_URL"]) as connection:
+            decided = dict(
+                connection.execute(
+                    "SELECT order_id, outcome FROM reservation WHERE product_id = %s", parameters
+                ).fetchall()
+            )
+            ((stock,),) = connection.execute(
+                "SELECT qty FROM product WHERE id = %s", parameters
+            ).fetchall()
+        expected = {
+            each: "CANCELLED" if each in cancelled else "CONFIRMED"
+            for each in self.accepted | (stored.keys() & self.unknown)
+        }
+        outcomes = {"CONFIRMED": "RESERVED", "CANCELLED": "RELEASED"}
+        units = sum(status == "CONFIRMED" for status in expected.values())
+        reservations = {each: outcomes[status] for each, status in expected.items()}
+        if (stored, decided, stock) == (expected, reservations, STOCK - units):
+            return ""
+        return f"stored are {stored}, decided {decided}, left {stock}; accepted {self.accepted}"
+
+
+@dataclass
+class Sweep:
+    """Tries frames, and keeps what went wrong."""
+
+    proxies: dict[Edge, Proxy]
+    shop: Shop
+    failures: list[str] = field(default_factory=list)
+    reached: int = 0
+
+    def try_frame(self, kind: Kind, frame: int) -> Fault:
+        """Visit the shop with a fault waiting; all is well again afterwards."""
+        proxy, started = self.proxies[kind.edge], time.monotonic()
+        fault = proxy.arm(Fault(kind.action, frame, kind.side, seconds=HOLD_SECONDS))
+        if kind.is_new:
+            proxy.cut()
+        try:
+            Visit(self.shop).run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next frame is tried
+            self.failures.append(f"{kind}, frame {frame}, {fault.at}: {error!r}")
+        finally:
+            proxy.heal()
+            if kind.action == "repeat":
+                # Its publisher would take every confirm for that of the message before.
+                proxy.cut()
+        self.reached += fault.reached.is_set()
+        seconds = time.monotonic() - started
+        logger.info("%s, frame %d of %d: %s (%.1f s)", kind, frame, fault.seen, fault.at, seconds)
+        return fault
+
+    def try_all(self) -> None:
+        """Try every frame of every kind that is asked for."""
+        for kind in KINDS:
+            if EVERY_FRAME == "all" or EVERY_FRAME in str(kind):
+                for frame in count(1):
+                    if not self.try_frame(kind, frame).reached.is_set():
+                        break
+
+    def try_some(self) -> None:
+        """Try frames by chance for a while."""
+        dice = random.Random(SEED)
+        until = time.monotonic() + SHORT_SECONDS
+        # How many there were the last time.
+        frames: dict[tuple[Edge, Side, bool], int] = {}
+        while time.monotonic() < until:
+            kind = dice.choice(KINDS)
+            alike = (kind.edge, kind.side, kind.is_new)
+            fault = self.try_frame(kind, dice.randint(1, frames.get(alike, 20)))
+            frames[alike] = max(1, fault.seen)
+
+
+class TestAnOrder:
+    @pytest.mark.timeout(86_400 if EVERY_FRAME else 600)
+    def test_is_stored_once_and_settled_wherever_its_path_breaks(
+        self, proxies: dict[Edge, Proxy], shop: Shop
+    ) -> None:
+        sweep = Sweep(proxies, shop)
+        if EVERY_FRAME:
+            sweep.try_all()
+        else:
+            sweep.try_some()
+
+        assert sweep.failures == [], f"FRAMES_SEED={SEED}"
+        assert sweep.reached > 0
+        shop.final_statuses()
+        assert shop.ledger().differences == []
