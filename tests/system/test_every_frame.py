@@ -231,13 +231,13 @@ class Sweep:
         """Try frames by chance for a while."""
         dice = random.Random(SEED)
         until = time.monotonic() + SHORT_SECONDS
-        # How many there were the last time.
+        # How many there were so far, at most.
         frames: dict[tuple[Edge, Side, bool], int] = {}
         while time.monotonic() < until:
             kind = dice.choice(KINDS)
             alike = (kind.edge, kind.side, kind.is_new)
-            fault = self.try_frame(kind, dice.randint(1, frames.get(alike, 20)))
-            frames[alike] = max(1, fault.seen)
+            most = frames.get(alike, 3)
+            frames[alike] = max(most, self.try_frame(kind, dice.randint(1, most)).seen)
 
 
 class TestAnOrder:
