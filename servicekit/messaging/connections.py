@@ -33,7 +33,7 @@ BROKER_ERRORS: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERR
 def connect(
     url: str, *, timeout_seconds: float, heartbeat_seconds: int = 0, **options: Any
 ) -> Connection:
-    """Open a connection.
+    """Open a connection, each later answer of which is waited for as long as the connection is.
 
     :raises BrokerUnavailable: if there is none within the time
     """
@@ -41,30 +41,27 @@ def connect(
         url,
         connect_timeout=timeout_seconds,
         heartbeat=heartbeat_seconds,
-        # Without these a broker that accepts the connection and then says nothing would hold us
-        # for ever.
-        transport_options={
-            "read_timeout": timeout_seconds * 4,
-            "write_timeout": timeout_seconds * 4,
-            **options,
-        },
+        transport_options=options,
     )
     try:
         # Not `connect()`: kombu would try again by itself, after a pause of two seconds.
         connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-        _read_ahead(connection)
+        established: Any = connection.connection
+        # Or a broker that says nothing more would hold us for ever: py-amqp's own `read_timeout`
+        # is an option of the socket, which one of gevent's does not heed.
+        established.transport.sock.settimeout(timeout_seconds)
+        _read_ahead(established.transport)
     except CONNECTION_ERRORS as error:
         close(connection)
         raise BrokerUnavailable(f"cannot connect to the broker: {error}") from error
     return connection
 
 
-def _read_ahead(connection: Any) -> None:
+def _read_ahead(transport: Any) -> None:
     """Have a connection take from the socket what is there, in one system call.
 
     py-amqp asks for exactly the next bytes of a frame: nine calls for a message.
     """
-    transport: Any = connection.connection.transport
     # Not one with TLS, which reads ahead by itself.
     if type(transport) is TCPTransport:
         plain: Any = transport

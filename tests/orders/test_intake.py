@@ -20,7 +20,8 @@ from servicekit.contracts.fields import MAX_INT64
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from tests.orders.stock_news import put
-from tests.servicekit.private_broker import line_to, unused_port
+from tests.servicekit.private_broker import unused_port
+from tools.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -235,10 +236,10 @@ class TestWithoutTheBroker:
         broker.declare_queue(PersistOrders.queue)
         product_id = product_service.add()
         try:
-            with line_to(broker) as (line, url):
-                intake_through(url)
+            with Proxy(broker.url) as line:
+                intake_through(line.url)
                 assert order(client, product_id).status_code == 201
-                line.fall_silent()
+                line.blackhole()
                 started = time.monotonic()
                 answer = order(client, product_id)
 
@@ -265,8 +266,8 @@ class TestWithoutTheBroker:
     ):
         monkeypatch.setattr(durability, "_PAUSE_SECONDS", 0.0)
         product_id = product_service.add()
-        with line_to(broker_with_queue) as (line, url):
-            intake_through(url)
+        with Proxy(broker_with_queue.url) as line:
+            intake_through(line.url)
             order(client, product_id)
             line.cut()
             order(client, product_id)

@@ -28,7 +28,8 @@ from servicekit.access.known import new_key
 from servicekit.access.services import make_key
 from servicekit.identifiers import new_id
 from tests.orders.stock_news import reserved, settle
-from tests.servicekit.private_broker import Line, eventually, unused_port
+from tests.servicekit.private_broker import eventually, unused_port
+from tools.chaos.proxy import Fault, Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,20 +100,16 @@ class WebProcess:
         return False
 
 
-def database_url(port: int | None = None) -> str:
-    """The address of the database of the tests, by way of another port if there is one."""
+def database_url() -> str:
+    """The address of the database of the tests."""
     url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
-    credentials = url.netloc.rpartition("@")[0]
-    netloc = f"{credentials}@{url.hostname}:{port or url.port}"
-    return url._replace(netloc=netloc, path=f"/{connection.settings_dict['NAME']}").geturl()
+    return url._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
 
 
 @pytest.fixture
-def line_to_database() -> Iterator[Line]:
-    url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
-    line = Line(url.hostname or "", url.port or 5432)
-    yield line
-    line.close()
+def line_to_database() -> Iterator[Proxy]:
+    with Proxy(database_url()) as line:
+        yield line
 
 
 @pytest.fixture
@@ -256,7 +253,7 @@ class TestTwoIdempotencyKeys:
 class TestADatabaseThatFallsSilent:
     @pytest.fixture
     def web(self, start, line_to_database) -> WebProcess:
-        return start(ORDERS_DATABASE_URL=database_url(line_to_database.port))
+        return start(ORDERS_DATABASE_URL=line_to_database.url)
 
     def test_has_questions_answered_503_in_time_and_orders_accepted(
         self, web, line_to_database, product_service, order
@@ -264,7 +261,7 @@ class TestADatabaseThatFallsSilent:
         product_id = product_service.add()
         assert web.get(f"/orders/{order.id}").status_code == 200
         assert web.order(product_id).status_code == 201
-        line_to_database.fall_silent()
+        line_to_database.blackhole()
 
         for _ in range(3):
             began = time.monotonic()
@@ -281,7 +278,7 @@ class TestADatabaseThatFallsSilent:
     def test_leaves_an_accepted_order_to_be_seen(self, web, line_to_database, product_service):
         product_id = product_service.add()
         web.order(product_id)
-        line_to_database.fall_silent()
+        line_to_database.blackhole()
         accepted = web.order(product_id)
         began = time.monotonic()
         found = web.get(f"/orders/{accepted.json()['id']}")
@@ -313,13 +310,34 @@ class TestADatabaseThatFallsSilent:
         # More of them than there are connections to the database.
         product_id = product_service.add()
         web.order(product_id)
-        line_to_database.fall_silent()
+        line_to_database.blackhole()
 
         with ThreadPoolExecutor(40) as clients:
             answers = list(clients.map(lambda _: web.get(f"/orders/{new_id()}"), range(40)))
 
         assert {answer.status_code for answer in answers} == {503}
         assert max(answer.elapsed.total_seconds() for answer in answers) < 2
+
+
+class TestABrokerThatFallsSilent:
+    def test_at_any_point_of_a_new_connection_costs_no_order(self, start, broker, product_service):
+        product_id, frame = product_service.add(), 0
+        with Proxy(broker.url) as line:
+            web = start(BROKER_URL=line.url)
+            web.order(product_id)
+            is_established = False
+            while not is_established:
+                frame += 1
+                fault = line.arm(Fault("hold", frame, "server"))
+                line.cut()
+                # The first finds the old connection cut, and the broker is left alone for a second.
+                while not fault.reached.wait(0.1):
+                    assert web.order(product_id).status_code == 201
+                assert web.order(product_id).status_code == 201
+                is_established = "<\\x00P" in fault.at  # a confirm
+                line.heal()
+        # The handshake of the connection, and after it that of its channel.
+        assert frame > 4
 
 
 class TestTheEnd:

@@ -6,7 +6,8 @@ import pytest
 
 from servicekit.messaging.publisher import ConfirmingPublisher
 from tests.servicekit import private_broker
-from tests.servicekit.private_broker import Line, VirtualHost
+from tests.servicekit.private_broker import VirtualHost
+from tools.chaos.proxy import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +17,8 @@ def broker() -> Iterator[VirtualHost]:
 
 
 @pytest.fixture
-def line(broker: VirtualHost) -> Iterator[tuple[Line, str]]:
-    with private_broker.line_to(broker) as line:
+def line(broker: VirtualHost) -> Iterator[Proxy]:
+    with Proxy(broker.url) as line:
         yield line
 
 

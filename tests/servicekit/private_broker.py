@@ -1,10 +1,8 @@
-"""A part of the real broker that nobody else uses, and a line to it that can be cut."""
+"""A part of the real broker that nobody else uses."""
 
 import contextlib
 import os
-import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,80 +112,3 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-class Line:
-    """A TCP line to a server that can be cut, and that can fall silent."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._is_silent = threading.Event()
-        self._is_closed = threading.Event()
-        self._listening = threading.Thread(target=self._listen, daemon=True)
-        self._listening.start()
-
-    def fall_silent(self) -> None:
-        """Take what is sent from now on, and deliver nothing in either direction."""
-        self._is_silent.set()
-
-    def cut(self) -> None:
-        """End every connection; new ones are possible."""
-        for pair in self._pairs:
-            for end in pair:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """End it all."""
-        self._is_closed.set()
-        self.cut()
-        self._listening.join()
-
-    def _listen(self) -> None:
-        forwarders = []
-        self._listener.settimeout(0.05)
-        while not self._is_closed.is_set():
-            try:
-                near, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            pair = (near, socket.create_connection(self._target))
-            self._pairs.append(pair)
-            forwarder = threading.Thread(target=self._forward, args=pair, daemon=True)
-            forwarder.start()
-            forwarders.append(forwarder)
-        self._listener.close()
-        self.cut()
-        for forwarder in forwarders:
-            forwarder.join()
-
-    def _forward(self, near: socket.socket, far: socket.socket) -> None:
-        with near, far, selectors.DefaultSelector() as selector:
-            selector.register(near, selectors.EVENT_READ, far)
-            selector.register(far, selectors.EVENT_READ, near)
-            while True:
-                for key, _ in selector.select():
-                    source: Any = key.fileobj
-                    try:
-                        sent = source.recv(65536)
-                        if not sent:
-                            return
-                        if not self._is_silent.is_set():
-                            key.data.sendall(sent)
-                    except OSError:
-                        return
-
-
-@contextlib.contextmanager
-def line_to(host: VirtualHost) -> Iterator[tuple[Line, str]]:
-    """Return a line to the broker, and the URL to use it by."""
-    url = urlsplit(host.url)
-    line = Line(url.hostname or "", url.port or 5672)
-    credentials = f"{url.username}:{url.password}"
-    try:
-        yield line, url._replace(netloc=f"{credentials}@127.0.0.1:{line.port}").geturl()
-    finally:
-        line.close()

@@ -586,24 +586,21 @@ class TestTransientTrouble:
 
 class TestALostConnection:
     def test_brings_back_what_was_not_acknowledged(self, post, shop, line):
-        cable, url = line
-
         def cut_the_first_time(_batch: object) -> None:
             if shop.attempts == 1:
-                cable.cut()
+                line.cut()
 
         shop.trouble = cut_the_first_time
-        post.open(url=url)
+        post.open(url=line.url)
         post.send(an_order())
         eventually(lambda: shop.applied == [1, 1])
 
         assert post.is_done()
 
     def test_is_replaced_by_another(self, post, shop, line):
-        cable, url = line
-        thread = post.open(url=url)
+        thread = post.open(url=line.url)
         for number in range(3):
-            cable.cut()
+            line.cut()
             post.send(an_order(number))
             eventually(lambda number=number: number in shop.applied)
 

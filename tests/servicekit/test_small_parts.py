@@ -57,6 +57,20 @@ class TestFailpoint:
 
         assert (run.returncode, run.stdout) == (-9, b"")
 
+    def test_kills_once_for_a_file(self, tmp_path):
+        armed = tmp_path / "armed"
+        armed.touch()
+        code = "from servicekit.failpoints import failpoint; failpoint('here'); print('survived')"
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", code],
+                env={"FAILPOINTS": f"here:kill={armed}"}, timeout=30, check=False,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+
+        assert [run.returncode for run in runs] == [-9, 0]
+
     def test_refuses_an_action_it_does_not_know(self, monkeypatch):
         monkeypatch.setattr(failpoints, "_ACTIONS", failpoints._parse("here:explode"))
 
