@@ -10,10 +10,14 @@ from servicekit.http import server
 # A test does not wait as long as a slow client is waited for.
 server._READ_SECONDS = 1
 
+# The paths that were asked for, in their order.
+asked: list[str] = []
+
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answer with what was asked; some paths behave in their own way."""
     path = environ["PATH_INFO"]
+    asked.append(path)
     if path == "/parts":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return iter([b"one ", b"", b"two"])
@@ -28,6 +32,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     told = {
         "method": environ["REQUEST_METHOD"],
         "path": path,
+        "asked": asked[-100:],
         "query": environ["QUERY_STRING"],
         "scheme": environ["wsgi.url_scheme"],
         "length": len(body),

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -426,6 +427,46 @@ class TestMoreThanCanBeServed:
             assert json.loads(answer.read())["code"] == "overloaded"
             assert asking.told()["path"] == "/health/live"
             assert {client.answer().status for client in taken} == {200}
+
+
+class TestAClientThatGivesUp:
+    @pytest.fixture
+    def stopped(self, process) -> Iterator[tuple[Callable[[], Client], Callable[[], None]]]:
+        """Return how to connect to a server that stands still, and how to let it go on."""
+        master, port = process
+        children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text()
+        [worker] = map(int, children.split())
+        os.kill(worker, signal.SIGSTOP)
+        yield lambda: Client(port), lambda: os.kill(worker, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
+
+    @pytest.mark.parametrize("how", ["closes", "resets"])
+    def test_before_its_request_is_taken_up_has_nothing_done_for_it(self, stopped, how):
+        connect, go_on = stopped
+        path = f"/{how}"
+        with connect() as patient, connect() as hasty:
+            for client in (hasty, patient):
+                client.send(b"POST %b HTTP/1.1\r\n" % path.encode() + HOST)
+                client.send(b"Content-Length: 2\r\n\r\nhi")
+            if how == "resets":
+                lingers_not = struct.pack("ii", 1, 0)
+                hasty._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers_not)
+            time.sleep(1)
+            hasty._socket.close()
+            go_on()
+
+            assert patient.told()["body"] == "hi"
+        with connect() as asking:
+            asking.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert asking.told()["asked"].count(path) == 1
+
+    def test_is_not_one_that_has_no_more_to_ask(self, connect):
+        with connect() as client:
+            client.send(b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\n")
+            client._socket.shutdown(socket.SHUT_WR)
+
+            assert [client.told()["path"] for _ in range(2)] == ["/1", "/2"]
+            assert client.is_closed()
 
 
 class TestTheEnd:
