@@ -1,6 +1,7 @@
 """A WSGI application that tells what it was asked, for the tests of the server."""
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,9 @@ from servicekit.http import server
 
 # A test does not wait as long as a slow client is waited for.
 server._READ_SECONDS = 1
+
+# Applications take their time.
+time.sleep(float(os.environ.get("ECHO_STARTS_SECONDS", "0")))
 
 # The paths that were asked for, in their order.
 asked: list[str] = []
@@ -32,6 +36,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     told = {
         "method": environ["REQUEST_METHOD"],
         "path": path,
+        "pid": os.getpid(),
         "asked": asked[-100:],
         "query": environ["QUERY_STRING"],
         "scheme": environ["wsgi.url_scheme"],
