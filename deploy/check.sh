@@ -30,6 +30,7 @@ for service in products orders; do
   step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py deploy tools
   step "settings of $service" python "${service}_project/manage.py" check --fail-level WARNING
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
+  step "locks of migrations of $service" python -m deploy.check_migrations
 done
 step "OpenAPI documents" python -m deploy.openapi --check
 step "AsyncAPI document" python -m deploy.asyncapi --check

@@ -14,7 +14,6 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from servicekit import logs
-from servicekit.http import shutdown
 
 worker_class = "servicekit.http.server.HttpWorker"
 # Two cores are kept busy by one process and what stands behind it; two would share the orders out
@@ -28,8 +27,8 @@ preload_app = False
 keepalive = 75
 backlog = 2048
 
-# A request is answered within 2 s whatever is down, so 3 s let everything finish. Idle connections
-# end at once.
+# A request is answered within 2 s whatever is down, and 1 s after the end has begun there are no
+# more of them.
 graceful_timeout = 3
 timeout = 30
 
@@ -102,16 +101,22 @@ def post_fork(_server: object, _worker: object) -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def post_worker_init(_worker: object) -> None:
-    """Have requests that wait for something answered at once when this worker is asked to end."""
+# The ages of the workers that take the places of others.
+_successors: list[int] = []
+
+
+def on_reload(server: Any) -> None:
+    """Keep the workers of before until those of now are ready, which takes them seconds."""
+    _successors[:] = range(server.worker_age + 1, server.worker_age + 1 + server.cfg.workers)
+    server.num_workers += server.cfg.workers
+
+
+def post_worker_init(worker: Any) -> None:
+    """Be ready to serve."""
     # What is loaded by now stays: the collector need not look at it, nor as often as by default.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
-    end: Any = signal.getsignal(signal.SIGTERM)
-
-    def tell_and_end(number: int, frame: object) -> None:
-        shutdown.begin()
-        end(number, frame)
-
-    signal.signal(signal.SIGTERM, tell_and_end)
+    if worker.age in _successors:
+        # One worker less: the oldest is asked to end.
+        os.kill(worker.ppid, signal.SIGTTOU)

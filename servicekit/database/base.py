@@ -9,12 +9,27 @@ from functools import partial
 from typing import Any
 
 from django.db.backends.postgresql import base
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
 
+class SchemaEditor(DatabaseSchemaEditor):
+    """Changes tables that are in use: whoever comes after it waits no longer than it does."""
+
+    def __enter__(self) -> "SchemaEditor":
+        """Limit the wait for a lock; not where nothing is locked meanwhile (`CONCURRENTLY`)."""
+        super().__enter__()
+        self.execute(
+            "SET LOCAL lock_timeout = '1s'" if self.atomic_migration else "SET lock_timeout = 0"
+        )
+        return self
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection from a pool that forgets all idle connections when one of them is dead."""
+
+    SchemaEditorClass = SchemaEditor
 
     _is_dedicated = False
 

@@ -9,24 +9,36 @@ and what no view has read cannot be taken for the beginning of the next request.
 
 Of a process's connections, three quarters may have a request answered at a time. One more request
 is answered 503 at once: what is taken is answered in time, whatever is offered. When there is no
-connection left for the next client, the one that has been idle for longest ends.
+connection left for the next client, the one that has been idle for longest ends. A request that
+has waited until its client gave up is dropped before anything is done for it.
+
+A process that is asked to end takes no more clients, and answers those that it has: whoever has
+connected, and whatever they send until they have been told, in an answer, that it was the last.
 """
 
 import math
+import socket
+import struct
+import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from io import BytesIO
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+import gevent
 import httptools
 import msgspec
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -44,6 +56,13 @@ _RECEIVE_BYTES = 64 * 1024
 # From its first byte to its last, and for each part of an answer.
 _READ_SECONDS = 20
 _WRITE_SECONDS = 30
+
+# At the end of a process, a connection on which nothing has come for this long.
+_LAST_REQUEST_SECONDS = 1.0
+
+# Who has sent a request and no more to come may have closed only that half of its connection, as
+# HTTP allows (RFC 9112, 9.6). Who has after this time not been heard yet is taken to have given up.
+_GIVEN_UP_SECONDS = 0.5
 
 # What has to be answered when nothing else can be.
 _ALWAYS_ANSWERED = ("/health/", "/metrics")
@@ -260,8 +279,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
 
     def init_process(self) -> None:
         """Start to serve."""
-        # A dictionary for its order: first who has been idle for longest.
-        self._idle: dict[Any, None] = {}
+        # In its order: first who has been idle for longest. With the time when it will end.
+        self._idle: dict[Any, float] = {}
         self._connections = 0
         self._busy = 0
         self._busy_limit = max(1, self.worker_connections * 3 // 4)
@@ -269,15 +288,51 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             f"HTTP_{name.replace('-', '_')}": value
             for name, value in self.cfg.secure_scheme_headers.items()
         }
-        shutdown.on_shutdown(self._end_idle_connections)
+        self._end = Event()
         super().init_process()
 
-    def handle(self, listener: Any, client: Any, address: Any) -> None:
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """End, but for what is begun; who waits for something is answered now."""
+        super().handle_exit(sig, frame)
+        shutdown.begin()
+        self._end.set()
+
+    def run(self) -> None:
+        """Serve until this process is asked to end, and then what is begun."""
+        servers = [self._serve(listener) for listener in self.sockets]
+        while self.alive:
+            self.notify()
+            self._end.wait(1.0)
+        ends_at = time.monotonic() + self.cfg.graceful_timeout
+        for server in servers:
+            # Closing it would cut off who has connected and was not accepted yet.
+            with suppress(OSError):
+                while time.monotonic() < ends_at and (waiting := server.do_read()):
+                    server.do_handle(*waiting)
+            server.close()
+        while any(server.pool for server in servers) and time.monotonic() < ends_at:
+            self._end_connections(idle_seconds=_LAST_REQUEST_SECONDS)
+            self.notify()
+            gevent.sleep(0.02)
+
+    def _serve(self, listener: Any) -> StreamServer:
+        listener.setblocking(True)
+        pool = Pool(self.worker_connections)
+        server = StreamServer(
+            listener, handle=partial(self.handle, listener.getsockname()), spawn=pool
+        )
+        if self.cfg.workers > 1:
+            # The others want some, too.
+            server.max_accept = 1
+        server.start()
+        return server
+
+    def handle(self, own_address: Any, client: Any, address: Any) -> None:
         """Serve a connection until one of both sides ends it."""
         self._connections += 1
-        if self._is_full() and self._idle:
-            next(iter(self._idle)).close()
-        reader = RequestReader(self._environ(listener, address))
+        if self._is_full():
+            self._end_connections(at_most=1)
+        reader = RequestReader(self._environ(own_address, address))
         secure = self._secure_headers if self._is_proxy(address[0]) else {}
         try:
             with limited_to(self.cfg.keepalive) as limit:
@@ -289,6 +344,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
                         if not self._admits(request):
                             reader.refusal = _OVERLOADED
                             break
+                        if _has_given_up(client):
+                            return
                         if not self._answer(client, request, limit):
                             return
                     if reader.refusal is not None:
@@ -311,11 +368,11 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
     def _read(self, client: Any, reader: RequestReader, limit: limited_to) -> bool:
         """Read until there is something to answer; return False if there is no more to come."""
         limit.restart(self.cfg.keepalive)
-        self._idle[client] = None
+        self._idle[client] = limit.ends_at
         try:
-            data = client.recv(_RECEIVE_BYTES) if self.alive else b""
+            data = client.recv(_RECEIVE_BYTES)
         finally:
-            del self._idle[client]
+            self._idle.pop(client, None)
         reader.feed(data)
         if not data or reader.complete or reader.refusal:
             return bool(data)
@@ -367,9 +424,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             request.body.close()
         return answer.keeps_alive
 
-    def _environ(self, listener: Any, address: Any) -> dict[str, Any]:
+    def _environ(self, own_address: Any, address: Any) -> dict[str, Any]:
         """Return what the environments of all requests of a connection have in common."""
-        host, port = listener.getsockname()[:2]
+        host, port = own_address[:2]
         environ: dict[str, Any] = {
             **base_environ(self.cfg),
             "wsgi.multithread": True,
@@ -390,10 +447,31 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             ip_address(address) in network for network in self.cfg.forwarded_allow_networks()
         )
 
-    def _end_idle_connections(self) -> None:
-        for client in list(self._idle):
-            client.close()
+    def _end_connections(self, *, idle_seconds: float = 0, at_most: int | None = None) -> None:
+        """End connections that have been idle for that long, first those that were for longest."""
+        idle_since = time.monotonic() - idle_seconds
+        for client, ends_at in list(self._idle.items())[:at_most]:
+            if ends_at - self.cfg.keepalive <= idle_since:
+                del self._idle[client]
+                # Not closed: what has come at this very moment is read and answered.
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RD)
 
+
+def _has_given_up(client: Any) -> bool:
+    """Return whether a client closed its connection while its request waited; costs 0.4 µs."""
+    if sys.platform != "linux":
+        return False
+    # struct tcp_info: its first byte, and tcpi_last_data_recv, in milliseconds.
+    state = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    if state != _CLOSE_WAIT:
+        return bool(state == _CLOSE)
+    told = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 56)
+    return bool(struct.unpack_from("=I", told, 52)[0] >= _GIVEN_UP_SECONDS * 1000)
+
+
+# States of a connection (net/tcp_states.h): reset by the client; and it has no more to send.
+_CLOSE, _CLOSE_WAIT = 7, 8
 
 _OVERLOADED = Refused(503, "overloaded", "More is asked than can be answered now. Try again.")
 

@@ -1,6 +1,7 @@
 """A WSGI application that tells what it was asked, for the tests of the server."""
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +11,17 @@ from servicekit.http import server
 # A test does not wait as long as a slow client is waited for.
 server._READ_SECONDS = 1
 
+# Applications take their time.
+time.sleep(float(os.environ.get("ECHO_STARTS_SECONDS", "0")))
+
+# The paths that were asked for, in their order.
+asked: list[str] = []
+
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Answer with what was asked; some paths behave in their own way."""
     path = environ["PATH_INFO"]
+    asked.append(path)
     if path == "/parts":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return iter([b"one ", b"", b"two"])
@@ -28,6 +36,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     told = {
         "method": environ["REQUEST_METHOD"],
         "path": path,
+        "pid": os.getpid(),
+        "asked": asked[-100:],
         "query": environ["QUERY_STRING"],
         "scheme": environ["wsgi.url_scheme"],
         "length": len(body),

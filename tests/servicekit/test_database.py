@@ -1,4 +1,4 @@
-"""The pool of connections, when the server has lost all of them."""
+"""The pool of connections when the server has lost all of them; migrations of tables in use."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,16 @@ from functools import partial
 
 import psycopg
 import pytest
+from django.core.management import call_command
+from django.db import OperationalError, connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from servicekit.database.base import check_or_forget_all
 
 URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
 IDLE = 4
+_ADDRESS = ("host", "port", "user", "password", "dbname")
+_PREPARE = "servicekit.operations.management.commands.prepare"
 # How long a request waits for a connection.
 TIMEOUT_SECONDS = 1.0
 
@@ -48,3 +52,33 @@ class TestAPool:
         for _ in range(IDLE):
             with pool.connection() as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestPreparing:
+    @pytest.fixture
+    def reader(self) -> Iterator[psycopg.Connection]:
+        """Somebody who reads a table in a transaction that does not end."""
+        options = connection.get_connection_params()
+        with psycopg.connect(**{name: options[name] for name in _ADDRESS}) as reading:
+            reading.execute("LOCK TABLE product IN ACCESS SHARE MODE")
+            yield reading
+
+    def test_lets_others_pass_when_a_table_is_in_use_and_tries_again(self, reader, monkeypatch):
+        attempts = []
+
+        def migrate(*_arguments: object, **_options: object) -> None:
+            attempts.append(1)
+            try:
+                with connection.schema_editor() as editor:
+                    editor.execute("ALTER TABLE product ADD COLUMN planted integer")
+                    editor.execute("ALTER TABLE product DROP COLUMN planted")
+            except OperationalError:
+                reader.rollback()
+                raise
+
+        monkeypatch.setattr(f"{_PREPARE}.call_command", migrate)
+
+        call_command("prepare")
+
+        assert len(attempts) == 2

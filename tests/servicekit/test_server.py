@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -428,17 +429,108 @@ class TestMoreThanCanBeServed:
             assert {client.answer().status for client in taken} == {200}
 
 
+class TestAClientThatGivesUp:
+    @pytest.fixture
+    def stopped(self, process) -> Iterator[tuple[Callable[[], Client], Callable[[], None]]]:
+        """Return how to connect to a server that stands still, and how to let it go on."""
+        master, port = process
+        worker = worker_of(master)
+        os.kill(worker, signal.SIGSTOP)
+        yield lambda: Client(port), lambda: os.kill(worker, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
+
+    @pytest.mark.parametrize("how", ["closes", "resets"])
+    def test_before_its_request_is_taken_up_has_nothing_done_for_it(self, stopped, how):
+        connect, go_on = stopped
+        path = f"/{how}"
+        with connect() as patient, connect() as hasty:
+            for client in (hasty, patient):
+                client.send(b"POST %b HTTP/1.1\r\n" % path.encode() + HOST)
+                client.send(b"Content-Length: 2\r\n\r\nhi")
+            if how == "resets":
+                lingers_not = struct.pack("ii", 1, 0)
+                hasty._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers_not)
+            time.sleep(1)
+            hasty._socket.close()
+            go_on()
+
+            assert patient.told()["body"] == "hi"
+        with connect() as asking:
+            asking.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert asking.told()["asked"].count(path) == 1
+
+    def test_is_not_one_that_has_no_more_to_ask(self, connect):
+        with connect() as client:
+            client.send(b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\n")
+            client._socket.shutdown(socket.SHUT_WR)
+
+            assert [client.told()["path"] for _ in range(2)] == ["/1", "/2"]
+            assert client.is_closed()
+
+
 class TestTheEnd:
-    def test_closes_idle_connections_at_once_and_answers_the_others(self, tmp_path):
+    ASK = b"GET %b HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    def test_is_told_in_an_answer_to_whoever_still_asks(self, tmp_path):
         for process, port in run_server(tmp_path):
-            with Client(port) as idle, Client(port) as busy:
-                idle.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-                idle.answer().read()
-                busy.send(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
+            with Client(port) as idle, Client(port) as busy, Client(port) as regular:
+                for client in (idle, regular):
+                    client.send(self.ASK % b"/")
+                    client.answer().read()
+                busy.send(self.ASK % b"/slow")
                 time.sleep(0.2)
                 process.send_signal(signal.SIGTERM)
+                eventually(lambda port=port: refuses(port))
+                regular.send(self.ASK % b"/")
 
+                for client in (regular, busy):
+                    answer = client.answer()
+                    assert (answer.status, answer.headers["Connection"]) == (200, "close")
                 assert idle.is_closed()
-                answer = busy.answer()
-                assert (answer.status, answer.headers["Connection"]) == (200, "close")
             assert process.wait(10) == 0
+
+    def test_comes_after_who_has_connected_before_it(self, tmp_path):
+        for process, port in run_server(tmp_path):
+            worker = worker_of(process)
+            os.kill(worker, signal.SIGSTOP)
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(Client(port)) for _ in range(150)]
+                for client in clients:
+                    client.send(self.ASK % b"/")
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+                os.kill(worker, signal.SIGCONT)
+
+                assert {client.answer().status for client in clients} == {200}
+
+    def test_waits_for_the_successor(self, tmp_path):
+        for process, port in run_server(tmp_path, ECHO_STARTS_SECONDS="4"):
+            before = worker_of(process)
+            process.send_signal(signal.SIGHUP)
+            answered_by = []
+
+            def is_another(port=port, answered_by=answered_by, before=before) -> bool:
+                with Client(port) as client:
+                    client.send(self.ASK % b"/")
+                    started = time.monotonic()
+                    answered_by.append(client.told()["pid"])
+                    # Nobody has waited until the new one was there.
+                    assert time.monotonic() - started < 4
+                return answered_by[-1] != before
+
+            eventually(is_another, within_seconds=60)
+            assert answered_by[0] == before
+            eventually(lambda before=before: not Path(f"/proc/{before}").exists())
+
+
+def worker_of(master: subprocess.Popen[bytes]) -> int:
+    children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text()
+    return int(children.split()[0])
+
+
+def refuses(port: int) -> bool:
+    try:
+        Client(port).__exit__()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connection
+from psycopg.errors import LockNotAvailable
 
 _LOCK = 0x70726570  # "prep": any number that nobody else uses in this database
 
@@ -19,7 +20,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Say how long to wait for the database."""
-        parser.add_argument("--wait", type=float, default=60, help="seconds to wait for PostgreSQL")
+        parser.add_argument(
+            "--wait", type=float, default=60, help="seconds to wait for PostgreSQL, and for locks"
+        )
 
     def handle(self, *_args: Any, wait: float, **_options: Any) -> None:
         """Do it, one at a time however many machines start at once.
@@ -28,11 +31,12 @@ class Command(BaseCommand):
         """
         self._wait_for_database(wait)
         with connection.cursor() as cursor:
-            # A migration may take longer than any request.
+            # A migration may take longer than any request; how long it waits for a lock is
+            # limited by `servicekit.database`.
             cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
             cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             try:
-                call_command("migrate", interactive=False, verbosity=0)
+                self._migrate(wait)
                 self._ensure_admin()
             finally:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
@@ -46,6 +50,20 @@ class Command(BaseCommand):
             except OperationalError as error:
                 if time.monotonic() > deadline:
                     raise CommandError(f"PostgreSQL does not answer: {error}") from error
+                time.sleep(0.5)
+            else:
+                return
+
+    def _migrate(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                call_command("migrate", interactive=False, verbosity=0)
+            except OperationalError as error:
+                # A migration that did not get its lock is rolled back: those who wait behind it
+                # go on, and it comes again.
+                if not isinstance(error.__cause__, LockNotAvailable) or time.monotonic() > deadline:
+                    raise
                 time.sleep(0.5)
             else:
                 return
