@@ -146,7 +146,7 @@ def _about_order(process: Process, service: Service) -> Iterator[str]:
 
 def _about_addresses(name: str, service: Service, services: Services) -> Iterator[str]:
     for variable, value in service.get("environment", {}).items():
-        if not variable.endswith("_URL"):
+        if not (value and variable.endswith("_URL")):
             continue
         host = urlsplit(value).hostname or ""
         if host not in services:
@@ -181,7 +181,11 @@ def _about_variables(compose: str, example: str) -> Iterator[str]:
     """Compare what Compose reads from `.env`, what the processes see, and `.env.example`."""
     ports = {f"{name.upper()}_PORT": str(port) for name, port in Ports().to_json().items()}
     defaults = {**DEFAULTS, **ports}
-    seen = {name for process in (*ONE_SHOTS, *SERVICES) for name in process.environment}
+    seen = {
+        process.names.get(name, name)
+        for process in (*ONE_SHOTS, *SERVICES)
+        for name in process.environment
+    }
     documented = dict(_EXAMPLE.findall(example))
 
     read = set()

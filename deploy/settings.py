@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, str] = {
     "DATABASE_POOL_SIZE": "8",
     "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
     "DEBUG": "false",
+    "FORWARDED_ALLOW_IPS": "127.0.0.1,::1",
     "INTAKE_PACE_SECONDS": "0.01",
     "LOG_LEVEL": "INFO",
     "PRICE_MEMORY_SECONDS": "0.25",
@@ -82,7 +83,7 @@ def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> bool:
         return False
     text = example.read_text()
     for name in GENERATED:
-        line = f"{name}={secrets.token_urlsafe(36)}"
+        line = f"{name}={secrets.token_urlsafe(48)}"
         text = re.sub(rf"^{name}=$", line, text, flags=re.MULTILINE)
     path.touch(mode=0o600)
     path.write_text(text)

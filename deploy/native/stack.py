@@ -708,6 +708,9 @@ class Stack:
             "WORKER_METRICS_PORT": str(self.metrics_port(process.name)),
             "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory(process.name)),
         }
+        available |= {
+            name: available[source] for name, source in process.names.items() if source in available
+        }
         available |= self._overrides.get(process.name, {})
         is_worker = "WORKER_ALIVE_FILE" in process.environment
         if is_worker:

@@ -36,9 +36,11 @@ def page_context(request: HttpRequest) -> dict[str, Any]:
 
 
 def _peer(request: HttpRequest) -> Link | None:
+    service: Service = settings.SERVICE
+    if settings.PEER_PUBLIC_URL:
+        return Link(service.peer_name, settings.PEER_PUBLIC_URL)
     # Where the other service is for a browser, nobody has told us; on the standard ports it is
     # beside us.
-    service: Service = settings.SERVICE
     host, _, port = request.META.get("HTTP_HOST", "").rpartition(":")
     if port != str(service.port):
         return None

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from servicekit.http.html import Link
+from servicekit.http.links import absolute
 from servicekit.http.openapi import AutoSchema
 from servicekit.http.operations import Answer, Operation
 
@@ -30,15 +31,10 @@ class ServiceRoot(APIRootView):
         answers={200: Answer(dict[str, str], "The addresses of everything, by name.")},
         needs_database=False,
     )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def get(self, request: Request, *_args: Any, **_kwargs: Any) -> Response:
         """Everything that the service has, with its address."""
-        resources = super().get(request, *args, **kwargs).data
-        return Response(
-            {
-                **resources,
-                **{page.title: request.build_absolute_uri(page.address) for page in _PAGES},
-            }
-        )
+        asked = request._request  # noqa: SLF001 - DRF's own name for Django's request
+        return Response({link.title: absolute(asked, link.address) for link in self.links()})
 
     def links(self) -> list[Link]:
         """Return the same for the page."""
