@@ -23,7 +23,7 @@ from deploy.settings import DEFAULTS, ENV_EXAMPLE, GENERATED, ROOT
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 #: Servers of others, which the processes stand on.
-INFRASTRUCTURE = ("postgres", "redis", "rabbitmq")
+INFRASTRUCTURE = ("postgres", "postgres-prepare", "redis", "rabbitmq")
 
 #: What looks at the system from outside, and is started when it is asked for: by profile.
 MONITORING = {"prometheus": "monitoring", "grafana": "monitoring"}
@@ -33,7 +33,9 @@ LIMITS = {"cpus": "2", "memory": "512M"}
 #: Made up by the compose file itself, so nobody sets them.
 _FIXED = {
     "OTEL_SERVICE_NAME",
+    "PEER_PUBLIC_URL",
     "PROMETHEUS_MULTIPROC_DIR",
+    "PUBLIC_URL",
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",
     "WORKER_METRICS_PORT",
@@ -77,7 +79,7 @@ def _about_any(name: str, service: Service) -> Iterator[str]:
     limits = service.get("deploy", {}).get("resources", {}).get("limits")
     if limits != LIMITS:
         yield f"{name}: limits are {limits}, not {LIMITS}"
-    is_one_shot = name in {process.name for process in ONE_SHOTS}
+    is_one_shot = name in {"postgres-prepare", *(process.name for process in ONE_SHOTS)}
     restart = "no" if is_one_shot else "unless-stopped"
     if service.get("restart") != restart:
         yield f"{name}: restart is {service.get('restart')!r}, not {restart!r}"
@@ -110,6 +112,13 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
         if variable in environment and environment[variable] != default:
             yield f"{name}: {variable} defaults to {environment[variable]!r}, not {default!r}"
 
+    for variable, source in process.names.items():
+        # `PRODUCTS_BROKER_URL` is that of the user `products`.
+        user = re.sub("_(BROKER|DATABASE)_URL$", "", source).lower()
+        found_user = urlsplit(environment.get(variable, "")).username
+        if user not in (found_user, source.lower()):
+            yield f"{name}: {variable} is that of {found_user}, not of {user}"
+
     ports = [_target(port) for port in service.get("ports", [])]
     if ports != [str(process.port)] * (process.port is not None):
         yield f"{name}: publishes the ports {ports}, not {process.port}"
@@ -125,9 +134,10 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
 def _about_order(process: Process, service: Service) -> Iterator[str]:
     """Compare what is waited for: a server before it is prepared, prepared before it is used."""
     waits_for: Mapping[str, Any] = service.get("depends_on", {})
-    if process in ONE_SHOTS:
-        server = "rabbitmq" if process.name == "broker-prepare" else "postgres"
-        expected = {server: "service_healthy"}
+    if process.name == "broker-prepare":
+        expected = {"rabbitmq": "service_healthy"}
+    elif process in ONE_SHOTS:
+        expected = {"postgres-prepare": "service_completed_successfully"}
     else:
         # Whoever uses the same database prepares it.
         databases = {name for name in process.environment if name.endswith("_DATABASE_URL")}
@@ -181,11 +191,8 @@ def _about_variables(compose: str, example: str) -> Iterator[str]:
     """Compare what Compose reads from `.env`, what the processes see, and `.env.example`."""
     ports = {f"{name.upper()}_PORT": str(port) for name, port in Ports().to_json().items()}
     defaults = {**DEFAULTS, **ports}
-    seen = {
-        process.names.get(name, name)
-        for process in (*ONE_SHOTS, *SERVICES)
-        for name in process.environment
-    }
+    processes = (*ONE_SHOTS, *SERVICES)
+    seen = {name for each in processes for name in (*each.environment, *each.names.values())}
     documented = dict(_EXAMPLE.findall(example))
 
     read = set()

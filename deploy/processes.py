@@ -45,8 +45,18 @@ _ORDERS = ("ORDERS_DATABASE_URL", "PRODUCT_API_URL")
 _INTAKE = ("INTAKE_PACE_SECONDS", "PRICE_MEMORY_SECONDS")
 
 # What the processes of a service know under a name of its own, by which the installation has it.
-_OF_PRODUCTS = {"PUBLIC_URL": "PRODUCT_PUBLIC_URL", "PEER_PUBLIC_URL": "ORDER_PUBLIC_URL"}
-_OF_ORDERS = {"PUBLIC_URL": "ORDER_PUBLIC_URL", "PEER_PUBLIC_URL": "PRODUCT_PUBLIC_URL"}
+_OF_PRODUCTS = {
+    "PUBLIC_URL": "PRODUCT_PUBLIC_URL",
+    "PEER_PUBLIC_URL": "ORDER_PUBLIC_URL",
+    "BROKER_URL": "PRODUCTS_BROKER_URL",
+    "PRODUCTS_DATABASE_URL": "PRODUCTS_RUNTIME_DATABASE_URL",
+}
+_OF_ORDERS = {
+    "PUBLIC_URL": "ORDER_PUBLIC_URL",
+    "PEER_PUBLIC_URL": "PRODUCT_PUBLIC_URL",
+    "BROKER_URL": "ORDERS_BROKER_URL",
+    "ORDERS_DATABASE_URL": "ORDERS_RUNTIME_DATABASE_URL",
+}
 
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own
@@ -99,18 +109,23 @@ ONE_SHOTS = (
         name="products-prepare",
         command=("python", "products_project/manage.py", "prepare"),
         environment=(*_DJANGO, *_PRODUCTS, *_ADMIN),
-        names=_OF_PRODUCTS,
+        names={"PUBLIC_URL": "PRODUCT_PUBLIC_URL"},
     ),
     Process(
         name="orders-prepare",
         command=("python", "orders_project/manage.py", "prepare"),
-        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_ADMIN),
-        names=_OF_ORDERS,
+        environment=(*_DJANGO, *_ORDERS, *_ADMIN),
+        names={"PUBLIC_URL": "ORDER_PUBLIC_URL"},
     ),
     Process(
         name="broker-prepare",
         command=("python", "-m", "deploy.broker"),
-        environment=("RABBITMQ_MANAGEMENT_URL", "QUEUE_TYPE"),
+        environment=(
+            "RABBITMQ_MANAGEMENT_URL",
+            "QUEUE_TYPE",
+            "PRODUCTS_BROKER_URL",
+            "ORDERS_BROKER_URL",
+        ),
     ),
 )
 
