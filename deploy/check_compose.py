@@ -41,13 +41,19 @@ _FIXED = {
     "WORKER_METRICS_PORT",
 }
 
-#: What our own containers have taken from them.
+#: Whom the servers run as: their images would otherwise start as root. Those of the monitoring
+#: do not, and ours says so itself.
+_USERS = {"postgres": "postgres", "postgres-prepare": "postgres", "redis": "redis",
+          "rabbitmq": "rabbitmq"}  # fmt: skip
+
+#: What all containers have taken from them.
 _CONFINED = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
 
+_EXACT = re.compile(r"(postgres:\d+\.\d+|:v?\d+\.\d+\.\d+)(-[a-z]+)?$")
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?P<operator>:[-?])(?P<rest>[^}]*)\})")
 _EXAMPLE = re.compile(r"^(?:# ?)?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 
@@ -86,6 +92,13 @@ def _about_any(name: str, service: Service) -> Iterator[str]:
     if not is_one_shot and not service.get("healthcheck", {}).get("test"):
         yield f"{name}: has no health check"
 
+    for key, value in {**_CONFINED, "user": _USERS.get(name)}.items():
+        if service.get(key) != value:
+            yield f"{name}: {key} is {service.get(key)!r}, not {value!r}"
+    image = str(service.get("image"))
+    if service.get("pull_policy") not in ("never", "build") and not _EXACT.search(image):
+        yield f"{name}: the image {image} is of no exact version"
+
     profiles = [MONITORING[name]] if name in MONITORING else []
     if service.get("profiles", []) != profiles:
         yield f"{name}: its profiles are {service.get('profiles', [])}, not {profiles}"
@@ -123,9 +136,6 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
     if ports != [str(process.port)] * (process.port is not None):
         yield f"{name}: publishes the ports {ports}, not {process.port}"
 
-    for key, value in _CONFINED.items():
-        if service.get(key) != value:
-            yield f"{name}: {key} is {service.get(key)!r}, not {value!r}"
     if not any(_words(mount)[0].startswith("/tmp") for mount in service.get("tmpfs", [])):  # noqa: S108 - a mount point
         yield f"{name}: has no tmpfs on /tmp, and can write nowhere else"
     yield from _about_order(process, service)
