@@ -10,7 +10,7 @@ from deploy.choice import choose
 from deploy.console import Progress, TerminalProgress
 from deploy.engine import ADDRESSES, Engine
 from deploy.failure import DeployFailure
-from deploy.settings import DEFAULTS, ENV_FILE, load, write_env_file
+from deploy.settings import DEFAULTS, load, write_env_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +48,8 @@ def _run(options: argparse.Namespace) -> int:
     quiet = options.verb in {"env", "ps", "logs", "run"}
     progress = Progress() if quiet else TerminalProgress()
     looks_only = options.verb == "run" and options.as_is
-    if options.verb in {"up", "run"} and not looks_only and write_env_file():
-        progress.note(f"wrote {ENV_FILE.name}, with secrets of its own, from .env.example")
+    if options.verb in {"up", "run"} and not looks_only and (written := write_env_file()):
+        progress.note(written)
     engine = choose(load(), progress)
     match options.verb:
         case "up":

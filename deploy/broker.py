@@ -4,28 +4,46 @@ Queues and exchanges are declared without arguments, so that every client's plai
 What arguments would say is said here, before the first declaration: the type of the queues, as the
 default of the virtual host; and by policy, that what the broker itself would drop is parked (a task
 that was rejected, a message that has reached the delivery limit of its quorum queue).
+
+Each service has a user of its own, who can do what the service does, and nothing to the queues of
+the other one (docs/decisions/0023).
 """
 
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-#: Every queue that a worker takes messages from; what it cannot use is parked in `<queue>.dead`.
-QUEUES = (
-    "order_product_queue",
-    "order_stock_queue",
-    "orders.persist",
-    "product_cancellation_queue",
-    "product_order_queue",
-    "products.tasks",
-)
+#: The queues that each worker takes messages from; what it cannot use is parked in `<queue>.dead`.
+QUEUES_OF = {
+    "products": ("product_cancellation_queue", "product_order_queue", "products.tasks"),
+    "orders": ("order_product_queue", "order_stock_queue", "orders.persist"),
+}
+QUEUES = tuple(queue for queues in QUEUES_OF.values() for queue in queues)
+
+_EXCHANGE_OF = {"products": "product.exchange", "orders": "order.exchange"}
 
 _WAIT_SECONDS = 60
+
+
+def rights_of(service: str) -> dict[str, str]:
+    """Return what a service may configure, write and read, as RabbitMQ's expressions."""
+    own = [f"{re.escape(queue)}(\\.dead)?" for queue in QUEUES_OF[service]]
+    exchanges = {name: re.escape(exchange) for name, exchange in _EXCHANGE_OF.items()}
+    published = exchanges.pop(service)
+    # Both exchanges are declared by whoever comes first. Through the default one, orders go to
+    # their worker and dead letters to their queue; it leads to every queue, and that it leads to
+    # these alone, RabbitMQ cannot say.
+    allowed = {
+        "configure": [*own, published, *exchanges.values()],
+        "write": [*own, published, r"amq\.default"],
+        "read": [*own, *exchanges.values()],
+    }
+    return {what: f"^({'|'.join(names)})$" for what, names in allowed.items()}
 
 
 def prepare(
@@ -34,10 +52,12 @@ def prepare(
     queue_type: str,
     virtual_host: str = "/",
     queues: Iterable[str] = QUEUES,
+    users: Mapping[str, str] | None = None,
 ) -> None:
     """Set the default queue type and the policies of a virtual host, and make it if need be.
 
-    Again is harmless. Queues that exist keep their type.
+    `users` has for each service the URL by which it connects: its user is made, or given the
+    password and the rights of today. Again is harmless. Queues that exist keep their type.
 
     :raises requests.RequestException: if the broker does not answer, or refuses
     """
@@ -58,6 +78,14 @@ def prepare(
             }
             address = f"{api}/policies/{host}/{quote(queue, safe='')}"
             http.put(address, json=policy, timeout=_WAIT_SECONDS).raise_for_status()
+        for service, url in (users or {}).items():
+            user = urlsplit(url)
+            account = {"password": unquote(user.password or ""), "tags": ""}
+            for address, body in (
+                (f"{api}/users/{user.username}", account),
+                (f"{api}/permissions/{host}/{user.username}", rights_of(service)),
+            ):
+                http.put(address, json=body, timeout=_WAIT_SECONDS).raise_for_status()
 
 
 def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type: str) -> None:
@@ -89,9 +117,14 @@ def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type
 def main() -> int:
     """Prepare the broker that the environment names, as soon as it answers."""
     deadline = time.monotonic() + _WAIT_SECONDS
+    users = {service: os.environ[f"{service.upper()}_BROKER_URL"] for service in QUEUES_OF}
     while True:
         try:
-            prepare(os.environ["RABBITMQ_MANAGEMENT_URL"], queue_type=os.environ["QUEUE_TYPE"])
+            prepare(
+                os.environ["RABBITMQ_MANAGEMENT_URL"],
+                queue_type=os.environ["QUEUE_TYPE"],
+                users=users,
+            )
         except requests.RequestException as error:
             if time.monotonic() > deadline:
                 print(f"RabbitMQ could not be prepared: {error}", file=sys.stderr)

@@ -28,7 +28,9 @@ step "layers" lint-imports
 for service in products orders; do
   export DJANGO_SETTINGS_MODULE=${service}_project.config.settings
   step "types of $service" mypy "servicekit" "${service}_project" "celery_workers/$service" celery_workers/*.py deploy tools
-  step "settings of $service" python "${service}_project/manage.py" check --fail-level WARNING
+  # As they are in public: with TLS before them.
+  step "settings of $service" env PUBLIC_URL=https://shop.example \
+    python "${service}_project/manage.py" check --deploy --fail-level WARNING
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
   step "locks of migrations of $service" python -m deploy.check_migrations
 done

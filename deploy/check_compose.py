@@ -23,7 +23,7 @@ from deploy.settings import DEFAULTS, ENV_EXAMPLE, GENERATED, ROOT
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 #: Servers of others, which the processes stand on.
-INFRASTRUCTURE = ("postgres", "redis", "rabbitmq")
+INFRASTRUCTURE = ("postgres", "postgres-prepare", "redis", "rabbitmq")
 
 #: What looks at the system from outside, and is started when it is asked for: by profile.
 MONITORING = {"prometheus": "monitoring", "grafana": "monitoring"}
@@ -34,18 +34,25 @@ LIMITS = {"cpus": "2", "memory": "512M"}
 _FIXED = {
     "OTEL_SERVICE_NAME",
     "PROMETHEUS_MULTIPROC_DIR",
+    "PUBLIC_URL",
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",
     "WORKER_METRICS_PORT",
 }
 
-#: What our own containers have taken from them.
+#: Whom the servers run as: their images would otherwise start as root. Those of the monitoring
+#: do not, and ours says so itself.
+_USERS = {"postgres": "postgres", "postgres-prepare": "postgres", "redis": "redis",
+          "rabbitmq": "rabbitmq"}  # fmt: skip
+
+#: What all containers have taken from them.
 _CONFINED = {
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
 
+_EXACT = re.compile(r"(postgres:\d+\.\d+|:v?\d+\.\d+\.\d+)(-[a-z]+)?$")
 _REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?P<operator>:[-?])(?P<rest>[^}]*)\})")
 _EXAMPLE = re.compile(r"^(?:# ?)?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
 
@@ -77,12 +84,19 @@ def _about_any(name: str, service: Service) -> Iterator[str]:
     limits = service.get("deploy", {}).get("resources", {}).get("limits")
     if limits != LIMITS:
         yield f"{name}: limits are {limits}, not {LIMITS}"
-    is_one_shot = name in {process.name for process in ONE_SHOTS}
+    is_one_shot = name in {"postgres-prepare", *(process.name for process in ONE_SHOTS)}
     restart = "no" if is_one_shot else "unless-stopped"
     if service.get("restart") != restart:
         yield f"{name}: restart is {service.get('restart')!r}, not {restart!r}"
     if not is_one_shot and not service.get("healthcheck", {}).get("test"):
         yield f"{name}: has no health check"
+
+    for key, value in {**_CONFINED, "user": _USERS.get(name)}.items():
+        if service.get(key) != value:
+            yield f"{name}: {key} is {service.get(key)!r}, not {value!r}"
+    image = str(service.get("image"))
+    if service.get("pull_policy") not in ("never", "build") and not _EXACT.search(image):
+        yield f"{name}: the image {image} is of no exact version"
 
     profiles = [MONITORING[name]] if name in MONITORING else []
     if service.get("profiles", []) != profiles:
@@ -110,13 +124,17 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
         if variable in environment and environment[variable] != default:
             yield f"{name}: {variable} defaults to {environment[variable]!r}, not {default!r}"
 
+    for variable, source in process.names.items():
+        # `PRODUCTS_BROKER_URL` is that of the user `products`.
+        user = re.sub("_(BROKER|DATABASE)_URL$", "", source).lower()
+        found_user = urlsplit(environment.get(variable, "")).username
+        if user not in (found_user, source.lower()):
+            yield f"{name}: {variable} is that of {found_user}, not of {user}"
+
     ports = [_target(port) for port in service.get("ports", [])]
     if ports != [str(process.port)] * (process.port is not None):
         yield f"{name}: publishes the ports {ports}, not {process.port}"
 
-    for key, value in _CONFINED.items():
-        if service.get(key) != value:
-            yield f"{name}: {key} is {service.get(key)!r}, not {value!r}"
     if not any(_words(mount)[0].startswith("/tmp") for mount in service.get("tmpfs", [])):  # noqa: S108 - a mount point
         yield f"{name}: has no tmpfs on /tmp, and can write nowhere else"
     yield from _about_order(process, service)
@@ -125,9 +143,10 @@ def _about_process(process: Process, service: Service) -> Iterator[str]:
 def _about_order(process: Process, service: Service) -> Iterator[str]:
     """Compare what is waited for: a server before it is prepared, prepared before it is used."""
     waits_for: Mapping[str, Any] = service.get("depends_on", {})
-    if process in ONE_SHOTS:
-        server = "rabbitmq" if process.name == "broker-prepare" else "postgres"
-        expected = {server: "service_healthy"}
+    if process.name == "broker-prepare":
+        expected = {"rabbitmq": "service_healthy"}
+    elif process in ONE_SHOTS:
+        expected = {"postgres-prepare": "service_completed_successfully"}
     else:
         # Whoever uses the same database prepares it.
         databases = {name for name in process.environment if name.endswith("_DATABASE_URL")}
@@ -146,7 +165,7 @@ def _about_order(process: Process, service: Service) -> Iterator[str]:
 
 def _about_addresses(name: str, service: Service, services: Services) -> Iterator[str]:
     for variable, value in service.get("environment", {}).items():
-        if not variable.endswith("_URL"):
+        if not (value and variable.endswith("_URL")):
             continue
         host = urlsplit(value).hostname or ""
         if host not in services:
@@ -181,7 +200,8 @@ def _about_variables(compose: str, example: str) -> Iterator[str]:
     """Compare what Compose reads from `.env`, what the processes see, and `.env.example`."""
     ports = {f"{name.upper()}_PORT": str(port) for name, port in Ports().to_json().items()}
     defaults = {**DEFAULTS, **ports}
-    seen = {name for process in (*ONE_SHOTS, *SERVICES) for name in process.environment}
+    processes = (*ONE_SHOTS, *SERVICES)
+    seen = {name for each in processes for name in (*each.environment, *each.names.values())}
     documented = dict(_EXAMPLE.findall(example))
 
     read = set()

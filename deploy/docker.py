@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from deploy.console import Progress
 from deploy.engine import Engine
 from deploy.failure import DeployFailure
+from deploy.processes import ONE_SHOTS
 from deploy.settings import DEFAULTS, ROOT
 
 
@@ -60,7 +61,14 @@ class DockerEngine(Engine):
 
     def up(self) -> None:
         """Build the image, start everything, wait until all is healthy."""
-        self._compose("up", "--build", "--detach", "--wait")
+        try:
+            self._compose("up", "--build", "--detach", "--wait")
+        except DeployFailure:
+            # What keeps the services from being started is said there, and by Compose nowhere.
+            self._compose(
+                "logs", "--no-log-prefix", "--tail", "5", *(one.name for one in ONE_SHOTS)
+            )
+            raise
 
     def down(self) -> None:
         """Stop and remove the containers; the volumes stay."""

@@ -20,6 +20,9 @@ _DJANGO = (
 )
 _TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME")
 _WEB = (
+    "PUBLIC_URL",
+    "HSTS",
+    "FORWARDED_ALLOW_IPS",
     "WEB_WORKERS",
     "WEB_CONNECTIONS",
     "DATABASE_POOL_SIZE",
@@ -30,7 +33,7 @@ _WEB = (
     "RATE_LIMIT_PER_ADDRESS",
     *_TRACES,
 )
-_ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD")
+_ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD", "BIND_ADDRESS", "PUBLIC_URL")
 _WORKER = (
     "BROKER_URL",
     "WORKER_ALIVE_FILE",
@@ -48,6 +51,18 @@ _INTAKE = (
     "PRICE_MEMORY_SECONDS",
 )
 
+# What the processes of a service know under a name of its own, by which the installation has it.
+_OF_PRODUCTS = {
+    "PUBLIC_URL": "PRODUCT_PUBLIC_URL",
+    "BROKER_URL": "PRODUCTS_BROKER_URL",
+    "PRODUCTS_DATABASE_URL": "PRODUCTS_RUNTIME_DATABASE_URL",
+}
+_OF_ORDERS = {
+    "PUBLIC_URL": "ORDER_PUBLIC_URL",
+    "BROKER_URL": "ORDERS_BROKER_URL",
+    "ORDERS_DATABASE_URL": "ORDERS_RUNTIME_DATABASE_URL",
+}
+
 # Both worker commands leave out what a fleet of identical consumers has no use
 # for: gossip and mingle talk to every other worker, and the broker's own
 # heartbeats already tell the living from the dead.
@@ -61,6 +76,8 @@ class Process:
     name: str
     command: tuple[str, ...]
     environment: tuple[str, ...]
+    #: By the name of a variable in this process, its name in `.env`, where they differ.
+    names: Mapping[str, str] = field(default_factory=dict)
     #: Where this process differs from the defaults of the installation.
     defaults: Mapping[str, str] = field(default_factory=dict)
     #: The port it listens on in a container; natively the installation chooses.
@@ -97,16 +114,23 @@ ONE_SHOTS = (
         name="products-prepare",
         command=("python", "products_project/manage.py", "prepare"),
         environment=(*_DJANGO, *_PRODUCTS, *_ADMIN),
+        names={"PUBLIC_URL": "PRODUCT_PUBLIC_URL"},
     ),
     Process(
         name="orders-prepare",
         command=("python", "orders_project/manage.py", "prepare"),
-        environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_ADMIN),
+        environment=(*_DJANGO, *_ORDERS, *_ADMIN),
+        names={"PUBLIC_URL": "ORDER_PUBLIC_URL"},
     ),
     Process(
         name="broker-prepare",
         command=("python", "-m", "deploy.broker"),
-        environment=("RABBITMQ_MANAGEMENT_URL", "QUEUE_TYPE"),
+        environment=(
+            "RABBITMQ_MANAGEMENT_URL",
+            "QUEUE_TYPE",
+            "PRODUCTS_BROKER_URL",
+            "ORDERS_BROKER_URL",
+        ),
     ),
 )
 
@@ -116,6 +140,7 @@ SERVICES = (
         command=_gunicorn("products_project"),
         # The broker for the admin alone, which shows how long its queues are.
         environment=(*_DJANGO, *_PRODUCTS, "BROKER_URL", *_WEB),
+        names=_OF_PRODUCTS,
         defaults={"OTEL_SERVICE_NAME": "product-service"},
         port=3001,
     ),
@@ -123,6 +148,7 @@ SERVICES = (
         name="order-service",
         command=_gunicorn("orders_project"),
         environment=(*_DJANGO, *_ORDERS, "BROKER_URL", *_INTAKE, *_WEB),
+        names=_OF_ORDERS,
         defaults={"OTEL_SERVICE_NAME": "order-service"},
         port=3002,
     ),
@@ -130,12 +156,14 @@ SERVICES = (
         name="products-worker",
         command=_celery("products", queue="products.tasks"),
         environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
+        names=_OF_PRODUCTS,
         defaults={"OTEL_SERVICE_NAME": "products-worker"},
     ),
     Process(
         name="orders-worker",
         command=_celery("orders", queue="orders.persist"),
         environment=(*_DJANGO, *_ORDERS, *_WORKER),
+        names=_OF_ORDERS,
         defaults={"OTEL_SERVICE_NAME": "orders-worker"},
     ),
 )

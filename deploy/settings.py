@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, str] = {
     "DATABASE_POOL_SIZE": "8",
     "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
     "DEBUG": "false",
+    "FORWARDED_ALLOW_IPS": "127.0.0.1,::1",
     "INTAKE_PACE_SECONDS": "0.01",
     "LOG_LEVEL": "INFO",
     "PRICE_MAX_AGE_SECONDS": "10",
@@ -43,8 +44,12 @@ GENERATED = (
     "SECRET_KEY",
     "POSTGRES_PASSWORD",
     "PRODUCTS_DATABASE_PASSWORD",
+    "PRODUCTS_RUNTIME_DATABASE_PASSWORD",
     "ORDERS_DATABASE_PASSWORD",
+    "ORDERS_RUNTIME_DATABASE_PASSWORD",
     "BROKER_PASSWORD",
+    "PRODUCTS_BROKER_PASSWORD",
+    "ORDERS_BROKER_PASSWORD",
 )
 
 _ASSIGNMENT = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
@@ -78,17 +83,24 @@ def load(path: Path = ENV_FILE) -> dict[str, str]:
     return parse(path.read_text()) if path.exists() else {}
 
 
-def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> bool:
-    """Write `.env` from `.env.example` with secrets of its own, unless there is one already.
+def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> str:
+    """Write `.env` from `.env.example` with secrets of its own, or the secrets that it lacks.
 
-    Return whether it was written.
+    Return what was done, in words, or nothing.
     """
-    if path.exists():
-        return False
-    text = example.read_text()
-    for name in GENERATED:
-        line = f"{name}={secrets.token_urlsafe(36)}"
-        text = re.sub(rf"^{name}=$", line, text, flags=re.MULTILINE)
-    path.touch(mode=0o600)
-    path.write_text(text)
-    return True
+    before = path.read_text() if path.exists() else example.read_text()
+    lines = {name: f"{name}={secrets.token_urlsafe(48)}" for name in GENERATED}
+    if not path.exists():
+        text = before
+        for name, line in lines.items():
+            text = re.sub(rf"^{name}=$", line, text, flags=re.MULTILINE)
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return "wrote .env, with secrets of its own, from .env.example"
+    # One that is there and empty is so on purpose: natively it means one of `.run/`.
+    missing = [name for name in GENERATED if not re.search(rf"(?m)^(export )?{name}\s*=", before)]
+    if not missing:
+        return ""
+    with path.open("a") as file:
+        file.writelines(f"{line}\n" for line in ("", *(lines[name] for name in missing)))
+    return f"added to .env, made up: {', '.join(missing)}"

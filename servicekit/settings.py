@@ -6,9 +6,11 @@ everywhere has no default: the process does not start, and names the variable.
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import django_stubs_ext
 import environ
+from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -25,6 +27,32 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Where clients find this service, `https://shop.example`; empty: wherever a request came to.
+PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip("/")
+_public = urlsplit(PUBLIC_URL)
+if PUBLIC_URL:
+    if _public.scheme not in ("http", "https") or _public.path or _public.query:
+        raise ImproperlyConfigured(f"PUBLIC_URL must be like https://shop.example: {PUBLIC_URL!r}")
+    ALLOWED_HOSTS = [*ALLOWED_HOSTS, _public.hostname]
+    CSRF_TRUSTED_ORIGINS = [*CSRF_TRUSTED_ORIGINS, PUBLIC_URL]
+if _public.scheme == "https":
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    # Whoever writes this header himself deceives nobody but himself: all that it decides is
+    # whether he is led to https.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    # Of pages only, as all of `MIDDLEWARE`: services and probes call each other by plain HTTP.
+    SECURE_SSL_REDIRECT = True
+    SECURE_SSL_HOST = _public.netloc
+    SECURE_REDIRECT_EXEMPT = ["^health/", "^metrics$"]
+    # As the header says it (RFC 6797): `max-age=31536000; includeSubDomains; preload`.
+    _hsts = env.str("HSTS", default="") or "max-age=2592000"
+    _directives = dict(each.strip().lower().partition("=")[::2] for each in _hsts.split(";"))
+    SECURE_HSTS_SECONDS = int(_directives.get("max-age", 0))
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = "includesubdomains" in _directives
+    SECURE_HSTS_PRELOAD = "preload" in _directives
+    # Whether all other hosts of the domain have https, too, only the owner of the domain knows.
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -102,7 +130,15 @@ CSRF_FAILURE_VIEW = "servicekit.http.problems.csrf_failure"
 # Who logs in without having wanted to go anywhere.
 LOGIN_REDIRECT_URL = "/admin/"
 
-AUTH_PASSWORD_VALIDATORS: list[dict[str, str]] = []
+AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in {
+        "UserAttributeSimilarityValidator": {},
+        "MinimumLengthValidator": {"min_length": 12},
+        "CommonPasswordValidator": {},
+        "NumericPasswordValidator": {},
+    }.items()
+]
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True

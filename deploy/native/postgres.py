@@ -1,4 +1,4 @@
-"""A private PostgreSQL with one role and one database per service."""
+"""A private PostgreSQL with a database per service, and two roles for each."""
 
 import re
 import shutil
@@ -13,10 +13,13 @@ from deploy.native.programs import Program
 from deploy.settings import ROOT
 
 SUPERUSER = "postgres"
-#: Role and database of each service, both of this name.
+#: Database of each service, and the role that owns and migrates it, both of this name.
 OWNERS = ("products", "orders")
+#: The role that each service runs as.
+RUNTIME_ROLES = tuple(f"{owner}_runtime" for owner in OWNERS)
 
 _SHARED_CONFIGURATION = ROOT / "deploy" / "postgres" / "postgresql.conf"
+_CREATE_DATABASES = ROOT / "deploy" / "postgres" / "create-databases.sh"
 
 
 def binaries(version: str | None = None) -> Path | None:
@@ -98,24 +101,32 @@ class Postgres:
         )
 
     def create_databases(self, passwords: Mapping[str, str]) -> None:
-        """Create what is missing: each service's role, which owns the database of its name.
-
-        CREATEDB, because the tests make databases of their own.
+        """Create the roles and databases that are missing; passwords by name of the role.
 
         :raises DeployFailure: if PostgreSQL refuses
         """
-        for name in OWNERS:
-            password = passwords[name].replace("'", "''")
-            self._sql(
-                # The names are ours, the password is quoted.
-                f"""
-                DO $$ BEGIN CREATE ROLE {name} LOGIN CREATEDB;
-                EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-                ALTER ROLE {name} PASSWORD '{password}';
-                SELECT 'CREATE DATABASE {name} OWNER {name}'
-                WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{name}') \\gexec
-                REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC;
-                """
+        variables = {
+            f"{role.upper()}_DATABASE_PASSWORD": password for role, password in passwords.items()
+        }
+        done = subprocess.run(
+            ["bash", str(_CREATE_DATABASES)],
+            env={
+                **variables,
+                "PATH": f"{self._bin()}:/usr/bin:/bin",
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": SUPERUSER,
+                "PGPASSWORD": self.superuser_password,
+                "PGCONNECT_TIMEOUT": "5",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise DeployFailure(
+                f"PostgreSQL refused to create the databases: {done.stderr.strip()}"
             )
 
     def _initialise(self) -> None:
@@ -160,24 +171,3 @@ class Postgres:
     def _is_ready(self) -> bool:
         probe = [str(self._bin() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(probe, check=False).returncode == 0
-
-    def _sql(self, script: str) -> None:
-        done = subprocess.run(
-            [
-                *(str(self._bin() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"),
-                *("-h", "127.0.0.1", "-p", str(self.port), "-U", SUPERUSER, "-d", "postgres"),
-            ],
-            input=script,
-            env={
-                "PATH": "/usr/bin:/bin",
-                "PGPASSWORD": self.superuser_password,
-                "PGCONNECT_TIMEOUT": "5",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise DeployFailure(
-                f"PostgreSQL refused to create the databases: {done.stderr.strip()}"
-            )

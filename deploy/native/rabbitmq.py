@@ -60,8 +60,12 @@ class RabbitMQ:
 
     @property
     def url(self) -> str:
-        """The AMQP address of the default virtual host."""
-        return f"amqp://{USER}:{self.password}@127.0.0.1:{self.port}//"
+        """The AMQP address of the default virtual host, for whoever may do everything there."""
+        return self.url_of(USER, self.password)
+
+    def url_of(self, user: str, password: str) -> str:
+        """Return the same for one of its users."""
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}//"
 
     @property
     def management_url(self) -> str:

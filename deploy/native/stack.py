@@ -24,7 +24,7 @@ from deploy.native import account
 from deploy.native.fingerprint import SERVER_SOURCES, SERVICE_SOURCES, fingerprint
 from deploy.native.install import ensure_installed
 from deploy.native.ports import Ports, alone_with_ports, answers, is_free
-from deploy.native.postgres import OWNERS, SUPERUSER, Postgres
+from deploy.native.postgres import OWNERS, RUNTIME_ROLES, SUPERUSER, Postgres
 from deploy.native.programs import Program
 from deploy.native.rabbitmq import RabbitMQ
 from deploy.native.redis import Redis
@@ -49,7 +49,8 @@ READY_SECONDS = 120
 #: A process that ends this often while it starts will not do better the next time.
 _HOPELESS_AFTER_EXITS = 4
 
-_SECRETS = ("superuser", "products", "orders", "broker", "secret_key")
+_BROKER_USERS = tuple(f"{owner}_broker" for owner in OWNERS)
+_SECRETS = ("superuser", *OWNERS, *RUNTIME_ROLES, "broker", *_BROKER_USERS, "secret_key")
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,16 @@ class Stack:
             "RABBITMQ_MANAGEMENT_URL": self._rabbitmq.management_url,
             "SECRET_KEY": self._secrets["secret_key"],
         }
+        for owner, role in zip(OWNERS, RUNTIME_ROLES, strict=True):
+            # Where there is one URL only, of a server of somebody else, it serves for everything.
+            if f"{owner.upper()}_DATABASE_URL" not in self.settings:
+                own[f"{role.upper()}_DATABASE_URL"] = self._postgres.url(
+                    role, self._secrets[role], owner
+                )
+            if "BROKER_URL" not in self.settings:
+                own[f"{owner.upper()}_BROKER_URL"] = self._rabbitmq.url_of(
+                    owner, self._secrets[f"{owner}_broker"]
+                )
         return {**DEFAULTS, **own, **self.settings}
 
     @property
@@ -378,7 +389,9 @@ class Stack:
             with self._progress.step(f"{_TITLES[program.name]} on {program.address}"):
                 self._await(program)
         if "postgres" in self.private_servers:
-            self._postgres.create_databases({owner: self._secrets[owner] for owner in OWNERS})
+            self._postgres.create_databases(
+                {role: self._secrets[role] for role in (*OWNERS, *RUNTIME_ROLES)}
+            )
 
     def _prepare(self) -> None:
         running = []
@@ -707,6 +720,9 @@ class Stack:
             "WORKER_ALIVE_FILE": str(alive),
             "WORKER_METRICS_PORT": str(self.metrics_port(process.name)),
             "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory(process.name)),
+        }
+        available |= {
+            name: available[source] for name, source in process.names.items() if source in available
         }
         available |= self._overrides.get(process.name, {})
         is_worker = "WORKER_ALIVE_FILE" in process.environment

@@ -1,27 +1,40 @@
 #!/usr/bin/env bash
-# Creates each service's role, and the database of its name that it owns.
+# Creates what is missing, and gives the roles the passwords of today: for each service a role that
+# owns the database of its name and migrates it, and one that the service runs as, which can change
+# rows and no tables. Again is harmless, and brings data of an earlier version up to date.
 #
-# The container runs this when its data is made. Again is harmless, and gives the roles the
-# passwords of today's .env:
-#   docker compose exec postgres bash /docker-entrypoint-initdb.d/create-databases.sh
+# Connects as libpq's variables say (PGHOST, PGUSER, PGPASSWORD, …).
 set -euo pipefail
 
-: "${PRODUCTS_DATABASE_PASSWORD:?}" "${ORDERS_DATABASE_PASSWORD:?}"
-
 create_database() {
-  # The password is read from the environment: in arguments everybody could see it.
-  # CREATEDB, because the tests make databases of their own.
-  psql -X -q -v ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres \
-    -v name="$1" -v variable="$2" <<'SQL'
-\getenv password :variable
-SELECT format('CREATE ROLE %I', :'name')
-WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'name') \gexec
-ALTER ROLE :"name" LOGIN CREATEDB NOSUPERUSER NOCREATEROLE PASSWORD :'password';
+  # Passwords are read from the environment: in arguments everybody could see them.
+  psql -X -q -v ON_ERROR_STOP=1 --dbname postgres -v name="$1" -v runtime="$1_runtime" \
+    -v owner_variable="${1^^}_DATABASE_PASSWORD" \
+    -v runtime_variable="${1^^}_RUNTIME_DATABASE_PASSWORD" <<'SQL'
+\getenv owner_password :owner_variable
+\getenv runtime_password :runtime_variable
+SELECT format('CREATE ROLE %I', role) FROM unnest(ARRAY[:'name', :'runtime']) AS role
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
+-- CREATEDB, because the tests make databases of their own.
+ALTER ROLE :"name" LOGIN CREATEDB NOSUPERUSER NOCREATEROLE PASSWORD :'owner_password';
+ALTER ROLE :"runtime" LOGIN NOCREATEDB NOSUPERUSER NOCREATEROLE PASSWORD :'runtime_password';
 SELECT format('CREATE DATABASE %I OWNER %I', :'name', :'name')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \gexec
 REVOKE CONNECT, TEMPORARY ON DATABASE :"name" FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"name" TO :"runtime";
+\connect :name
+-- Up to PostgreSQL 14, anybody may create tables here.
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT CREATE ON SCHEMA public TO :"name";
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"runtime";
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"runtime";
+-- Those that migrations will make.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"name" IN SCHEMA public
+  GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"runtime";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"name" IN SCHEMA public
+  GRANT USAGE ON SEQUENCES TO :"runtime";
 SQL
 }
 
-create_database products PRODUCTS_DATABASE_PASSWORD
-create_database orders ORDERS_DATABASE_PASSWORD
+create_database products
+create_database orders

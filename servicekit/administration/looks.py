@@ -47,6 +47,7 @@ def unfold(
         "SITE_SUBHEADER": subtitle,
         "SITE_SYMBOL": symbol,
         "SITE_URL": "/",
+        "LOGIN": {"form": "servicekit.administration.login.LoginForm"},
         "SITE_FAVICONS": [
             {
                 "rel": "icon",

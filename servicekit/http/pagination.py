@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
 
+from servicekit.http.links import absolute
 from servicekit.http.parameters import integer
 
 DEFAULT_LIMIT = 50
@@ -78,4 +79,4 @@ def link_header(request: HttpRequest, next_cursor: str) -> dict[str, str]:
     if not next_cursor:
         return {}
     query = {**request.GET.dict(), "cursor": next_cursor}
-    return {"Link": f'<{request.build_absolute_uri(request.path)}?{urlencode(query)}>; rel="next"'}
+    return {"Link": f'<{absolute(request, request.path)}?{urlencode(query)}>; rel="next"'}

@@ -6,6 +6,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
+from servicekit.http.links import absolute
 from servicekit.http.openapi import AutoSchema
 from servicekit.http.operations import Answer, Operation
 
@@ -29,12 +30,10 @@ class ServiceRoot(APIRootView):
         answers={200: Answer(dict[str, str], "The addresses of everything, by name.")},
         needs_database=False,
     )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def get(self, request: Request, *_args: Any, **_kwargs: Any) -> Response:
         """Everything that the service has, with its address."""
-        resources = super().get(request, *args, **kwargs).data
+        asked = request._request  # noqa: SLF001 - DRF's own name for Django's request
+        resources = {prefix: f"/{prefix}" for prefix in self.api_root_dict or {}}
         return Response(
-            {
-                **resources,
-                **{name: request.build_absolute_uri(path) for name, path in _PAGES.items()},
-            }
+            {name: absolute(asked, path) for name, path in {**resources, **_PAGES}.items()}
         )

@@ -333,14 +333,14 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         if self._is_full():
             self._end_connections(at_most=1)
         reader = RequestReader(self._environ(own_address, address))
-        secure = self._secure_headers if self._is_proxy(address[0]) else {}
+        is_from_proxy = self._is_proxy(address[0])
         try:
             with limited_to(self.cfg.keepalive) as limit:
                 while self._read(client, reader, limit):
                     while reader.complete:
                         request = reader.complete.popleft()
-                        if any(request.environ.get(name) == on for name, on in secure.items()):
-                            request.environ["wsgi.url_scheme"] = "https"
+                        if is_from_proxy:
+                            self._believe_proxy(request.environ)
                         if not self._admits(request):
                             reader.refusal = _OVERLOADED
                             break
@@ -446,6 +446,21 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         return "*" in allowed or any(
             ip_address(address) in network for network in self.cfg.forwarded_allow_networks()
         )
+
+    def _believe_proxy(self, environ: dict[str, Any]) -> None:
+        """Take from a proxy of ours how the client has reached it, and the client's address."""
+        if any(environ.get(name) == on for name, on in self._secure_headers.items()):
+            environ["wsgi.url_scheme"] = "https"
+        if "HTTP_X_FORWARDED_FOR" in environ:
+            # From its end: what is before the address that our proxies saw, anybody could write.
+            for text in reversed(environ["HTTP_X_FORWARDED_FOR"].split(",")):
+                try:
+                    is_proxy = self._is_proxy(text.strip())
+                except ValueError:
+                    break
+                environ["REMOTE_ADDR"] = text.strip()
+                if not is_proxy:
+                    break
 
     def _end_connections(self, *, idle_seconds: float = 0, at_most: int | None = None) -> None:
         """End connections that have been idle for that long, first those that were for longest."""

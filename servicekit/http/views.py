@@ -15,6 +15,7 @@ from servicekit.http.cross_site import refuse_cross_site
 from servicekit.http.deadline import REQUEST_SECONDS, limited_to
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.json import JSONRenderer, Rendered, read_body
+from servicekit.http.links import absolute
 from servicekit.http.operations import operation_of
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
@@ -92,6 +93,4 @@ class ApiViewSet(GenericViewSet[Any]):
     def location_of(self, resource_id: object) -> str:
         """Return the absolute address of a resource of this kind, from that of the collection."""
         request = self.request._request  # noqa: SLF001 - as above
-        # The host has been checked before; checking it again costs a regular expression.
-        host = request.META.get("HTTP_HOST") or request.get_host()
-        return f"{request.scheme}://{host}{request.path}/{resource_id}"
+        return absolute(request, f"{request.path}/{resource_id}")

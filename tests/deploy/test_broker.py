@@ -1,13 +1,17 @@
 """Whether the broker does by default and by policy what no declaration asks of it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import amqp
 import pytest
 import requests
+from kombu import Connection
 
 from deploy import broker
+from servicekit.messaging.topology import declare_exchanges, declare_queue
 from tests.servicekit.private_broker import VirtualHost, eventually, virtual_host
 
 QUEUE = "product_order_queue"
@@ -99,10 +103,91 @@ class TestPrepare:
         assert kept.body == b"{}"
 
 
+SERVICES = ["products", "orders"]
+
+
+@pytest.fixture(scope="module")
+def shared_host() -> Iterator[VirtualHost]:
+    with virtual_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def url_of(shared_host) -> Iterator[Callable[[str], str]]:
+    """The URL of each service's user in this virtual host, where all queues are there."""
+    host = shared_host
+    urls = {
+        service: urlsplit(host.url)
+        ._replace(
+            netloc=f"{service}-{host.name}:s3cret@{urlsplit(host.url).netloc.rpartition('@')[2]}"
+        )
+        .geturl()
+        for service in SERVICES
+    }
+    for _ in range(2):
+        broker.prepare(
+            host.management_url, queue_type="classic", virtual_host=host.name, users=urls
+        )
+    with host.channel() as channel:
+        declare_exchanges(channel)
+        for queue in broker.QUEUES:
+            declare_queue(channel, queue, keys=[])
+    yield urls.__getitem__
+    for service in SERVICES:
+        requests.delete(
+            f"{host.management_url}/api/users/{service}-{host.name}", timeout=10
+        ).raise_for_status()
+
+
+class TestTheUserOfAService:
+    ATTEMPTS: ClassVar[dict[str, Callable[[Any, str, str], object]]] = {
+        "consume": lambda channel, queue, _: channel.basic_consume(queue),
+        "get": lambda channel, queue, _: channel.basic_get(queue),
+        "purge": lambda channel, queue, _: channel.queue_purge(queue),
+        "delete": lambda channel, queue, _: channel.queue_delete(queue),
+        "declare": lambda channel, queue, _: channel.queue_declare(queue, durable=True),
+        "bind": lambda channel, queue, exchange: channel.queue_bind(queue, exchange, "#"),
+        "publish": lambda channel, _, exchange: channel.basic_publish_confirm(
+            amqp.Message(b"{}"), exchange=exchange, routing_key="order.created"
+        ),
+        "make a queue": lambda channel, *_: channel.queue_declare("of-nobody", durable=True),
+        "make an exchange": lambda channel, *_: channel.exchange_declare("of-nobody", "topic"),
+    }
+
+    @pytest.mark.parametrize("attempt", ATTEMPTS)
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_can_do_nothing_with_what_the_other_one_has(self, url_of, service, attempt):
+        [other] = {*SERVICES} - {service}
+        for queue in broker.QUEUES_OF[other]:
+            for name in (queue, f"{queue}.dead"):
+                with Connection(url_of(service)) as connection:
+                    channel: Any = connection.channel()
+                    channel.confirm_select()
+                    with pytest.raises(amqp.AccessRefused):
+                        self.ATTEMPTS[attempt](channel, name, f"{other.removesuffix('s')}.exchange")
+
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_sees_no_other_virtual_host_and_no_console(self, shared_host, url_of, service):
+        url = urlsplit(url_of(service))
+        with (
+            pytest.raises(amqp.NotAllowed),
+            Connection(url._replace(path="//").geturl()) as connection,
+        ):
+            connection.channel()
+        console = urlsplit(shared_host.management_url)
+        netloc = f"{url.username}:{url.password}@{console.hostname}:{console.port}"
+        answer = requests.get(f"{console._replace(netloc=netloc).geturl()}/api/queues", timeout=10)
+        assert answer.status_code == 401
+
+
 class TestTheBrokersOwn:
     def test_virtual_host_is_prepared_when_it_answers(self, monkeypatch, capsys):
         url = os.environ["RABBITMQ_MANAGEMENT_URL"]
         monkeypatch.setenv("QUEUE_TYPE", "classic")
+        for service in SERVICES:
+            monkeypatch.setenv(
+                f"{service.upper()}_BROKER_URL", f"amqp://{service}:secret@localhost"
+            )
 
         assert broker.main() == 0
 

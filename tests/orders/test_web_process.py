@@ -397,3 +397,64 @@ class TestABodyInChunks:
             assert (answer.status_code, answer.json()["code"]) == (status, code)
             # And its end is not taken for the beginning of the next one.
             assert client.get(f"{web.url}/health/live", timeout=10).ok
+
+
+class TestAtItsPublicAddress:
+    @pytest.fixture
+    def web(self, start) -> WebProcess:
+        web: WebProcess = start(PUBLIC_URL="https://shop.example")
+        return web
+
+    def ask(self, web: WebProcess, path: str, **headers: str) -> requests.Response:
+        return web.get(path, headers={"Host": "shop.example", **headers}, allow_redirects=False)
+
+    def test_is_named_by_every_link(self, web, product_service, accepted_order):
+        services.place_orders([accepted_order(), accepted_order()])
+
+        placed = web.order(product_service.add())
+        page = web.get("/orders?limit=1")
+        root = web.get("/").json()
+
+        assert placed.headers["Location"] == f"https://shop.example/orders/{placed.json()['id']}"
+        assert page.headers["Link"].startswith("<https://shop.example/orders?limit=1&cursor=")
+        assert {address.rpartition("/")[0][:20] for address in root.values()} == {
+            "https://shop.example"
+        }
+
+    def test_pages_are_led_to_https_and_told_to_stay_there(self, web):
+        page = {"Accept": "text/html"}
+
+        plain = self.ask(web, "/admin/login/", **page)
+        secure = self.ask(web, "/admin/login/", **page, **{"X-Forwarded-Proto": "https"})
+
+        assert (plain.status_code, plain.headers["Location"]) == (
+            301, "https://shop.example/admin/login/",
+        )  # fmt: skip
+        assert (secure.status_code, secure.headers["Strict-Transport-Security"]) == (
+            200, "max-age=2592000",
+        )  # fmt: skip
+        assert "; Secure" in secure.headers["Set-Cookie"]
+
+    @pytest.mark.parametrize("path", ["/health/ready", "/metrics", "/orders", "/"])
+    def test_programs_inside_go_on_by_plain_http(self, web, path):
+        assert web.get(path, allow_redirects=False).status_code == 200
+
+    def test_forms_are_taken_from_there(self, web):
+        secure = {"X-Forwarded-Proto": "https", "Accept": "text/html"}
+        form = self.ask(web, "/admin/login/", **secure)
+        answer = requests.post(
+            f"{web.url}/admin/login/",
+            data={
+                "username": "x", "password": "x",
+                "csrfmiddlewaretoken": form.cookies["orders_csrf"],
+            },
+            headers={
+                # A proxy that names the service instead of itself.
+                **secure, "Host": "localhost", "Origin": "https://shop.example",
+                "Cookie": f"orders_csrf={form.cookies['orders_csrf']}",
+            },
+            timeout=30,
+        )  # fmt: skip
+
+        assert answer.status_code == 200
+        assert "Please enter the correct username" in answer.text

@@ -15,4 +15,4 @@ def test_all_queues_of_the_worker_are_shown():
 
 
 def test_the_broker_is_told_of_all_of_them():
-    assert set(settings.WORKER_QUEUES) <= set(broker.QUEUES)
+    assert set(settings.WORKER_QUEUES) == set(broker.QUEUES_OF["products"])

@@ -40,6 +40,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         "asked": asked[-100:],
         "query": environ["QUERY_STRING"],
         "scheme": environ["wsgi.url_scheme"],
+        "client": environ["REMOTE_ADDR"],
         "length": len(body),
         "body": body[:100].decode("latin-1"),
         "headers": {

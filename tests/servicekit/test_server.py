@@ -224,6 +224,34 @@ class TestRequests:
 
             assert client.told()["scheme"] == "https"
 
+    @pytest.mark.parametrize(
+        ("forwarded", "client_address"),
+        [
+            (b"192.0.2.7", "192.0.2.7"),
+            # Whatever the client has written itself stands before what our proxies have seen.
+            (b"203.0.113.9, 192.0.2.7, ::1, 127.0.0.1", "192.0.2.7"),
+            (b"2001:db8::7", "2001:db8::7"),
+            (b"192.0.2.7, <script>, ::1", "::1"),
+            (b"", "127.0.0.1"),
+        ],
+    )
+    def test_come_from_where_a_proxy_on_this_machine_says(self, connect, forwarded, client_address):
+        with connect() as client:
+            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: %b\r\n\r\n" % forwarded)
+
+            assert client.told()["client"] == client_address
+
+    def test_of_nobody_we_trust_come_from_where_they_come_from(self, tmp_path):
+        for _, port in run_server(tmp_path, FORWARDED_ALLOW_IPS="192.0.2.1"):
+            with Client(port) as client:
+                client.send(
+                    b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 192.0.2.7\r\n"
+                    b"X-Forwarded-Proto: https\r\n\r\n"
+                )
+                told = client.told()
+
+        assert (told["client"], told["scheme"]) == ("127.0.0.1", "http")
+
     def test_with_an_absolute_address_are_for_its_path(self, connect):
         with connect() as client:
             client.send(b"GET http://localhost:1/p?q HTTP/1.1\r\n" + HOST + b"\r\n")
