@@ -51,7 +51,7 @@ def many_movements(django_db_setup, django_db_blocker) -> Iterator[None]:  # noq
         )
         cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
         yield
-        cursor.execute("TRUNCATE product, stock_movement, reservation")
+        cursor.execute("TRUNCATE product, product_price, stock_movement, reservation")
         cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
 
 
