@@ -133,6 +133,10 @@ class Line:
         """Take what is sent from now on, and deliver nothing in either direction."""
         self._is_silent.set()
 
+    def speak_again(self) -> None:
+        """Deliver what is sent from now on; what was taken meanwhile is lost."""
+        self._is_silent.clear()
+
     def cut(self) -> None:
         """End every connection; new ones are possible."""
         for pair in self._pairs:

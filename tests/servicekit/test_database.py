@@ -1,15 +1,18 @@
-"""The pool of connections, when the server has lost all of them."""
+"""Connections to a server that is silent, and a pool when the server has lost all of them."""
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from django.db import OperationalError, connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from servicekit.database.base import check_or_forget_all
+from servicekit.database.base import DatabaseWrapper, check_or_forget_all
+from tests.servicekit.private_broker import Line
 
 URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
 IDLE = 4
@@ -48,3 +51,32 @@ class TestAPool:
         for _ in range(IDLE):
             with pool.connection() as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestASilentServer:
+    @pytest.fixture(params=[{}, {"pool": {"min_size": 1, "max_size": 1, "timeout": 5.0}}])
+    def silent(self, request) -> Iterator[tuple[Line, DatabaseWrapper]]:
+        url = urlsplit(URL)
+        line = Line(url.hostname or "", url.port or 5432)
+        facts = {**connection.settings_dict, "NAME": url.path[1:], "HOST": "127.0.0.1"}
+        facts |= {"PORT": line.port, "CONN_MAX_AGE": 0}
+        facts["OPTIONS"] = {**facts["OPTIONS"], "answer_seconds": 0.5, **request.param}
+        wrapper = DatabaseWrapper(facts, alias="through the line")
+        yield line, wrapper
+        wrapper.close()
+        wrapper.close_pool()
+        line.close()
+
+    def test_is_not_waited_for_without_an_end_and_asked_anew_when_it_speaks(self, silent):
+        line, wrapper = silent
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            line.fall_silent()
+            with pytest.raises(OperationalError, match="did not answer"):
+                cursor.execute("SELECT 2")
+        line.speak_again()
+        wrapper.close_if_unusable_or_obsolete()
+
+        with wrapper.cursor() as cursor:
+            assert cursor.execute("SELECT 3").fetchone() == (3,)

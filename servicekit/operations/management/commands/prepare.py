@@ -29,6 +29,7 @@ class Command(BaseCommand):
         self._wait_for_database(wait)
         with connection.cursor() as cursor:
             # A migration may take longer than any request.
+            connection.connection.answer_seconds = None
             cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
             cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             try:
