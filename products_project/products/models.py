@@ -154,6 +154,7 @@ class Decision(msgspec.Struct):
     reason: str
     stock_before: int
     created_at: datetime
+    is_foreign: bool = False
 
 
 class ReservationManager(models.Manager["Reservation"]):
@@ -167,10 +168,11 @@ class ReservationManager(models.Manager["Reservation"]):
             cursor.execute(
                 """
                 INSERT INTO reservation
-                    (order_id, product_id, quantity, outcome, reason, stock_before, created_at)
+                    (order_id, product_id, quantity, outcome, reason, stock_before, created_at,
+                     is_foreign)
                 SELECT * FROM json_to_recordset(%s) AS new (
                     order_id text, product_id uuid, quantity int, outcome text, reason text,
-                    stock_before int, created_at timestamptz
+                    stock_before int, created_at timestamptz, is_foreign boolean
                 )
                 ON CONFLICT (order_id) DO NOTHING
                 """,
@@ -183,7 +185,8 @@ class ReservationManager(models.Manager["Reservation"]):
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                SELECT order_id, product_id, quantity, outcome, reason, stock_before, created_at
+                SELECT order_id, product_id, quantity, outcome, reason, stock_before, created_at,
+                    is_foreign
                 FROM reservation
                 WHERE order_id IN (SELECT json_array_elements_text(%s::json))
                 """,
@@ -194,6 +197,10 @@ class ReservationManager(models.Manager["Reservation"]):
     def release(self, order_ids: Iterable[str]) -> None:
         """Note that the stock of these orders was given back."""
         self.filter(order_id__in=list(order_ids)).update(outcome=Reservation.Outcome.RELEASED)
+
+    def claim(self, order_ids: Iterable[str]) -> None:
+        """Note that these orders are the order service's, whoever has announced them before."""
+        self.filter(order_id__in=list(order_ids)).update(is_foreign=False)
 
 
 class Reservation(models.Model):
@@ -217,6 +224,9 @@ class Reservation(models.Model):
     reason = models.CharField(max_length=40, blank=True, default="")
     stock_before = models.IntegerField(help_text="The stock that the decision was made on.")
     created_at = models.DateTimeField(default=now_in_milliseconds)
+    is_foreign = models.BooleanField(
+        db_default=False, help_text="The order service has not announced this order."
+    )
 
     objects: ClassVar[ReservationManager] = ReservationManager()
 

@@ -115,6 +115,7 @@ class Received(NamedTuple, Generic[T]):
     correlation: Correlation | None = None
     published_at_ms: int | None = None
     """The Unix time at which the broker was given it, if its sender says so and it can be true."""
+    message_id: str | None = None
 
     @property
     def published_at(self) -> str | None:
@@ -150,7 +151,12 @@ def headers(correlation: Correlation | None) -> dict[str, str]:
 def received(event: T, delivery: Any) -> Received[T]:
     """Return what was read from a delivery, with its envelope."""
     found = headers_of(delivery)
-    return Received(event, Correlation.of_headers(found), _published_at_ms(found))
+    return Received(
+        event,
+        Correlation.of_headers(found),
+        _published_at_ms(found),
+        delivery.properties.get("message_id"),
+    )
 
 
 def headers_of(delivery: Any) -> Any:

@@ -14,8 +14,9 @@ from products_project.products.models import Product, Reservation
 from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.correlation import Correlation
 from servicekit.identifiers import new_id
+from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received
-from tests.products.answers import release, reserve, told
+from tests.products.answers import as_ours, release, reserve, told
 
 QUANTITY = 3
 
@@ -166,9 +167,9 @@ class TestReleaseStock:
     def test_answers_with_the_request_that_cancelled_the_order(self, lamp, order_id):
         reserve([created(lamp, order_id)])
         source = Correlation("me", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        unknown = Received(cancelled(lamp, str(new_id())), source)
+        unknown = as_ours(cancelled(lamp, str(new_id())), source)
         decided, released = reservations.release_stock(
-            [Received(cancelled(lamp, order_id), source), unknown]
+            [as_ours(cancelled(lamp, order_id), source), unknown]
         ).answers
 
         assert released.headers.items() >= source.headers.items()
@@ -205,3 +206,35 @@ class TestReleaseBesideReserve:
         outcomes = set(Reservation.objects.values_list("outcome", flat=True))
         assert outcomes <= {"RELEASED", "CANCELLED"}
         assert Reservation.objects.count() == self.ORDERS
+
+
+@pytest.mark.django_db
+class TestAnOrderOfAnotherProducer:
+    @staticmethod
+    def foreign(handled: Handled) -> list[bool]:
+        """Whether each answer is about one."""
+        bodies = [msgspec.json.decode(answer.body) for answer in handled.answers]
+        parts = [part for body in bodies for part in body.get("decisions", [body])]
+        return [part.get("foreign", False) for part in parts]
+
+    @pytest.mark.parametrize("message_id", [None, str(new_id())])
+    def test_is_decided_and_released_and_called_so(self, lamp, message_id):
+        order_id = str(new_id())
+        order = OrderCreated(order_id=order_id, product_id=lamp.id, quantity=2)
+        theirs = [Received(order, message_id=message_id)]
+        assert self.foreign(reservations.reserve_stock(theirs)) == [True]
+        assert self.foreign(reservations.reserve_stock(theirs)) == [True]
+
+        gone = [Received(cancelled(lamp, order_id, 2), message_id=message_id)]
+        assert self.foreign(reservations.release_stock(gone)) == [True]
+        assert Reservation.objects.get().is_foreign
+        lamp.refresh_from_db()
+        assert lamp.qty == 10
+
+    def test_is_ours_once_the_order_service_has_announced_it(self, lamp):
+        order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=2)
+        assert self.foreign(reservations.reserve_stock([Received(order)])) == [True]
+
+        assert self.foreign(reserve([order])) == [False]
+        assert self.foreign(reservations.reserve_stock([Received(order)])) == [False]
+        assert not Reservation.objects.get().is_foreign
