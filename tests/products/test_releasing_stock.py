@@ -11,7 +11,8 @@ from django.db.models import Sum
 
 from products_project.products import cache, reservations, services
 from products_project.products.models import Product, Reservation
-from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.contracts.events import OrderCancelled, OrderCreated, StockReleased
+from servicekit.contracts.fields import MAX_INT32
 from servicekit.correlation import Correlation
 from servicekit.identifiers import new_id
 from servicekit.messaging.consumer import Handled
@@ -108,6 +109,20 @@ class TestReleaseStock:
         release([cancelled(lamp, order_id)])
 
         assert stock_of(lamp) == (10, 10)
+
+    def test_gives_back_more_than_a_person_could_add(self, lamp, order_id):
+        reserve([created(lamp, order_id)])
+        services.move_stock(product_id=lamp.id, delta=MAX_INT32 - 7, reason="restock")
+        handled = release([cancelled(lamp, order_id)])
+
+        assert told(handled) == [("stock.released", order_id, MAX_INT32 + 3)]
+        assert StockReleased.from_json(handled.answers[0].body).remaining == MAX_INT32 + 3
+        assert stock_of(lamp) == (MAX_INT32 + 3, MAX_INT32 + 3)
+        with pytest.raises(services.StockTooLarge):
+            services.move_stock(product_id=lamp.id, delta=1, reason="restock")
+        services.move_stock(product_id=lamp.id, delta=-1, reason="correction")
+        reserve([created(lamp, str(new_id()))])
+        assert stock_of(lamp) == (MAX_INT32 - 1, MAX_INT32 - 1)
 
     def test_notes_an_order_for_a_product_that_was_never_there(self, order_id):
         nowhere = Product(id=new_id())
