@@ -4,6 +4,8 @@ Each is a thread with connections of its own. A thread that ends before it was a
 and makes the worker's sign of life stop.
 """
 
+import faulthandler
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -22,13 +24,20 @@ from servicekit.messaging.consumer import ConsumerThread, Subscription
 from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import relay
 from servicekit.parking.threads import DeadLetterSource, replayer
-from servicekit.threads import StoppableThread
+from servicekit.threads import StoppableThread, longest_step_seconds
+
+logger = logging.getLogger(__name__)
+
+STUCK_SECONDS = 60.0
+"""No step takes as long: each statement and each call has a deadline of seconds."""
 
 
 class SignOfLife(StoppableThread):
     """Touches a file while Celery takes tasks, every thread runs and every consumer consumes.
 
-    A health check then needs no more than the age of a file (`WORKER_ALIVE_FILE`).
+    A health check then needs no more than the age of a file (`WORKER_ALIVE_FILE`). A worker that is
+    stuck with something in hand ends: whoever keeps it running starts it again, and the broker
+    delivers what it had to the next. Waiting for a server that is away is not being stuck.
     """
 
     def __init__(
@@ -46,13 +55,26 @@ class SignOfLife(StoppableThread):
     def run(self) -> None:
         """Touch the file until stopped."""
         path = os.environ.get("WORKER_ALIVE_FILE")
-        while path and not self.stopping.wait(self._every_seconds):
-            if self._takes_tasks.is_set() and all(map(self._is_well, self._threads)):
+        was_stuck = False
+        while not self.stopping.wait(self._every_seconds):
+            is_stuck = longest_step_seconds() > STUCK_SECONDS
+            # Seen twice: the whole process may have been stopped for a while.
+            if is_stuck and was_stuck:
+                _end_at_once()
+            was_stuck = is_stuck
+            is_well = self._takes_tasks.is_set() and all(map(self._is_well, self._threads))
+            if path and is_well and not is_stuck:
                 Path(path).touch()
 
     @staticmethod
     def _is_well(thread: StoppableThread) -> bool:
         return thread.is_alive() and (not isinstance(thread, ConsumerThread) or thread.is_consuming)
+
+
+def _end_at_once() -> None:
+    logger.critical("stuck for %.0f s with work in hand: ending", longest_step_seconds())
+    faulthandler.dump_traceback()
+    os._exit(os.EX_SOFTWARE)
 
 
 def run_in_background(

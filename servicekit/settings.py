@@ -217,6 +217,8 @@ def database(url_variable: str) -> dict[str, Any]:
     settings["CONN_MAX_AGE"] = 0 if pool_size else None
     settings["OPTIONS"] = {
         "connect_timeout": 2,
+        # Of our own backend: a server that can speak has said no before.
+        "answer_seconds": statement_timeout_ms / 1000 + 2,
         "options": f"-c statement_timeout={statement_timeout_ms}"
         f" -c lock_timeout={statement_timeout_ms}"
         f" -c idle_in_transaction_session_timeout=60000",

@@ -24,6 +24,7 @@ def django_db_modify_db_settings() -> None:
     settings = connections["default"].settings_dict
     settings["TEST"]["NAME"] = f"test_{settings['NAME']}_{os.getpid()}"
     settings["OPTIONS"]["options"] += " -c statement_timeout=20000 -c lock_timeout=20000"
+    settings["OPTIONS"]["answer_seconds"] = 22
     # As in the web processes: the thread of the group commit lets go of its connection after
     # each batch, and the database can be dropped in the end.
     settings["CONN_MAX_AGE"] = 0

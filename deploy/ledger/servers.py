@@ -22,10 +22,12 @@ _CONNECT_TIMEOUT_SECONDS = 5
 LOOK_AGAIN_SECONDS = 0.3
 
 UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-# Whatever is no UUID in its usual form is another system's order (`contracts.fields.as_uuid`).
-IS_OURS = f"order_id ~ '^{UUID}$'"
+_IS_UUID = f"order_id ~ '^{UUID}$'"
+# Of a reservation. Whatever is no UUID in its usual form is another system's order
+# (`contracts.fields.as_uuid`), and so is what the order service has never announced.
+IS_OURS = f"({_IS_UUID} AND NOT is_foreign)"
 # A cast that does not depend on which condition the planner tries first.
-ORDER_UUID = f"CASE WHEN {IS_OURS} THEN order_id::uuid END"
+ORDER_UUID = f"CASE WHEN {_IS_UUID} THEN order_id::uuid END"
 
 
 class Database:

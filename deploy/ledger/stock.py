@@ -49,8 +49,9 @@ def check_units(report: Report, servers: Servers) -> None:
     check = report.add("units taken = units confirmed")
     taken = servers.products.stream(
         f"""
-        SELECT product_id::text, -sum(delta) FROM stock_movement
-        WHERE order_id <> '' AND {IS_OURS} GROUP BY product_id ORDER BY product_id
+        SELECT moved.product_id::text, -sum(moved.delta)
+        FROM stock_movement moved JOIN reservation USING (order_id)
+        WHERE {IS_OURS} GROUP BY moved.product_id ORDER BY moved.product_id
         """
     )
     confirmed = servers.orders.stream(

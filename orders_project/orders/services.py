@@ -74,8 +74,8 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     """Give orders the status that their stock decided. A final status is never changed.
 
     Refused is what cannot be: an outcome for an order that is not stored, of another product or
-    quantity, or against its final status. The same outcome again is no news, and outcomes of other
-    systems' orders are not ours.
+    quantity, or against its final status. The same outcome again is no news, and outcomes of orders
+    that others have announced, and that are not stored here, are not ours.
     """
     answers = [
         (each.event, answer, as_uuid(answer.order_id))
@@ -100,8 +100,9 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
                 if order.status != status_before:
                     settled.append(order.status)
             except KeyError:
-                refused = Unprocessable(event, f"no order {order_id} is stored")
-                unprocessable.setdefault(id(event), refused)
+                if not answer.foreign:
+                    refused = Unprocessable(event, f"no order {order_id} is stored")
+                    unprocessable.setdefault(id(event), refused)
             except _Contradiction as contradiction:
                 unprocessable.setdefault(id(event), Unprocessable(event, str(contradiction)))
         if changed:

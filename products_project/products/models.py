@@ -31,7 +31,7 @@ class ProductManager(models.Manager["Product"]):
             cursor.execute(
                 """
                 UPDATE product SET qty = new.qty, version = new.version
-                FROM json_to_recordset(%s) AS new (id uuid, qty int, version bigint)
+                FROM json_to_recordset(%s) AS new (id uuid, qty bigint, version bigint)
                 WHERE product.id = new.id
                 """,
                 [as_json(rows)],
@@ -44,7 +44,8 @@ class Product(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     name = models.CharField(max_length=255)
     price = models.BigIntegerField(help_text="In the currency's smallest unit, for example cents.")
-    qty = models.IntegerField("in stock")
+    # Larger than any quantity: what came in meanwhile keeps nothing from being given back.
+    qty = models.BigIntegerField("in stock")
     # Raised by every change of the row: the order of events and cache writes about it.
     version = models.BigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=now_in_milliseconds, editable=False)
@@ -101,7 +102,7 @@ class StockMovementManager(models.Manager["StockMovement"]):
                 INSERT INTO stock_movement
                     (product_id, delta, qty_after, reason, order_id, created_at, idempotency_key)
                 SELECT *, '' FROM json_to_recordset(%s) AS new (
-                    product_id uuid, delta int, qty_after int, reason text, order_id text,
+                    product_id uuid, delta int, qty_after bigint, reason text, order_id text,
                     created_at timestamptz
                 )
                 """,
@@ -127,7 +128,7 @@ class StockMovement(models.Model):
         Product, on_delete=models.PROTECT, related_name="movements", db_index=False
     )
     delta = models.IntegerField()
-    qty_after = models.IntegerField("in stock afterwards")
+    qty_after = models.BigIntegerField("in stock afterwards")
     reason = models.CharField(max_length=20, choices=Reason)
     order_id = models.CharField(max_length=64, blank=True, default="")
     # As the client has sent it, after the prefix of the client's API key.
@@ -170,6 +171,7 @@ class Decision(msgspec.Struct):
     reason: str
     stock_before: int
     created_at: datetime
+    is_foreign: bool = False
 
 
 class ReservationManager(models.Manager["Reservation"]):
@@ -183,10 +185,11 @@ class ReservationManager(models.Manager["Reservation"]):
             cursor.execute(
                 """
                 INSERT INTO reservation
-                    (order_id, product_id, quantity, outcome, reason, stock_before, created_at)
+                    (order_id, product_id, quantity, outcome, reason, stock_before, created_at,
+                     is_foreign)
                 SELECT * FROM json_to_recordset(%s) AS new (
                     order_id text, product_id uuid, quantity int, outcome text, reason text,
-                    stock_before int, created_at timestamptz
+                    stock_before bigint, created_at timestamptz, is_foreign boolean
                 )
                 ON CONFLICT (order_id) DO NOTHING
                 """,
@@ -199,7 +202,8 @@ class ReservationManager(models.Manager["Reservation"]):
         with connection.cursor() as cursor:
             cursor.execute(
                 """
-                SELECT order_id, product_id, quantity, outcome, reason, stock_before, created_at
+                SELECT order_id, product_id, quantity, outcome, reason, stock_before, created_at,
+                    is_foreign
                 FROM reservation
                 WHERE order_id IN (SELECT json_array_elements_text(%s::json))
                 """,
@@ -210,6 +214,10 @@ class ReservationManager(models.Manager["Reservation"]):
     def release(self, order_ids: Iterable[str]) -> None:
         """Note that the stock of these orders was given back."""
         self.filter(order_id__in=list(order_ids)).update(outcome=Reservation.Outcome.RELEASED)
+
+    def claim(self, order_ids: Iterable[str]) -> None:
+        """Note that these orders are the order service's, whoever has announced them before."""
+        self.filter(order_id__in=list(order_ids)).update(is_foreign=False)
 
 
 class Reservation(models.Model):
@@ -231,8 +239,11 @@ class Reservation(models.Model):
     quantity = models.IntegerField()
     outcome = models.CharField(max_length=10, choices=Outcome)
     reason = models.CharField(max_length=40, blank=True, default="")
-    stock_before = models.IntegerField(help_text="The stock that the decision was made on.")
+    stock_before = models.BigIntegerField(help_text="The stock that the decision was made on.")
     created_at = models.DateTimeField(default=now_in_milliseconds)
+    is_foreign = models.BooleanField(
+        db_default=False, help_text="The order service has not announced this order."
+    )
 
     objects: ClassVar[ReservationManager] = ReservationManager()
 

@@ -75,6 +75,7 @@ class _Decisions:
         self._decided: dict[str, Decision] = {}
         self._new: list[Decision] = []
         self._released: list[str] = []
+        self._claimed: list[str] = []
         self._movements: list[OrderMovement] = []
         self._decisions: list[StockDecision] = []
         self._releases: list[OutgoingMessage] = []
@@ -99,9 +100,9 @@ class _Decisions:
         self._lock([each.event for each in orders])
         for each in orders:
             order = each.event
-            known = self._decided.get(order_key(order.order_id))
+            known = self._known(each)
             if known is None:
-                known = self._decide(order)
+                known = self._decide(order, is_foreign=_is_foreign(each))
             elif self._contradicts(order, known):
                 continue
             # Nobody waits for the outcome of an order that has given its stock back.
@@ -114,15 +115,17 @@ class _Decisions:
         self._lock([each.event for each in cancellations])
         for each in cancellations:
             cancelled = each.event
-            known = self._decided.get(order_key(cancelled.order_id))
+            known = self._known(each)
             if known is None:
-                known = self._add_reservation(cancelled, Reservation.Outcome.CANCELLED)
+                known = self._add_reservation(
+                    cancelled, Reservation.Outcome.CANCELLED, is_foreign=_is_foreign(each)
+                )
             elif self._contradicts(cancelled, known):
                 continue
             if known.outcome == Reservation.Outcome.RESERVED:
                 self._release(known)
             if known.outcome == Reservation.Outcome.RELEASED:
-                self._add_release(cancelled, each.correlation)
+                self._add_release(cancelled, known, each.correlation)
             else:
                 self._add_decision(cancelled, known, None, each.correlation)
         self._write()
@@ -132,6 +135,13 @@ class _Decisions:
         # Read after the lock: another consumer may have decided the same orders meanwhile.
         self._decided = Reservation.objects.decided(order_key(each.order_id) for each in about)
 
+    def _known(self, each: Received[OrderCreated] | Received[OrderCancelled]) -> Decision | None:
+        known = self._decided.get(order_key(each.event.order_id))
+        if known is not None and known.is_foreign and not _is_foreign(each):
+            known.is_foreign = False
+            self._claimed.append(known.order_id)
+        return known
+
     def _contradicts(self, event: OrderCreated | OrderCancelled, known: Decision) -> bool:
         if (known.product_id, known.quantity) == (event.product_id, event.quantity):
             return False
@@ -140,20 +150,29 @@ class _Decisions:
         )
         return True
 
-    def _decide(self, order: OrderCreated) -> Decision:
+    def _decide(self, order: OrderCreated, *, is_foreign: bool) -> Decision:
         product = self._stock.get(order.product_id)
+        outcome, reason = Reservation.Outcome.REJECTED, ""
         if product is None:
-            return self._add_reservation(order, Reservation.Outcome.REJECTED, "product_not_found")
-        if product.archived_at is not None:
-            return self._add_reservation(order, Reservation.Outcome.REJECTED, "product_archived")
-        if order.quantity > product.qty:
-            return self._add_reservation(order, Reservation.Outcome.REJECTED, "insufficient_stock")
-        reservation = self._add_reservation(order, Reservation.Outcome.RESERVED)
-        self._add_movement(reservation, -order.quantity, StockMovement.Reason.ORDER)
+            reason = "product_not_found"
+        elif product.archived_at is not None:
+            reason = "product_archived"
+        elif order.quantity > product.qty:
+            reason = "insufficient_stock"
+        else:
+            outcome = Reservation.Outcome.RESERVED
+        reservation = self._add_reservation(order, outcome, reason, is_foreign=is_foreign)
+        if outcome is Reservation.Outcome.RESERVED:
+            self._add_movement(reservation, -order.quantity, StockMovement.Reason.ORDER)
         return reservation
 
     def _add_reservation(
-        self, event: OrderCreated | OrderCancelled, outcome: Reservation.Outcome, reason: str = ""
+        self,
+        event: OrderCreated | OrderCancelled,
+        outcome: Reservation.Outcome,
+        reason: str = "",
+        *,
+        is_foreign: bool,
     ) -> Decision:
         product = self._stock.get(event.product_id)
         reservation = Decision(
@@ -164,6 +183,7 @@ class _Decisions:
             reason=reason,
             stock_before=product.qty if product else 0,
             created_at=self._now,
+            is_foreign=is_foreign,
         )
         self._decided[reservation.order_id] = reservation
         self._new.append(reservation)
@@ -211,6 +231,7 @@ class _Decisions:
                 price=product.price if product else None,
                 announced_at=announced_at,
                 decided_at=self._text_of(reservation.created_at),
+                foreign=reservation.is_foreign,
                 **(correlation.headers if correlation else {}),
             )
         )
@@ -218,7 +239,9 @@ class _Decisions:
     def _text_of(self, moment: datetime) -> str:
         return self._now_text if moment is self._now else rfc3339(moment)
 
-    def _add_release(self, cancelled: OrderCancelled, correlation: Correlation | None) -> None:
+    def _add_release(
+        self, cancelled: OrderCancelled, known: Decision, correlation: Correlation | None
+    ) -> None:
         product = self._stock[cancelled.product_id]
         released = StockReleased(
             order_id=cancelled.order_id,
@@ -227,6 +250,7 @@ class _Decisions:
             remaining=product.qty,
             version=product.version,
             released_at=self._now_text,
+            foreign=known.is_foreign,
         )
         self._releases.append(event_message(released, correlation))
 
@@ -237,7 +261,17 @@ class _Decisions:
             raise OperationalError("an order was decided elsewhere at the same moment")
         if self._released:
             Reservation.objects.release(self._released)
+        if self._claimed:
+            Reservation.objects.claim(self._claimed)
         if self._movements:
             StockMovement.objects.insert(self._movements)
             moved = {movement.product_id for movement in self._movements}
             Product.objects.write_stock(self._stock[product_id] for product_id in moved)
+
+
+def _is_foreign(each: Received[OrderCreated] | Received[OrderCancelled]) -> bool:
+    """Return whether a message about an order comes from another producer than ours.
+
+    Ours names its events by their content, in a name space of its own; nobody else does so.
+    """
+    return each.message_id != each.event.message_id

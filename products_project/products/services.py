@@ -32,10 +32,10 @@ class StockBelowZero(Exception):
 
 
 class StockTooLarge(Exception):
-    """A movement would make the stock larger than can be stored."""
+    """A movement would make the stock larger than a product may have."""
 
     def __init__(self) -> None:
-        super().__init__(f"The stock cannot be larger than {MAX_INT32}.")
+        super().__init__(f"The stock cannot be raised beyond {MAX_INT32}.")
 
 
 class IdempotencyKeyReused(Exception):
@@ -125,7 +125,7 @@ def move_stock(
     :raises ProductNotFound: if there is no such product
     :raises ProductIsArchived: if it is not sold any more
     :raises StockBelowZero: if there are fewer units than are to be taken
-    :raises StockTooLarge: if there would be more than can be stored
+    :raises StockTooLarge: if there would be more than a product may have
     :raises IdempotencyKeyReused: if the key belongs to another movement
     """
     started_at = time.time()
@@ -141,7 +141,8 @@ def move_stock(
             product = _sold(product, product_id, None)
             if product.qty + delta < 0:
                 raise StockBelowZero(delta=delta, available=product.qty)
-            if product.qty + delta > MAX_INT32:
+            # Cancelled orders may have given back more: it can still be taken.
+            if delta > 0 and product.qty + delta > MAX_INT32:
                 raise StockTooLarge
             product.qty += delta
             product.version += 1

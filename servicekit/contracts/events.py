@@ -165,6 +165,8 @@ class StockDecision(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     # Of the request that the order came from.
     request_id: str | None = None
     traceparent: str | None = None
+    # Whether somebody else has announced the order, and the order service has not.
+    foreign: bool = False
 
 
 class StockDecided(Event, frozen=True, kw_only=True):
@@ -200,6 +202,7 @@ class StockReleased(_AboutOrder, frozen=True, kw_only=True):
     remaining: Stock
     version: Version
     released_at: str | None = None
+    foreign: bool = False
 
 
 class _AboutProduct(Event, frozen=True, kw_only=True):

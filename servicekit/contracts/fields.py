@@ -13,7 +13,8 @@ MAX_INT64 = 2**63 - 1
 MAX_JSON_INTEGER = 2**53 - 1
 
 Quantity = Annotated[int, Meta(ge=1, le=MAX_INT32)]
-Stock = Annotated[int, Meta(ge=0, le=MAX_INT32)]
+# People cannot raise a stock beyond what a quantity may be; what is given back can always be.
+Stock = Annotated[int, Meta(ge=0, le=MAX_JSON_INTEGER)]
 Money = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 Version = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 

@@ -1,4 +1,7 @@
-"""Django's PostgreSQL backend, with a pool that survives the server's restart.
+"""Django's PostgreSQL backend: no answer is waited for without an end, and no pool left dead.
+
+A server that is frozen or cut off never says no: no timeout of its own, and none of TCP's, ends a
+wait for what a living kernel has acknowledged.
 
 After a restart every idle connection is dead. psycopg's pool finds out one by one, with a pause of
 a second after the second of them, which is as long as a request waits: it would be answered 503
@@ -8,9 +11,10 @@ though the server has been back for minutes, and the next one as well.
 from functools import partial
 from typing import Any
 
+import psycopg
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
-from psycopg import Connection
+from psycopg import IsolationLevel
 from psycopg_pool import ConnectionPool
 
 
@@ -26,12 +30,47 @@ class SchemaEditor(DatabaseSchemaEditor):
         return self
 
 
+class Connection(psycopg.Connection[Any]):
+    """A connection that is given up when the server does not answer in `answer_seconds`."""
+
+    answer_seconds: float | None = None
+
+    @classmethod
+    def connect(  # type: ignore[override]  # psycopg's takes any keyword
+        cls, conninfo: str = "", *, answer_seconds: float | None = None, **options: Any
+    ) -> "Connection":
+        """Connect; each statement then has so many seconds, None for as long as it takes."""
+        connection = super().connect(conninfo, **options)
+        connection.answer_seconds = answer_seconds
+        return connection
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for an answer; all that goes over the connection comes by here."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.answer_seconds)
+        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 - there is no other
+            # Nobody knows what it is about to say: nothing can be asked over it any more.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(
+                f"the server did not answer within {self.answer_seconds} s"
+            ) from error
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection from a pool that forgets all idle connections when one of them is dead."""
+    """A `Connection`; from a pool, where there is one, that forgets all when one is dead."""
 
     SchemaEditorClass = SchemaEditor
 
     _is_dedicated = False
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return a connection, as Django does but of our own class."""
+        if self.pool is not None:
+            return super().get_new_connection(conn_params)
+        self.isolation_level = IsolationLevel.READ_COMMITTED
+        return Connection.connect(**conn_params)
 
     def dedicate(self) -> None:
         """Give this thread a connection of its own from now on, which no request can hold."""
@@ -48,15 +87,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """The process's pool, None where connections are not pooled."""
         if self._is_dedicated:
             return None
+        options = self.settings_dict["OPTIONS"].get("pool")
+        if isinstance(options, dict):
+            options["connection_class"] = Connection
         pool: Any = super().pool
-        if pool is not None and isinstance(self.settings_dict["OPTIONS"].get("pool"), dict):
+        if pool is not None and isinstance(options, dict):
             # Django gives the check itself, and takes no other. Set again each time, because that
             # costs less than to remember whether it was.
             pool._check = partial(check_or_forget_all, pool)  # noqa: SLF001 - see above
         return pool
 
 
-def check_or_forget_all(pool: ConnectionPool[Connection], connection: Connection) -> None:
+def check_or_forget_all(pool: ConnectionPool[Any], connection: psycopg.Connection[Any]) -> None:
     """Check a connection that was idle; if it is dead, let go of all that are.
 
     :raises OperationalError: if it is dead; the pool then takes another, which is new

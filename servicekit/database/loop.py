@@ -8,7 +8,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.connections import BrokerUnavailable
-from servicekit.threads import StoppableThread
+from servicekit.threads import StoppableThread, begin_step, end_step
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,7 @@ class Loop(StoppableThread):
         backoff = Backoff()
         while not self.stopping.is_set():
             try:
-                close_old_connections()
-                self._listen()
-                while self._work() and not self.stopping.is_set():
-                    backoff.reset()
+                self._work_off(backoff)
                 self._pause()
             except _EXPECTED as error:
                 seconds = backoff.next_seconds()
@@ -55,6 +52,17 @@ class Loop(StoppableThread):
                 connection.close()
                 self.stopping.wait(backoff.next_seconds())
         connection.close()
+
+    def _work_off(self, backoff: Backoff) -> None:
+        try:
+            begin_step()
+            close_old_connections()
+            self._listen()
+            while self._work() and not self.stopping.is_set():
+                begin_step()
+                backoff.reset()
+        finally:
+            end_step()
 
     def _listen(self) -> None:
         if self._bell is None:

@@ -32,7 +32,7 @@ from servicekit.messaging.envelope import (
     short_text,
 )
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, PublishingFailed
-from servicekit.threads import StoppableThread
+from servicekit.threads import StoppableThread, begin_step, end_step
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,14 @@ class Inbox:
 
         :raises Stopped: if the consumer is asked to end meanwhile
         """
+        try:
+            self._process()
+        finally:
+            end_step()
+
+    def _process(self) -> None:
         self._collect()
+        begin_step()
         count = min(len(self._arrived), self._policy.batch_limit)
         deliveries = [self._arrived.popleft() for _ in range(count)]
         self._arrived_bytes -= sum(len(delivery.body) for delivery in deliveries)
@@ -242,6 +249,7 @@ class Inbox:
     def _apply(self, batch: list[tuple[Any, Received[Any]]]) -> None:
         backoff = Backoff()
         while True:
+            begin_step()
             started = time.monotonic()
             try:
                 self._policy.before_batch()
@@ -302,6 +310,7 @@ class Inbox:
         )
         until = time.monotonic() + seconds
         while (remaining := until - time.monotonic()) > 0:
+            begin_step()
             if self._pump.is_stopping:
                 raise Stopped("stopped with messages in hand; they are not acknowledged")
             if self._is_full():
@@ -378,6 +387,7 @@ class Inbox:
         )
         backoff = Backoff()
         while True:
+            begin_step()
             try:
                 [outcome] = self._publisher.publish([message])
             except PublishingFailed as error:

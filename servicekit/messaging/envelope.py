@@ -115,6 +115,7 @@ class Received(NamedTuple, Generic[T]):
     correlation: Correlation | None = None
     published_at_ms: int | None = None
     """The Unix time at which the broker was given it, if its sender says so and it can be true."""
+    message_id: str | None = None
 
     happened_at: int | None = None
     """The Unix time in seconds of what it tells, as its sender says."""
@@ -157,6 +158,7 @@ def received(event: T, delivery: Any) -> Received[T]:
         event,
         Correlation.of_headers(found),
         _published_at_ms(found),
+        delivery.properties.get("message_id"),
         # 64 bits, or not there: py-amqp reads nothing else.
         delivery.properties.get("timestamp"),
     )

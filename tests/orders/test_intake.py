@@ -1,6 +1,7 @@
 """Accepting orders over HTTP, with a real broker, a real database, and each of them away."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -26,11 +27,12 @@ from tools.chaos.proxy import Proxy
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def order(client: Client, product_id: UUID, quantity: int = 2) -> Any:
+def order(client: Client, product_id: UUID, quantity: int = 2, **headers: str) -> Any:
     return client.post(
         "/orders",
         {"productId": str(product_id), "quantity": quantity},
         content_type="application/json",
+        headers=headers,
     )
 
 
@@ -214,17 +216,30 @@ class TestWithoutTheBroker:
 
         self.assert_stored(order(client, product_service.add()))
 
-    def test_an_order_is_stored_when_the_queue_refuses(
-        self, client, product_service, broker, intake_through
-    ):
+    @pytest.fixture
+    def refusing_queue(self, broker, intake_through) -> Iterator[None]:
         broker.declare_queue(
             PersistOrders.queue, **{"x-max-length": 0, "x-overflow": "reject-publish"}
         )
         intake_through(broker.url)
-        try:
-            self.assert_stored(order(client, product_service.add()))
-        finally:
-            broker.delete_queue(PersistOrders.queue)
+        yield
+        broker.delete_queue(PersistOrders.queue)
+
+    @pytest.mark.usefixtures("refusing_queue")
+    def test_an_order_is_stored_when_the_queue_refuses(self, client, product_service):
+        self.assert_stored(order(client, product_service.add()))
+
+    @pytest.mark.usefixtures("refusing_queue")
+    @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "refused"}])
+    def test_an_order_is_not_denied_when_the_queue_refuses_and_nothing_stores_it(
+        self, client, product_service, monkeypatch, headers
+    ):
+        # A nack says no more than that the broker does not answer for it.
+        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
+        answer = order(client, product_service.add(), **headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert UUID(answer.json()["orderId"])
 
     @pytest.mark.usefixtures("without_broker")
     def test_an_order_is_stored_when_it_is_unreachable(self, client, product_service):

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from django.db.backends.signals import connection_created
 
 from servicekit.caching import redis as caching
-from tests.servicekit.private_broker import unused_port
+from tests.servicekit.private_broker import Line, eventually, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,6 +49,24 @@ class TestReady:
         monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
 
         assert ready() == (200, "degraded", {"database"})
+
+    def test_asks_again_though_what_it_asked_before_is_never_answered(self, ready, monkeypatch):
+        line = Line(connection.settings_dict["HOST"], int(connection.settings_dict["PORT"]))
+        monkeypatch.setitem(connection.settings_dict, "PORT", line.port)
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "answer_seconds", 2)
+        assert ready() == (200, "ready", set())
+
+        def fall_silent(**_facts: object) -> None:
+            line.fall_silent()
+
+        # Not before: to connect has a time limit of its own.
+        connection_created.connect(fall_silent)
+        assert ready() == (200, "degraded", {"database"})
+        connection_created.disconnect(fall_silent)
+        # What was sent meanwhile is lost: no answer to it will ever come.
+        line.speak_again()
+        eventually(lambda: ready() == (200, "ready", set()), within_seconds=30)
+        line.close()
 
     def test_is_degraded_without_the_product_service(self, ready, settings):
         settings.PRODUCT_API_URL = f"http://127.0.0.1:{unused_port()}/products"

@@ -100,9 +100,18 @@ class TestSettleOrders:
         assert refused.event is stranger
         assert order.status == Order.Status.CONFIRMED
 
-    @pytest.mark.parametrize("foreign", [4711, "4711", "order-4711"])
-    def test_ignores_the_orders_of_other_systems(self, order, foreign):
-        assert refusals(settle(someone_elses(foreign), reserved(order))) == []
+    @pytest.mark.parametrize(
+        ("foreign", "facts"),
+        [(4711, {}), ("4711", {}), ("order-4711", {}), (new_id(), {"foreign": True})],
+    )
+    def test_ignores_the_orders_of_other_systems(self, order, foreign, facts):
+        assert refusals(settle(someone_elses(foreign, **facts), reserved(order))) == []
+
+        order.refresh_from_db()
+        assert order.status == Order.Status.CONFIRMED
+
+    def test_takes_an_order_of_ours_for_ours_whoever_has_announced_it(self, order):
+        settle(reserved(order, foreign=True))
 
         order.refresh_from_db()
         assert order.status == Order.Status.CONFIRMED

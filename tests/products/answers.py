@@ -1,6 +1,7 @@
 """Asking for stock as the consumer does, and reading what it would answer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,14 +11,21 @@ from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received
 
 
+def as_ours(
+    event: OrderCreated | OrderCancelled, *envelope: Any
+) -> Received[OrderCreated | OrderCancelled]:
+    """Receive an event as the order service publishes it."""
+    return Received(event, *envelope)._replace(message_id=event.message_id)
+
+
 def reserve(orders: Sequence[OrderCreated]) -> Handled:
     """Decide the orders of one batch."""
-    return reservations.reserve_stock([Received(order) for order in orders])
+    return reservations.reserve_stock([as_ours(order) for order in orders])
 
 
 def release(cancellations: Sequence[OrderCancelled]) -> Handled:
     """Take back what the orders of one batch got."""
-    return reservations.release_stock([Received(cancelled) for cancelled in cancellations])
+    return reservations.release_stock([as_ours(cancelled) for cancelled in cancellations])
 
 
 def told(*batches: Handled) -> list[tuple[str, object, int]]:

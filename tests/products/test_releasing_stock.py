@@ -11,11 +11,13 @@ from django.db.models import Sum
 
 from products_project.products import cache, reservations, services
 from products_project.products.models import Product, Reservation
-from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.contracts.events import OrderCancelled, OrderCreated, StockReleased
+from servicekit.contracts.fields import MAX_INT32
 from servicekit.correlation import Correlation
 from servicekit.identifiers import new_id
+from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received
-from tests.products.answers import release, reserve, told
+from tests.products.answers import as_ours, release, reserve, told
 
 QUANTITY = 3
 
@@ -108,6 +110,20 @@ class TestReleaseStock:
 
         assert stock_of(lamp) == (10, 10)
 
+    def test_gives_back_more_than_a_person_could_add(self, lamp, order_id):
+        reserve([created(lamp, order_id)])
+        services.move_stock(product_id=lamp.id, delta=MAX_INT32 - 7, reason="restock")
+        handled = release([cancelled(lamp, order_id)])
+
+        assert told(handled) == [("stock.released", order_id, MAX_INT32 + 3)]
+        assert StockReleased.from_json(handled.answers[0].body).remaining == MAX_INT32 + 3
+        assert stock_of(lamp) == (MAX_INT32 + 3, MAX_INT32 + 3)
+        with pytest.raises(services.StockTooLarge):
+            services.move_stock(product_id=lamp.id, delta=1, reason="restock")
+        services.move_stock(product_id=lamp.id, delta=-1, reason="correction")
+        reserve([created(lamp, str(new_id()))])
+        assert stock_of(lamp) == (MAX_INT32 - 1, MAX_INT32 - 1)
+
     def test_notes_an_order_for_a_product_that_was_never_there(self, order_id):
         nowhere = Product(id=new_id())
         handled = release([cancelled(nowhere, order_id)])
@@ -166,9 +182,9 @@ class TestReleaseStock:
     def test_answers_with_the_request_that_cancelled_the_order(self, lamp, order_id):
         reserve([created(lamp, order_id)])
         source = Correlation("me", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        unknown = Received(cancelled(lamp, str(new_id())), source)
+        unknown = as_ours(cancelled(lamp, str(new_id())), source)
         decided, released = reservations.release_stock(
-            [Received(cancelled(lamp, order_id), source), unknown]
+            [as_ours(cancelled(lamp, order_id), source), unknown]
         ).answers
 
         assert released.headers.items() >= source.headers.items()
@@ -205,3 +221,35 @@ class TestReleaseBesideReserve:
         outcomes = set(Reservation.objects.values_list("outcome", flat=True))
         assert outcomes <= {"RELEASED", "CANCELLED"}
         assert Reservation.objects.count() == self.ORDERS
+
+
+@pytest.mark.django_db
+class TestAnOrderOfAnotherProducer:
+    @staticmethod
+    def foreign(handled: Handled) -> list[bool]:
+        """Whether each answer is about one."""
+        bodies = [msgspec.json.decode(answer.body) for answer in handled.answers]
+        parts = [part for body in bodies for part in body.get("decisions", [body])]
+        return [part.get("foreign", False) for part in parts]
+
+    @pytest.mark.parametrize("message_id", [None, str(new_id())])
+    def test_is_decided_and_released_and_called_so(self, lamp, message_id):
+        order_id = str(new_id())
+        order = OrderCreated(order_id=order_id, product_id=lamp.id, quantity=2)
+        theirs = [Received(order, message_id=message_id)]
+        assert self.foreign(reservations.reserve_stock(theirs)) == [True]
+        assert self.foreign(reservations.reserve_stock(theirs)) == [True]
+
+        gone = [Received(cancelled(lamp, order_id, 2), message_id=message_id)]
+        assert self.foreign(reservations.release_stock(gone)) == [True]
+        assert Reservation.objects.get().is_foreign
+        lamp.refresh_from_db()
+        assert lamp.qty == 10
+
+    def test_is_ours_once_the_order_service_has_announced_it(self, lamp):
+        order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=2)
+        assert self.foreign(reservations.reserve_stock([Received(order)])) == [True]
+
+        assert self.foreign(reserve([order])) == [False]
+        assert self.foreign(reservations.reserve_stock([Received(order)])) == [False]
+        assert not Reservation.objects.get().is_foreign

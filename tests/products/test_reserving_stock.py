@@ -15,9 +15,8 @@ from products_project.products.models import Product, Reservation, StockMovement
 from servicekit.contracts.events import OrderCreated
 from servicekit.correlation import Correlation
 from servicekit.identifiers import new_id
-from servicekit.messaging.envelope import Received
 from servicekit.outbox.models import OutgoingEvent
-from tests.products.answers import reserve, told
+from tests.products.answers import as_ours, reserve, told
 
 pytestmark = pytest.mark.django_db
 
@@ -70,8 +69,8 @@ class TestReserveStock:
         source = Correlation("me", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         [answer] = reservations.reserve_stock(
             [
-                Received(order, source, 1_700_000_000_123),
-                Received(an_order(lamp, 30)),
+                as_ours(order, source, 1_700_000_000_123),
+                as_ours(an_order(lamp, 30)),
             ]
         ).answers
 

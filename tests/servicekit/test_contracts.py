@@ -194,7 +194,7 @@ class TestAnEvent:
             {"outcome": None},
             {"quantity": 0},
             {"remaining": -1},
-            {"remaining": 2**31},
+            {"remaining": 2**53},
             {"version": -1},
             {"orderId": ""},
         ],

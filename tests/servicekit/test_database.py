@@ -1,9 +1,10 @@
-"""The pool of connections when the server has lost all of them; migrations of tables in use."""
+"""Connections to a server that is silent or has lost them; migrations of tables in use."""
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -11,7 +12,8 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from servicekit.database.base import check_or_forget_all
+from servicekit.database.base import DatabaseWrapper, check_or_forget_all
+from tools.chaos.proxy import Proxy
 
 URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
 IDLE = 4
@@ -82,3 +84,32 @@ class TestPreparing:
         call_command("prepare")
 
         assert len(attempts) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+class TestASilentServer:
+    @pytest.fixture(params=[{}, {"pool": {"min_size": 1, "max_size": 1, "timeout": 5.0}}])
+    def silent(self, request) -> Iterator[tuple[Proxy, DatabaseWrapper]]:
+        url = urlsplit(URL)
+        line = Proxy(URL)
+        facts = {**connection.settings_dict, "NAME": url.path[1:], "HOST": "127.0.0.1"}
+        facts |= {"PORT": line.port, "CONN_MAX_AGE": 0}
+        facts["OPTIONS"] = {**facts["OPTIONS"], "answer_seconds": 0.5, **request.param}
+        wrapper = DatabaseWrapper(facts, alias="through the line")
+        yield line, wrapper
+        wrapper.close()
+        wrapper.close_pool()
+        line.close()
+
+    def test_is_not_waited_for_without_an_end_and_asked_anew_when_it_speaks(self, silent):
+        line, wrapper = silent
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            line.blackhole()
+            with pytest.raises(OperationalError, match="did not answer"):
+                cursor.execute("SELECT 2")
+        line.heal()
+        wrapper.close_if_unusable_or_obsolete()
+
+        with wrapper.cursor() as cursor:
+            assert cursor.execute("SELECT 3").fetchone() == (3,)

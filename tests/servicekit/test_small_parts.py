@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from uuid import UUID
 
 import msgspec
@@ -14,7 +18,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rest_framework import exceptions
 
-from servicekit import failpoints
+from celery_workers import background
+from servicekit import failpoints, threads
 from servicekit.failpoints import FailpointError, failpoint
 from servicekit.http.pagination import PageRequest, cursor_after, link_header
 from servicekit.http.problems import Translation, exception_handler, problem
@@ -22,6 +27,7 @@ from servicekit.identifiers import new_id
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.celery_protocol import task_message
 from servicekit.timestamps import now_in_milliseconds, rfc3339
+from tests.servicekit.private_broker import eventually
 
 
 class TestFailpoint:
@@ -207,3 +213,42 @@ class TestTaskMessage:
             assert ours.headers[name] == {"lang": "py", **theirs.headers}[name]
         assert ours.correlation_id == theirs.properties["correlation_id"]
         assert (ours.exchange, ours.routing_key) == ("", "q")
+
+
+class TestTheSignOfLife:
+    @pytest.fixture
+    def ended(self, monkeypatch, tmp_path) -> Iterator[threading.Event]:
+        """Set when the process would have ended; the sign is given meanwhile."""
+        ended = threading.Event()
+        takes_tasks = threading.Event()
+        takes_tasks.set()
+        monkeypatch.setenv("WORKER_ALIVE_FILE", str(tmp_path / "alive"))
+        monkeypatch.setattr(background, "STUCK_SECONDS", 0.5)
+        monkeypatch.setattr(background, "_end_at_once", ended.set)
+        sign = background.SignOfLife([], takes_tasks, every_seconds=0.01)
+        sign.start()
+        yield ended
+        sign.stop()
+        sign.join(10)
+        threads.end_step()
+
+    @staticmethod
+    def is_given(file: Path) -> bool:
+        file.unlink(missing_ok=True)
+        with suppress(AssertionError):
+            eventually(file.exists, within_seconds=1)
+        return file.exists()
+
+    def test_is_given_by_who_waits_for_work_and_by_who_goes_on(self, ended, tmp_path):
+        assert self.is_given(tmp_path / "alive")
+        for _ in range(20):
+            threads.begin_step()
+            time.sleep(0.1)
+        assert self.is_given(tmp_path / "alive")
+        assert not ended.is_set()
+
+    def test_is_not_given_by_who_is_stuck_who_ends_instead(self, ended, tmp_path):
+        threads.begin_step()
+
+        assert ended.wait(10)
+        assert not self.is_given(tmp_path / "alive")

@@ -17,7 +17,7 @@ from tests.servicekit.private_broker import VirtualHost, eventually
 
 @contextlib.contextmanager
 def running_worker(
-    service: str, broker: VirtualHost, directory: Path
+    service: str, broker: VirtualHost, directory: Path, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the worker of a service, by the command that an installation uses, while it is needed."""
     [process] = [each for each in SERVICES if each.name == f"{service}-worker"]
@@ -31,6 +31,7 @@ def running_worker(
         variable: database.geturl(),
         "WORKER_ALIVE_FILE": str(alive),
         "WORKER_METRICS_PORT": "",
+        **settings,
     }
     with log.open("wb") as output:
         worker = subprocess.Popen(

@@ -1,5 +1,6 @@
 """What the promises are worth when things break."""
 
+import os
 import random
 import signal
 import threading
@@ -151,6 +152,32 @@ class TestOrdersAreAcceptedWithout:
             assert shop.status(answer.json()["id"]) == "PENDING"
 
         assert shop.final_status(answer.json()["id"]) == "CONFIRMED"
+        assert shop.ledger().differences == []
+
+
+class TestAFrozenDatabase:
+    def test_is_waited_for_by_living_workers_that_go_on_by_themselves(
+        self, stack: Stack, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=100)
+        shop.final_status(shop.order(lamp["id"]).json()["id"])
+        server = [stack.pid("postgres"), *stack.children("postgres")]
+        for pid in server:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                started = time.monotonic()
+                assert shop.order(lamp["id"]).status_code == 201
+                assert time.monotonic() - started < 2.0
+            # Nobody waits without an end for the answer to what was asked before.
+            log = stack.log_path("orders-worker")
+            eventually(lambda: "orders.persist: holding" in log.read_text(), timeout_seconds=60)
+            stack.wait_ready("orders-worker", "products-worker")
+        finally:
+            for pid in server:
+                os.kill(pid, signal.SIGCONT)
+
+        assert shop.final_statuses()["CONFIRMED"] == 4
         assert shop.ledger().differences == []
 
 

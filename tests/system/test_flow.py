@@ -115,6 +115,27 @@ class TestTheFlow:
         assert answer.headers["Content-Type"] == "application/problem+json"
 
 
+class TestAnotherProducer:
+    def test_of_orders_gets_its_stock_and_the_books_agree(self, shop: Shop) -> None:
+        lamp = shop.create_product(qty=10)
+        parked = shop.parked("orders", queue="order_stock_queue")
+        ours = shop.order(lamp["id"]).json()["id"]
+        theirs = {"orderId": str(uuid4()), "productId": lamp["id"], "quantity": 3}
+        gone = {**theirs, "orderId": str(uuid4())}
+        with Connection(shop.environment["BROKER_URL"]) as connection:
+            producer = connection.Producer(serializer="json")
+            for body in (theirs, gone):
+                producer.publish(body, exchange="order.exchange", routing_key="order.created")
+            # Ten but one of ours and six of theirs.
+            eventually(lambda: shop.product(lamp["id"])["qty"] == 3)
+            producer.publish(gone, exchange="order.exchange", routing_key="order.cancelled")
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+
+        assert shop.final_status(ours) == "CONFIRMED"
+        assert shop.ledger().differences == []
+        assert shop.parked("orders", queue="order_stock_queue") == parked
+
+
 class TestTheEvents:
     def test_reach_a_stranger_as_plain_json_with_five_fields(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)

@@ -32,6 +32,25 @@ class TestCancelling:
         ]  # fmt: skip
         assert shop.ledger().differences == []
 
+    def test_gives_back_what_no_longer_fits_beside_what_came_in(self, shop: Shop) -> None:
+        most = 2**31 - 1
+        lamp = shop.create_product(qty=10)
+        order_id = shop.order(lamp["id"], 3).json()["id"]
+        assert shop.final_status(order_id) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 7)
+        url = f"{shop.products}/{lamp['id']}/stock-movements"
+        restock = {"delta": most - 7, "reason": "restock"}
+        assert shop.http.post(url, json=restock, timeout=5).status_code == 201
+
+        shop.cancel(order_id)
+
+        eventually(lambda: shop.product(lamp["id"])["qty"] == most + 3)
+        assert shop.http.get(url, timeout=5).json()[0]["qtyAfter"] == most + 3
+        # The order service sells on from the copy that the cancellation has refreshed.
+        assert shop.final_status(shop.order(lamp["id"], most).json()["id"]) == "CONFIRMED"
+        eventually(lambda: shop.product(lamp["id"])["qty"] == 3)
+        assert shop.ledger().differences == []
+
     def test_lets_somebody_else_have_the_last_unit(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=1)
         first = shop.order(lamp["id"]).json()["id"]

@@ -45,6 +45,7 @@ class Command(BaseCommand):
         with connection.cursor() as cursor:
             # A migration may take longer than any request; how long it waits for a lock is
             # limited by `servicekit.database`.
+            connection.connection.answer_seconds = None
             cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
             cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
             try:
