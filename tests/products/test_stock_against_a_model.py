@@ -187,6 +187,7 @@ def run(**options: Any) -> None:
     run_state_machine_as_test(Stock, settings=few)
 
 
+@pytest.mark.timeout(900)  # a failure is told after five minutes, made as small as possible
 @pytest.mark.django_db(transaction=True)
 class TestStock:
     def test_is_always_what_the_model_says(self):
