@@ -14,6 +14,10 @@ __all__ = ["shop", "stack"]
 
 hypothesis.settings.register_profile("with servers", database=None, deadline=None)
 hypothesis.settings.load_profile("with servers")
+# For a night: --hypothesis-profile=thorough
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("with servers"), max_examples=1500
+)
 
 
 @pytest.fixture(scope="session")

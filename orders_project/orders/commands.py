@@ -1,8 +1,8 @@
 """What the web process asks the orders worker to do: a Celery task, private to this service."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, ClassVar, Self
+from datetime import MAXYEAR, MINYEAR, datetime
+from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
 import msgspec
@@ -19,10 +19,16 @@ class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     product_id: UUID
     quantity: Quantity
     total_price: Money
-    created_at: datetime
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
     # Of the request that it was accepted by; what is told about the order carries them on.
     request_id: str | None = None
     traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        # What is outside in UTC PostgreSQL would keep, but nobody could read it back, nor any list
+        # with it. Such a time comes from a stranger.
+        if not MINYEAR < self.created_at.year < MAXYEAR:
+            raise ValueError("createdAt is out of range")
 
     @property
     def correlation(self) -> Correlation | None:

@@ -154,9 +154,10 @@ def _apply(answer: StockDecision | StockReleased, order: Settlement) -> bool:
         raise _Contradiction(f"order {order.id} is {order.status} already")
     else:
         # One that was cancelled meanwhile keeps its status, and only learns what had been decided.
-        order.is_complete = not is_reserved or order.is_released
+        is_cancelled = order.status == Order.Status.CANCELLED
+        order.is_complete = not (is_cancelled and is_reserved) or order.is_released
         if order.is_decided:
-            return order.is_complete and order.status == Order.Status.CANCELLED
+            return order.is_complete and is_cancelled
     order.is_decided = True
     order.reason = answer.reason
     order.announced_at = read_moment(answer.announced_at)

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django_redis import get_redis_connection
 
+from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from servicekit.outbox.models import OutgoingEvent
 from tests.servicekit.bad_input import MALFORMED, NOT_AN_INTEGER, NOT_AN_OBJECT
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -48,6 +51,7 @@ def assert_refused(client: Client, product_service, broker):
     def refused(
         body: bytes, status: int, *codes: str, content_type: str = "application/json"
     ) -> Any:
+        keys = get_redis_connection("default").keys()
         answer = client.generic("POST", "/orders", body, content_type=content_type)
 
         assert answer.status_code == status, answer.content[:300]
@@ -56,6 +60,7 @@ def assert_refused(client: Client, product_service, broker):
         assert not Order.objects.exists()
         assert broker.count(PersistOrders.queue) == 0
         assert product_service.asked == []
+        assert set(get_redis_connection("default").keys()) <= set(keys)
         return answer
 
     return refused
@@ -100,6 +105,19 @@ class TestPostOrders:
     )
     def test_refuses_what_is_not_json(self, assert_refused, content_type):
         assert_refused(b"{}", 415, "unsupported_media_type", content_type=content_type)
+
+
+class TestPostCancel:
+    @cases({name: sent for name, sent in {**NOT_AN_OBJECT, **MALFORMED}.items() if sent})
+    def test_refuses_what_is_no_empty_object(self, client, accepted_order, sent):
+        order = accepted_order()
+        services.place_orders([order])
+        answer = client.generic("POST", f"/orders/{order.id}/cancel", sent, "application/json")
+
+        assert answer.status_code == 400
+        assert answer.json()["code"] in ("invalid", "malformed_body")
+        assert Order.objects.get().status == Order.Status.PENDING
+        assert not OutgoingEvent.objects.exists()
 
 
 class TestAnyRoute:

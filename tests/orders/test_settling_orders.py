@@ -46,10 +46,11 @@ class TestSettleOrders:
         assert (order.status, order.reason) == (Order.Status.REJECTED, "insufficient_stock")
         assert order.settled_at is not None
 
+    @pytest.mark.parametrize("times", [1, 2])
     @pytest.mark.parametrize("outcome", [reserved, rejected])
-    def test_is_the_end_of_asking_again(self, order, outcome):
+    def test_is_the_end_of_asking_again(self, order, outcome, times):
         assert order.recheck_at is not None
-        settle(outcome(order))
+        settle(*[outcome(order)] * times)
 
         order.refresh_from_db()
         assert order.recheck_at is None

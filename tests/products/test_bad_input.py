@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from products_project.products import cache
 from products_project.products.models import Product
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
@@ -133,6 +134,36 @@ class TestPostProducts:
         answer = post(client, b'{"name":"Lamp","price":1,"qty":1}', content_type)
 
         assert_problem(answer, 415, "unsupported_media_type")
+
+
+CHANGES = {"PATCH /products/{id}": "price", "POST /products/{id}/stock-movements": "delta"}
+
+
+class TestChangesOfAProduct:
+    @staticmethod
+    def assert_refused(client: Client, lamp: Product, change: str, body: bytes) -> None:
+        OutgoingEvent.objects.all().delete()
+        method, path = change.format(id=lamp.id).split()
+        answer = client.generic(method, path, body, "application/json", headers=MACHINE)
+
+        assert answer.status_code == 400, answer.content[:300]
+        assert answer.json()["code"] in ("invalid", "malformed_body")
+        assert (Product.objects.get().version, cache.get(lamp.id).version) == (1, 1)
+        assert lamp.movements.count() == 1
+        assert not OutgoingEvent.objects.exists()
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @cases({**NOT_AN_OBJECT, **MALFORMED})
+    def test_are_refused_with_what_is_no_object(self, client, lamp, change, sent):
+        self.assert_refused(client, lamp, change, sent)
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @cases({**NOT_AN_INTEGER, "zero": b"0", "2 to the 53rd": str(2**53).encode()})
+    def test_are_refused_with_what_is_no_integer(self, client, lamp, change, sent):
+        field = b"" if sent is None else b'"%s":%s' % (CHANGES[change].encode(), sent)
+        reason = b',"reason":"correction"' if field and "POST" in change else b""
+
+        self.assert_refused(client, lamp, change, b"{%s%s}" % (field, reason))
 
 
 class TestGetProducts:

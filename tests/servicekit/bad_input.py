@@ -1,5 +1,7 @@
 """What a stranger may send instead of a valid body, for the tests of both services."""
 
+import gzip
+
 NOT_AN_OBJECT = {
     "empty": b"",
     "blank": b"   ",
@@ -18,7 +20,9 @@ MALFORMED = {
     "a trailing comma": b'{"qty": 1,}',
     "single quotes": b"{'qty': 1}",
     "a comment": b'{"qty": 1} // one',
+    "a name twice": b'{"qty": 1, "qty": 1}',
     "a form": b"qty=1",
+    "compressed": gzip.compress(b'{"qty": 1}', mtime=0),
     "a byte order mark": b'\xef\xbb\xbf{"qty": 1}',
     "UTF-16": '{"qty": 1}'.encode("utf-16"),
     "bad UTF-8": b'{"name": "\xff\xfe"}',

@@ -267,6 +267,9 @@ class TestPersistOrders:
             {"orders": [{**ORDER, "totalPrice": 2**63}]},
             {"orders": [{**ORDER, "id": 4711}]},
             {"orders": [{**ORDER, "createdAt": "yesterday"}]},
+            {"orders": [{**ORDER, "createdAt": "2026-11-23T10:00:00"}]},
+            {"orders": [{**ORDER, "createdAt": "0001-01-01T00:00:00+00:01"}]},
+            {"orders": [{**ORDER, "createdAt": "9999-12-31T23:59:59-00:01"}]},
             {"orders": [ORDER, None]},
         ],
     )
