@@ -1,1 +1,1 @@
-"""Fault injection under load, with the books of a client that believes nothing."""
+"""Breaking the system on purpose, and looking at what becomes of the orders."""
