@@ -4,18 +4,18 @@ A fault is in effect while its context is open, and healed when that is left. No
 the system to recover: that is measured.
 """
 
-import json
+import itertools
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from uuid import UUID
 
 import amqp
 import psycopg
@@ -26,11 +26,14 @@ from deploy.failure import DeployFailure
 from deploy.native.stack import Stack
 from deploy.native.supervision import send
 from servicekit.messaging.connections import close_in_order, connect
+from tools.chaos.proxy import Proxy
 
 WEB = ("product-service", "order-service")
 WORKERS = ("products-worker", "orders-worker")
 SERVERS = ("postgres", "redis", "rabbitmq")
-QUEUES = ("orders.persist", "product_order_queue", "order_stock_queue")
+
+Link = tuple[str, str]
+"""A process, and the variable that names the server which it reaches by this link."""
 
 
 class Scene:
@@ -39,8 +42,21 @@ class Scene:
     def __init__(self, stack: Stack, chance: random.Random) -> None:
         self.stack = stack
         self.chance = chance
+        self.proxies: dict[Link, Proxy] = {}
         self.poison = 0
         """How many messages were sent that have to be parked."""
+
+    @contextmanager
+    def through_proxies(self, links: Iterable[Link]) -> Iterator[None]:
+        """Have processes reach their servers through proxies."""
+        with ExitStack() as until_later:
+            for process, variable in links:
+                proxy = until_later.enter_context(Proxy(self.stack.environment[variable]))
+                self.proxies[process, variable] = proxy
+                until_later.callback(self.stack.set_environment, process, **{variable: None})
+                self.stack.set_environment(process, **{variable: proxy.url})
+            self.stack.wait_ready()
+            yield
 
     def sql(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the superuser."""
@@ -83,12 +99,16 @@ class Fault:
     #: What is cut: `web → broker`.
     edge: str
     act: Act
+    #: Which processes it happens to.
+    parts: tuple[str, ...] = ()
     #: Whether orders have to be accepted all the time.
     accepts: bool = True
     #: Services that cannot answer meanwhile, because they are what fails.
     silent: tuple[str, ...] = ()
     #: It throws away what a broker or a cache keeps, so that no other one may happen beside it.
     empties: bool = False
+    #: What has to go through a proxy.
+    links: tuple[Link, ...] = ()
 
 
 # Ways to fail
@@ -178,6 +198,12 @@ def _freeze(pid: int, stopped: list[int]) -> None:
             _freeze(int(child), stopped)
 
 
+def shut_redis_down(scene: Scene) -> None:
+    """Have Redis end without saving anything."""
+    with suppress(redis.RedisError):  # it is between two lives, or this was its last answer
+        scene.redis("SHUTDOWN", "NOSAVE")
+
+
 @contextmanager
 def rolling_restart(scene: Scene) -> Iterator[None]:
     """Restart every process, one after the other, in an orderly way."""
@@ -243,11 +269,6 @@ def rabbitmqctl(do: tuple[str, ...], undo: tuple[str, ...]) -> Act:
     return done_and_undone(
         lambda scene: scene.stack.rabbitmqctl(*do), lambda scene: scene.stack.rabbitmqctl(*undo)
     )
-
-
-def _close_connections(scene: Scene) -> None:
-    for each in scene.broker("GET", "connections"):
-        scene.broker("DELETE", f"connections/{quote(each['name'], safe='')}")
 
 
 def refusing(queue: str) -> Act:
@@ -326,25 +347,44 @@ def replayed(exchange: str, routing_key: str) -> Act:
     return act
 
 
+def over(link: Link, harm: Callable[[Proxy], object]) -> Act:
+    """Harm a link."""
+    return done_and_undone(
+        lambda scene: harm(scene.proxies[link]), lambda scene: scene.proxies[link].heal()
+    )
+
+
+def cut_over(link: Link) -> Act:
+    """Cut all connections of a link, several times a second."""
+    return again_and_again(lambda scene: scene.proxies[link].cut(), pause=(0.1, 0.6))
+
+
 _NONSENSE = (b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b'{"orderId": {}}', b"[" * 100_000)
-_BAD_QUANTITIES = (-5, 0, "5", 2**63, True, None, 1.5)
+_QUANTITIES = ("-5", "0", '"5"', "5.5", "9223372036854775808", "true", "null", "NaN")
+_ORDER = '{"orderId": "x", "productId": "%s", "quantity": %s, "totalPrice": 1, "createdAt": "%s"}'
+_BAD_ORDERS = [
+    (_ORDER % (UUID(int=1), quantity, "2026-01-01T00:00:00.000Z")).encode()
+    for quantity in _QUANTITIES
+]
+_BAD_DECISIONS = (b'{"decisions": 1}', b'{"decisions": [1]}', b'{"decisions": [{"orderId": "x"}]}')
+_BAD_TASKS = (
+    b"[[],{},{}]", b"[[1],{},{}]", b'[[],{"orders":1},{}]', b'[[],{"orders":[{"id":"x"}]},{}]',
+)  # fmt: skip
 
 
-def poisoned(queue: str, *more: bytes, headers: dict[str, str] | None = None) -> Act:
-    """Send what cannot be applied between the good messages, and a thousand of it in a row."""
+def poisoned(queue: str, bodies: Sequence[bytes], **properties: Any) -> Act:
+    """Send what cannot be applied: a thousand in a row, then some between the good messages."""
 
     def send_some(scene: Scene, times: int) -> None:
-        bodies = [*_NONSENSE, *more]
         with scene.channel() as channel:
-            for number in range(times):
-                message = amqp.Message(bodies[number % len(bodies)], application_headers=headers)
-                channel.basic_publish(message, "", queue)
+            for body in itertools.islice(itertools.cycle([*_NONSENSE, *bodies]), times):
+                channel.basic_publish(amqp.Message(body, **properties), "", queue)
                 scene.poison += 1
 
     @contextmanager
     def act(scene: Scene) -> Iterator[None]:
         send_some(scene, 1000)
-        with again_and_again(lambda scene: send_some(scene, 7), pause=(0.1, 0.5))(scene):
+        with again_and_again(lambda scene: send_some(scene, 16), pause=(0.1, 0.5))(scene):
             yield
 
     return act
@@ -355,9 +395,7 @@ def both(first: Fault, second: Fault) -> Fault:
 
     @contextmanager
     def act(scene: Scene) -> Iterator[None]:
-        with ExitStack() as acts:
-            acts.enter_context(first.act(scene))
-            acts.enter_context(second.act(scene))
+        with first.act(scene), second.act(scene):
             yield
 
     return Fault(
@@ -366,20 +404,200 @@ def both(first: Fault, second: Fault) -> Fault:
         act=act,
         accepts=False,
         silent=(*first.silent, *second.silent),
+        links=(*first.links, *second.links),
     )
 
 
-def _bad_orders() -> list[bytes]:
-    fields = {"orderId": "no-order", "productId": "0" * 32, "totalPrice": 1}
-    return [json.dumps({**fields, "quantity": each}).encode() for each in _BAD_QUANTITIES]
+def may_meet(first: Fault, second: Fault) -> bool:
+    """Tell whether nothing may be lost when both happen at the same time.
+
+    An accepted order is in the broker and in Redis until it is stored. So nothing else may happen
+    beside what throws away the contents of one of them.
+    """
+    involved = [
+        {*fault.parts, *(process for process, _ in fault.links)} for fault in (first, second)
+    ]
+    return not (first.empties or second.empties or involved[0] & involved[1])
 
 
 # The list
 
+_CLIENTS = {
+    "postgres": "all → PostgreSQL",
+    "redis": "all → Redis",
+    "rabbitmq": "all → RabbitMQ",
+    "product-service": "order service → product service",
+    "order-service": "client → order service",
+    "products-worker": "RabbitMQ → products worker",
+    "orders-worker": "RabbitMQ → orders worker",
+}
+
+
+def _of_process(name: str) -> Iterator[Fault]:
+    for what, act in (
+        ("killed", killed(name)),
+        ("frozen", frozen(name)),
+        ("absent", absent(name)),
+    ):
+        yield Fault(
+            name=f"{name}-{what}",
+            edge=_CLIENTS[name],
+            act=act,
+            parts=(name,),
+            accepts=name != "order-service",
+            silent=(name,) if name in WEB else (),
+            empties=name == "redis" and what != "frozen",
+        )
+
+
+_TITLES = {
+    "BROKER_URL": "RabbitMQ",
+    "CACHE_URL": "Redis",
+    "ORDERS_DATABASE_URL": "PostgreSQL",
+    "PRODUCTS_DATABASE_URL": "PostgreSQL",
+    "PRODUCT_API_URL": "product service",
+}
+_LINKS = (
+    ("order-service", "BROKER_URL"),
+    ("order-service", "CACHE_URL"),
+    ("order-service", "ORDERS_DATABASE_URL"),
+    ("order-service", "PRODUCT_API_URL"),
+    ("orders-worker", "BROKER_URL"),
+    ("orders-worker", "CACHE_URL"),
+    ("orders-worker", "ORDERS_DATABASE_URL"),
+    ("products-worker", "BROKER_URL"),
+    ("products-worker", "CACHE_URL"),
+    ("products-worker", "PRODUCTS_DATABASE_URL"),
+    ("product-service", "CACHE_URL"),
+    ("product-service", "PRODUCTS_DATABASE_URL"),
+)
+
+
+def _of_link(link: Link) -> Iterator[Fault]:
+    process, title = link[0], _TITLES[link[1]]
+    for what, act in (
+        ("black-hole", over(link, Proxy.blackhole)),
+        ("slow", over(link, lambda proxy: proxy.delay(0.2))),
+        ("cut", cut_over(link)),
+    ):
+        yield Fault(
+            name=f"{process}-{title.lower().replace(' ', '-')}-{what}",
+            edge=f"{process.replace('-', ' ')} → {title}",
+            act=act,
+            links=(link,),
+        )
+
+
+_WORST_LINES = (
+    ("order-service", "orders.intake.after_confirm"),
+    ("orders-worker", "orders.place.before_commit"),
+    ("orders-worker", "orders.place.after_commit"),
+    ("orders-worker", "orders.settle.before_commit"),
+    ("orders-worker", "orders.settle.after_commit"),
+    ("orders-worker", "consumer.after_answers"),
+    ("orders-worker", "outbox.after_confirm"),
+    ("products-worker", "products.reserve.before_commit"),
+    ("products-worker", "products.reserve.after_commit"),
+    ("products-worker", "products.release.before_commit"),
+    ("products-worker", "products.release.after_commit"),
+    ("products-worker", "consumer.after_answers"),
+)
+_QUEUES = {
+    "orders.persist": "order service → RabbitMQ → orders worker",
+    "product_order_queue": "orders worker → RabbitMQ → products worker",
+    "order_stock_queue": "products worker → RabbitMQ → orders worker",
+    "product_cancellation_queue": "order service → RabbitMQ → products worker",
+}
+
+
+def _of_queue(name: str, edge: str) -> Iterator[Fault]:
+    place = f"queues/%2F/{name}"
+    yield Fault(name=f"{name}-refusing", edge=edge, act=refusing(name), parts=("rabbitmq",))
+    yield Fault(name=f"{name}-deleted", edge=edge, act=deleted(place), empties=True)
+    yield Fault(name=f"{name}-purged", edge=edge, act=deleted(f"{place}/contents"), empties=True)
+
+
+def _of_server(server: str, faults: Mapping[str, Act], *, empties: bool = False) -> Iterator[Fault]:
+    for name, act in faults.items():
+        yield Fault(
+            name=f"{server}-{name}",
+            edge=_CLIENTS[server],
+            act=act,
+            parts=(server,),
+            empties=empties,
+        )
+
+
+_EVERYTHING = (*SERVERS, *WEB, *WORKERS)
 
 FAULTS = (
-    Fault(name="postgres-killed", edge="all → PostgreSQL", act=killed("postgres")),
-    Fault(name="order-service-killed", edge="client → web", act=killed("order-service"),
-          accepts=False),
-    Fault(name="orders-worker-killed", edge="broker → orders worker", act=killed("orders-worker")),
+    *(fault for name in _EVERYTHING for fault in _of_process(name)),
+    Fault(name="web-process-killed", edge="client → order service", act=child_killed(WEB[1]),
+          parts=WEB, accepts=False, silent=WEB),
+    Fault(name="workers-absent", edge="RabbitMQ → workers", act=absent(*WORKERS), parts=WORKERS),
+    Fault(name="rolling-restart", edge="all", act=rolling_restart, accepts=False, silent=WEB,
+          empties=True),
+    *(
+        Fault(name=f"all-{name}", edge="all", act=act, accepts=False, silent=WEB, empties=True)
+        for name, act in (
+            ("killed", killed(*_EVERYTHING)), ("power-cut", power_cut), ("any-order", any_order),
+        )
+    ),
+    *(
+        Fault(name=f"{process}-dies-{failpoint}", edge=_CLIENTS[process], parts=(process,),
+              act=with_failpoint(process, failpoint), accepts=process != "order-service",
+              silent=(process,) if process in WEB else ())
+        for process, failpoint in _WORST_LINES
+    ),
+    *_of_server("rabbitmq", {
+        "connections-closed": again_and_again(
+            lambda scene: scene.stack.rabbitmqctl("close_all_connections", "chaos"),
+            pause=(0.2, 1.0),
+        ),
+        "stop-app": rabbitmqctl(("stop_app",), ("start_app",)),
+        "memory-alarm": rabbitmqctl(
+            ("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.4")
+        ),
+        "disk-alarm": rabbitmqctl(
+            ("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "256MB")
+        ),
+    }),
+    *(fault for queue, edge in _QUEUES.items() for fault in _of_queue(queue, edge)),
+    *_of_server("rabbitmq", {
+        f"{name}.exchange-deleted": deleted(f"exchanges/%2F/{name}.exchange")
+        for name in ("order", "product")
+    }, empties=True),
+    *_of_server("postgres", {
+        "sessions-terminated": again_and_again(_terminate, pause=(0.1, 1.0)),
+        "stop-immediate": killed("postgres", number=signal.SIGQUIT),
+        "read-only": altered(
+            "SET default_transaction_read_only = on", "RESET default_transaction_read_only"
+        ),
+        "one-connection": altered("CONNECTION LIMIT 1", "CONNECTION LIMIT -1"),
+        "product-rows-locked": locked("products", "SELECT FROM product FOR UPDATE"),
+        "order-table-locked": locked("orders", 'LOCK TABLE "order" IN EXCLUSIVE MODE'),
+    }),
+    *_of_server("redis", {
+        "clients-killed": again_and_again(
+            lambda scene: scene.redis("CLIENT", "KILL", "TYPE", "normal"), pause=(0.05, 0.5)
+        ),
+    }),
+    *_of_server("redis", {
+        "flushed": again_and_again(lambda scene: scene.redis("FLUSHALL"), pause=(0.2, 1.0)),
+        "shut-down": again_and_again(shut_redis_down, pause=(1.0, 3.0)),
+    }, empties=True),
+    Fault(name="order.created-replayed", edge=_QUEUES["product_order_queue"],
+          act=replayed("order.exchange", "order.created")),
+    Fault(name="order.cancelled-replayed", edge=_QUEUES["product_cancellation_queue"],
+          act=replayed("order.exchange", "order.cancelled")),
+    Fault(name="stock.decided-replayed", edge=_QUEUES["order_stock_queue"],
+          act=replayed("product.exchange", "stock.decided")),
+    Fault(name="orders.persist-poisoned", edge=_QUEUES["orders.persist"],
+          act=poisoned("orders.persist", _BAD_TASKS, application_headers={
+              "task": "orders.persist_orders", "id": "x", "lang": "py"})),
+    Fault(name="product_order_queue-poisoned", edge=_QUEUES["product_order_queue"],
+          act=poisoned("product_order_queue", _BAD_ORDERS)),
+    Fault(name="order_stock_queue-poisoned", edge=_QUEUES["order_stock_queue"],
+          act=poisoned("order_stock_queue", _BAD_DECISIONS, type="stock.decided")),
+    *(fault for link in _LINKS for fault in _of_link(link)),
 )  # fmt: skip

@@ -7,14 +7,13 @@ from tools.chaos.trial import Result
 
 _HEADING = (
     "fault", "edge", "orders/s", "accepted", "lost", "unexpected", "mismatch", "doubled", "ledger",
-    "5xx", "over 2 s", "longest s", "refused", "recovered s",
+    "5xx", "over 2 s", "longest s", "refused", "confirmed s", "at rest s",
 )  # fmt: skip
 
 
 def as_row(result: Result) -> list[str]:
     """Return the cells of one fault."""
     found = result.found
-    seconds = result.recovered_seconds
     counts = (
         result.accepted, len(found.lost), len(found.unexpected), len(found.mismatch),
         len(found.doubled), len(result.ledger), len(result.errors), len(result.slow),
@@ -26,7 +25,10 @@ def as_row(result: Result) -> list[str]:
         *(f"{count:,}" for count in counts),
         f"{result.longest_seconds:.1f}",
         f"{len(result.refused):,}" if result.fault.accepts else "-",
-        "never" if seconds is None else f"{seconds:.1f}",
+        *(
+            "never" if seconds is None else f"{seconds:.1f}"
+            for seconds in (result.confirmed_seconds, result.recovered_seconds)
+        ),
     ]
 
 

@@ -24,7 +24,6 @@ class Result:
     """What a fault did."""
 
     fault: Fault
-    load: Load
     found: Findings
     rate: float
     accepted: int
@@ -32,7 +31,9 @@ class Result:
     errors: list[str]
     slow: list[str]
     longest_seconds: float
-    #: None if it did not within the time.
+    #: From healing until an order that was placed after it was confirmed; None if none was in time.
+    confirmed_seconds: float | None
+    #: From healing until nothing was on its way any more and all books agreed; likewise.
     recovered_seconds: float | None
     ledger: list[str] = field(default_factory=list)
 
@@ -43,8 +44,10 @@ class Result:
         sentences = [f"{kind}: {each}" for kind in kinds for each in getattr(self.found, kind)]
         sentences += [f"ledger: {each}" for each in self.ledger]
         sentences += [f"error: {each}" for each in self.errors]
+        if self.confirmed_seconds is None:
+            sentences.append(f"no new order was confirmed within {_PATIENCE_SECONDS:.0f} s")
         if self.recovered_seconds is None:
-            sentences.append(f"not recovered after {_PATIENCE_SECONDS:.0f} s")
+            sentences.append(f"not at rest after {_PATIENCE_SECONDS:.0f} s")
         return sentences
 
 
@@ -52,19 +55,21 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
     """Have a fault happen under load, heal it, and compare all books."""
     scene = Scene(stack, random.Random(f"{seed} {fault.name}"))
     parked_before = _parked(stack)
-    with Load(stack.environment, rate=rate, seed=f"{seed}") as load:
-        time.sleep(_CALM_SECONDS)
-        with fault.act(scene):
-            time.sleep(seconds)
-        stack.wait_ready(*SERVERS)
-        healed = time.monotonic()
-        has_confirmed = load.confirm_one(timeout_seconds=_PATIENCE_SECONDS)
-    recovered, ledger = _agreement(stack, scene, parked_before, since=healed)
+    with scene.through_proxies(fault.links):
+        with Load(stack.environment, rate=rate, seed=f"{seed}") as load:
+            time.sleep(_CALM_SECONDS)
+            with fault.act(scene):
+                time.sleep(seconds)
+            stack.wait_ready(*SERVERS)
+            healed = time.monotonic()
+            has_confirmed = load.confirm_one(timeout_seconds=_PATIENCE_SECONDS)
+            confirmed = time.monotonic() - healed
+        recovered, ledger = _agreement(stack, scene, parked_before, since=healed)
+    stack.wait_ready()
     placed = [each for order in load.orders for each in order.placed]
     answers = [each for each in load.http.answers if each.service not in fault.silent]
     return Result(
         fault=fault,
-        load=load,
         found=books.compare(load, stack.environment),
         rate=len(placed) / load.seconds,
         accepted=sum(each.status == 201 for each in placed),
@@ -72,7 +77,8 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
         errors=[f"{each.request}: {each.body}" for each in answers if each.status in _ERRORS],
         slow=books.slow(answers),
         longest_seconds=max(each.seconds for each in answers),
-        recovered_seconds=recovered if has_confirmed else None,
+        confirmed_seconds=confirmed if has_confirmed else None,
+        recovered_seconds=recovered,
         ledger=ledger,
     )
 
