@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+_UNAVAILABLE = (503, "temporarily_unavailable", "The database does not answer now.")
 _NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 # The codes of the errors that the framework raises. A code is part of the contract: it may be
@@ -90,6 +91,13 @@ def problem_response(request: HttpRequest, status: int, code: str, detail: str) 
     return HttpResponse(msgspec.json.encode(document), status=status, content_type=CONTENT_TYPE)
 
 
+def temporarily_unavailable(request: HttpRequest) -> HttpResponse:
+    """Return the problem of a request whose time is over, from outside DRF."""
+    response = problem_response(request, *_UNAVAILABLE)
+    response["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
 def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested error details: `{"qty": ["…"]}` is one error in field `qty`."""
     if isinstance(detail, Mapping):
@@ -142,7 +150,7 @@ def exception_handler(
         elif isinstance(error, (OperationalError, InterfaceError, DeadlineExceeded)):
             # The database is away or too slow. Not our caller's fault, and not for its eyes.
             logger.warning("answered 503: %s", error)
-            document = problem(503, "temporarily_unavailable", "The database does not answer now.")
+            document = problem(*_UNAVAILABLE)
             headers["Retry-After"] = RETRY_AFTER_SECONDS
         else:
             return None  # Django logs it and calls `server_error` below
