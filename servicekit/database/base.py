@@ -10,7 +10,10 @@ from typing import Any
 
 from django.db.backends.postgresql import base
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
+
+from servicekit.http.deadline import DeadlineExceeded
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -27,6 +30,25 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().connect()
         if self._is_dedicated and self.settings_dict["OPTIONS"].get("pool"):
             self.close_at = None
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        except DeadlineExceeded:
+            self._let_go()
+            raise
+
+    def _rollback(self) -> None:
+        if self.connection and self.connection.info.transaction_status == TransactionStatus.ACTIVE:
+            # Its statement was left when the time was over.
+            self._let_go()
+        else:
+            super()._rollback()
+
+    def _let_go(self) -> None:
+        """Close the connection, and keep Django from making another to tidy up after this one."""
+        self.close()
+        self.closed_in_transaction = True
 
     @property
     def pool(self) -> Any:

@@ -1,4 +1,4 @@
-"""The pool of connections, when the server has lost all of them."""
+"""Connections whose server has lost them, or whose time is over."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,12 @@ from functools import partial
 
 import psycopg
 import pytest
+from django.db import connection, transaction
+from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from servicekit.database.base import check_or_forget_all
+from servicekit.http.deadline import DeadlineExceeded
 
 URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
 IDLE = 4
@@ -48,3 +51,30 @@ class TestAPool:
         for _ in range(IDLE):
             with pool.connection() as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestATransactionWhoseTimeIsOver:
+    """It is closed with its connection, and no other is made for it: there is no time for that."""
+
+    @pytest.fixture
+    def wait_too_long(self):
+        def wait(*_: object) -> None:
+            connection.connection.pgconn.send_query(b"SELECT pg_sleep(2)")
+            raise DeadlineExceeded
+
+        return wait
+
+    def test_in_a_statement(self, wait_too_long):
+        with pytest.raises(DeadlineExceeded), transaction.atomic():
+            wait_too_long()
+
+        assert connection.connection is None
+
+    def test_in_the_commit(self, wait_too_long, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(base.DatabaseWrapper, "_commit", wait_too_long)
+            with pytest.raises(DeadlineExceeded), transaction.atomic():
+                connection.ensure_connection()
+
+        assert connection.connection is None
