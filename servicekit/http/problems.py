@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import BadRequest
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+# InternalError is what a read-only database says to a write.
+_UNAVAILABLE_ERRORS = (OperationalError, InterfaceError, InternalError, DeadlineExceeded)
 _UNAVAILABLE = (503, "temporarily_unavailable", "The database does not answer now.")
 _NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
@@ -147,8 +149,9 @@ def exception_handler(
             document = _of_framework(error)
             if wait := getattr(error, "wait", None):  # of a throttled request
                 headers["Retry-After"] = str(int(wait))
-        elif isinstance(error, (OperationalError, InterfaceError, DeadlineExceeded)):
-            # The database is away or too slow. Not our caller's fault, and not for its eyes.
+        elif isinstance(error, _UNAVAILABLE_ERRORS):
+            # The database is away, too slow, or takes no writes. Not our caller's fault, and not
+            # for its eyes.
             logger.warning("answered 503: %s", error)
             document = problem(*_UNAVAILABLE)
             headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -16,8 +16,8 @@ from deploy.native.supervision import wait_until
 
 #: Longer than any answer may take, so that a slow one is seen as what it is.
 _TIMEOUT_SECONDS = 10
-# As many requests can wait at a time: what a system that takes two seconds for each needs.
-_THREADS = 400
+# As many requests can wait at a time: as if each took this long.
+_WAITING_SECONDS = 2.0
 # Requests that are later than this are left out: the generator must not make a burst of them.
 _LATE_SECONDS = 1.0
 _PLENTY = 2_000_000_000
@@ -86,6 +86,12 @@ class Http:
         }
         self._per_thread = threading.local()
         self.answers: list[Answer] = []
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
 
     def ask(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -124,6 +130,7 @@ class Http:
             known[service] = http.client.HTTPConnection(
                 self._addresses[service], timeout=_TIMEOUT_SECONDS
             )
+            self._connections.append(known[service])
         return known[service]
 
 
@@ -146,7 +153,8 @@ class Load:
         self._numbers = itertools.count(1)
         self._over = threading.Event()
         self._started = 0.0
-        self._threads = [threading.Thread(target=self._run) for _ in range(_THREADS)]
+        threads = int(rate * _WAITING_SECONDS)
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
         self.seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -164,6 +172,7 @@ class Load:
         self.seconds = time.monotonic() - self._started
         for thread in self._threads:
             thread.join()
+        self.http.close()
 
     def confirm_one(self, *, timeout_seconds: float) -> bool:
         """Order until an order is accepted and confirmed; tell whether one was in time."""

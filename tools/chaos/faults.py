@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -399,7 +400,7 @@ def both(first: Fault, second: Fault) -> Fault:
             yield
 
     return Fault(
-        name=f"{first.name} + {second.name}",
+        name=f"{first.name}+{second.name}",
         edge=f"{first.edge}; {second.edge}",
         act=act,
         accepts=False,
@@ -601,3 +602,21 @@ FAULTS = (
           act=poisoned("order_stock_queue", _BAD_DECISIONS, type="stock.decided")),
     *(fault for link in _LINKS for fault in _of_link(link)),
 )  # fmt: skip
+
+
+def named(name: str) -> Fault:
+    """Return the fault of a name, or the one that several are together: `one+other`.
+
+    :raises ValueError: if there is no such fault
+    """
+    by_name = {fault.name: fault for fault in FAULTS}
+    if unknown := set(name.split("+")) - by_name.keys():
+        raise ValueError(f"no fault is called {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return reduce(both, (by_name[each] for each in name.split("+")))
+
+
+def at_random(chance: random.Random) -> Iterator[Fault]:
+    """Yield faults for ever; every third time two at once, where nothing may be lost by that."""
+    while True:
+        first, second = chance.sample(FAULTS, 2)
+        yield both(first, second) if chance.random() < 1 / 3 and may_meet(first, second) else first

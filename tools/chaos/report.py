@@ -1,13 +1,16 @@
-"""The matrix: what each fault did."""
+"""The matrix: what each fault did, on the terminal and in docs/reliability.md."""
 
 from collections.abc import Sequence
 
 from deploy.console import table
+from deploy.settings import ROOT
 from tools.chaos.trial import Result
 
-_HEADING = (
-    "fault", "edge", "orders/s", "accepted", "lost", "unexpected", "mismatch", "doubled", "ledger",
-    "5xx", "over 2 s", "longest s", "refused", "confirmed s", "at rest s",
+DOCUMENT = ROOT / "docs" / "reliability.md"
+_BEGIN, _END = "<!-- written by make chaos: begin -->", "<!-- written by make chaos: end -->"
+HEADING = (
+    "fault", "edge", "accepted", "lost", "unexpected", "mismatch", "doubled", "ledger", "5xx",
+    "over 2 s", "longest s", "refused", "confirmed s", "at rest s",
 )  # fmt: skip
 
 
@@ -21,7 +24,6 @@ def as_row(result: Result) -> list[str]:
     return [
         result.fault.name,
         result.fault.edge,
-        f"{result.rate:.0f}",
         *(f"{count:,}" for count in counts),
         f"{result.longest_seconds:.1f}",
         f"{len(result.refused):,}" if result.fault.accepts else "-",
@@ -34,4 +36,13 @@ def as_row(result: Result) -> list[str]:
 
 def matrix(results: Sequence[Result]) -> str:
     """Lay out one line for each fault."""
-    return table([_HEADING, *map(as_row, results)])
+    return table([HEADING, *map(as_row, results)])
+
+
+def write(results: Sequence[Result], how: str) -> None:
+    """Put the matrix into the document, under a sentence that says how it was measured."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEADING, *map(as_row, results))]
+    lines.insert(1, "|---|---|" + "---:|" * (len(HEADING) - 2))
+    before, _, rest = DOCUMENT.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    DOCUMENT.write_text("\n".join([f"{before}{_BEGIN}", how, "", *lines, f"{_END}{after}"]))

@@ -2,7 +2,7 @@
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psycopg
 
@@ -35,7 +35,9 @@ class Result:
     confirmed_seconds: float | None
     #: From healing until nothing was on its way any more and all books agreed; likewise.
     recovered_seconds: float | None
-    ledger: list[str] = field(default_factory=list)
+    #: What was last waited for.
+    waited_for: str
+    ledger: list[str]
 
     @property
     def broken(self) -> list[str]:
@@ -64,7 +66,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
             healed = time.monotonic()
             has_confirmed = load.confirm_one(timeout_seconds=_PATIENCE_SECONDS)
             confirmed = time.monotonic() - healed
-        recovered, ledger = _agreement(stack, scene, parked_before, since=healed)
+        recovered, waited_for, ledger = _agreement(stack, scene, parked_before, since=healed)
     stack.wait_ready()
     placed = [each for order in load.orders for each in order.placed]
     answers = [each for each in load.http.answers if each.service not in fault.silent]
@@ -79,6 +81,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
         longest_seconds=max(each.seconds for each in answers),
         confirmed_seconds=confirmed if has_confirmed else None,
         recovered_seconds=recovered,
+        waited_for=waited_for,
         ledger=ledger,
     )
 
@@ -88,14 +91,16 @@ _ERRORS = {*range(500, 600)} - {503}
 
 def _agreement(
     stack: Stack, scene: Scene, parked_before: int, *, since: float
-) -> tuple[float | None, list[str]]:
-    """Wait until all books agree; return the seconds that took, and what still differs."""
-    at_rest = 0.0
+) -> tuple[float | None, str, list[str]]:
+    """Wait until all books agree; return how long, for what at last, and what differs still."""
+    at_rest, waited_for = 0.0, ""
 
     def note(what: str) -> None:
-        nonlocal at_rest
+        nonlocal at_rest, waited_for
         if what == "comparing":
             at_rest = time.monotonic() - since
+        else:
+            waited_for = what
 
     while True:
         left = since + _PATIENCE_SECONDS - time.monotonic()
@@ -108,9 +113,10 @@ def _agreement(
         if parked != scene.poison:
             differences.append(f"{scene.poison} poison messages were sent, {parked} are parked")
         if not differences:
-            return at_rest, []
+            return at_rest, waited_for, []
         if left < 0:
-            return None, differences
+            return None, waited_for, differences
+        waited_for = differences[0]
         time.sleep(0.5)
 
 
