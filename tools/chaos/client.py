@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from deploy.failure import DeployFailure
 from deploy.native.supervision import wait_until
 
 #: Longer than any answer may take, so that a slow one is seen as what it is.
@@ -191,10 +192,9 @@ class Load:
         return wait_until(is_confirmed, timeout_seconds=timeout_seconds)
 
     def _create_product(self, qty: int) -> str:
-        body = {"name": "Chaos", "price": 100, "qty": qty}
-        answer = Answer(service="", request="", sent_at=0, seconds=0, was_sent=False)
-        while answer.status != 201:
-            answer = self.http.ask("POST", "/products", body)
+        answer = self.http.ask("POST", "/products", {"name": "Chaos", "price": 100, "qty": qty})
+        if answer.status != 201:
+            raise DeployFailure(f"No product could be created to order: {answer.body}")
         return str(answer.body["id"])
 
     def _new_order(self, product: str, key: str | None) -> Order:

@@ -115,6 +115,22 @@ class Fault:
 # Ways to fail
 
 
+def done_and_undone(
+    do: Callable[[Scene], object], undo: Callable[[Scene], object] = lambda _: None
+) -> Act:
+    """Do something, and undo it later."""
+
+    @contextmanager
+    def act(scene: Scene) -> Iterator[None]:
+        do(scene)
+        try:
+            yield
+        finally:
+            undo(scene)
+
+    return act
+
+
 def again_and_again(action: Callable[[Scene], object], *, pause: tuple[float, float]) -> Act:
     """Do something at once and then after every pause of so many seconds."""
 
@@ -176,27 +192,18 @@ def absent(*names: str) -> Act:
 
 def frozen(name: str) -> Act:
     """Stop a process and its descendants where they are, and let them go on later."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        stopped: list[int] = []
-        _freeze(scene.stack.pid(name), stopped)
-        try:
-            yield
-        finally:
-            for pid in reversed(stopped):
-                send(pid, signal.SIGCONT)
-
-    return act
+    return done_and_undone(
+        lambda scene: _signal_tree(scene.stack.pid(name), signal.SIGSTOP),
+        lambda scene: _signal_tree(scene.stack.pid(name), signal.SIGCONT),
+    )
 
 
-def _freeze(pid: int, stopped: list[int]) -> None:
+def _signal_tree(pid: int, number: int) -> None:
     # Parents first: what is stopped makes no more children.
-    send(pid, signal.SIGSTOP)
-    stopped.append(pid)
-    with suppress(OSError):
+    send(pid, number)
+    with suppress(OSError):  # it has ended
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            _freeze(int(child), stopped)
+            _signal_tree(int(child), number)
 
 
 def shut_redis_down(scene: Scene) -> None:
@@ -213,12 +220,8 @@ def rolling_restart(scene: Scene) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def power_cut(scene: Scene) -> Iterator[None]:
-    """Kill every process at once, supervisord too, and bring all of it up again."""
-    scene.stack.kill_all()
-    yield
-    scene.stack.up()
+power_cut = done_and_undone(lambda scene: scene.stack.kill_all(), lambda scene: scene.stack.up())
+"""Kill every process at once, supervisord too, and bring all of it up again."""
 
 
 @contextmanager
@@ -234,35 +237,12 @@ def any_order(scene: Scene) -> Iterator[None]:
         time.sleep(0.5)
 
 
-def with_failpoint(process: str, *failpoints: str) -> Act:
-    """Kill a process at its worst lines, again and again."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        setting = ",".join(f"{name}:kill" for name in failpoints)
-        scene.stack.set_environment(process, FAILPOINTS=setting)
-        try:
-            yield
-        finally:
-            scene.stack.set_environment(process, FAILPOINTS=None)
-
-    return act
-
-
-def done_and_undone(
-    do: Callable[[Scene], object], undo: Callable[[Scene], object] = lambda _: None
-) -> Act:
-    """Do something, and undo it later."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        do(scene)
-        try:
-            yield
-        finally:
-            undo(scene)
-
-    return act
+def dying_at(process: str, failpoint: str) -> Act:
+    """Kill a process at one of its worst lines, again and again."""
+    return done_and_undone(
+        lambda scene: scene.stack.set_environment(process, FAILPOINTS=f"{failpoint}:kill"),
+        lambda scene: scene.stack.set_environment(process, FAILPOINTS=None),
+    )
 
 
 def rabbitmqctl(do: tuple[str, ...], undo: tuple[str, ...]) -> Act:
@@ -546,7 +526,7 @@ FAULTS = (
     ),
     *(
         Fault(name=f"{process}-dies-{failpoint}", edge=_CLIENTS[process], parts=(process,),
-              act=with_failpoint(process, failpoint), accepts=process != "order-service",
+              act=dying_at(process, failpoint), accepts=process != "order-service",
               silent=(process,) if process in WEB else ())
         for process, failpoint in _WORST_LINES
     ),
