@@ -33,7 +33,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> None:
         try:
-            super()._commit()
+            super()._commit()  # type: ignore[misc]  # the stubs know only the public ones
         except DeadlineExceeded:
             self._let_go()
             raise
@@ -43,7 +43,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             # Its statement was left when the time was over.
             self._let_go()
         else:
-            super()._rollback()
+            super()._rollback()  # type: ignore[misc]  # as above
 
     def _let_go(self) -> None:
         """Close the connection, and keep Django from making another to tidy up after this one."""
