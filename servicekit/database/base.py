@@ -5,6 +5,8 @@ a second after the second of them, which is as long as a request waits: it would
 though the server has been back for minutes, and the next one as well.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -32,18 +34,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.close_at = None
 
     def _commit(self) -> None:
-        try:
+        with self._closed_when_late():
             super()._commit()  # type: ignore[misc]  # the stubs know only the public ones
+
+    def _rollback(self) -> None:
+        with self._closed_when_late():
+            if self.connection.info.transaction_status == TransactionStatus.ACTIVE:
+                # Its statement was left when the time was over. Nobody has to hear of it again.
+                self._let_go()
+            else:
+                super()._rollback()  # type: ignore[misc]  # as above
+
+    @contextmanager
+    def _closed_when_late(self) -> Iterator[None]:
+        try:
+            yield
         except DeadlineExceeded:
             self._let_go()
             raise
-
-    def _rollback(self) -> None:
-        if self.connection and self.connection.info.transaction_status == TransactionStatus.ACTIVE:
-            # Its statement was left when the time was over.
-            self._let_go()
-        else:
-            super()._rollback()  # type: ignore[misc]  # as above
 
     def _let_go(self) -> None:
         """Close the connection, and keep Django from making another to tidy up after this one."""

@@ -78,3 +78,11 @@ class TestATransactionWhoseTimeIsOver:
                 connection.ensure_connection()
 
         assert connection.connection is None
+
+    def test_in_the_rollback(self, wait_too_long, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(base.DatabaseWrapper, "_rollback", wait_too_long)
+            with pytest.raises(DeadlineExceeded), transaction.atomic():
+                transaction.set_rollback(True)
+
+        assert connection.connection is None
