@@ -111,6 +111,17 @@ class Fault:
     #: What has to go through a proxy.
     links: tuple[Link, ...] = ()
 
+    @property
+    def forgets_attempts(self) -> bool:
+        """Whether Redis may forget, or never hear of, an attempt to order under a key.
+
+        If PostgreSQL does not answer in time either, the next attempt is answered as if it were the
+        first (docs/operating.md).
+        """
+        return (
+            self.empties or "redis" in self.parts or any("CACHE" in name for _, name in self.links)
+        )
+
 
 # Ways to fail
 
@@ -383,6 +394,7 @@ def both(first: Fault, second: Fault) -> Fault:
         name=f"{first.name}+{second.name}",
         edge=f"{first.edge}; {second.edge}",
         act=act,
+        parts=(*first.parts, *second.parts),
         accepts=False,
         silent=(*first.silent, *second.silent),
         links=(*first.links, *second.links),

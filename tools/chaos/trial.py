@@ -42,7 +42,9 @@ class Result:
     @property
     def broken(self) -> list[str]:
         """What contradicts the promises whatever the machine's speed, in sentences."""
-        kinds = ("lost", "unexpected", "mismatch", "doubled")
+        kinds = ["lost", "unexpected", "mismatch", "doubled"]
+        if not self.fault.forgets_attempts:
+            kinds.append("retold")
         sentences = [f"{kind}: {each}" for kind in kinds for each in getattr(self.found, kind)]
         sentences += [f"ledger: {each}" for each in self.ledger]
         sentences += [f"error: {each}" for each in self.errors]
