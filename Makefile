@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load bench test check schema postman screenshots format lock clean
+.PHONY: help up down ps logs env demo ledger load bench chaos test check schema postman screenshots format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
@@ -38,6 +38,11 @@ load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they
 
 bench: $(VENV)/.complete ## Measure a system of its own beside a bare Django view (SECONDS=15 RATES="100 300")
 	@$(BIN)/python -m tools.bench $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATES),--rates $(RATES))
+
+chaos: $(VENV)/.complete ## Break a system of its own under load, part by part, and compare all books (FAULT= SEED= SECONDS= RATE= MINUTES=)
+	@$(BIN)/python -m tools.chaos $(if $(FAULT),--faults $(FAULT)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(MINUTES)$(LONG),--minutes $(or $(MINUTES),60))
 
 test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)

@@ -8,6 +8,8 @@ a second after the second of them, which is as long as a request waits: it would
 though the server has been back for minutes, and the next one as well.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,10 @@ import psycopg
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 from psycopg import IsolationLevel
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
+
+from servicekit.http.deadline import DeadlineExceeded
 
 
 class SchemaEditor(DatabaseSchemaEditor):
@@ -81,6 +86,31 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().connect()
         if self._is_dedicated and self.settings_dict["OPTIONS"].get("pool"):
             self.close_at = None
+
+    def _commit(self) -> None:
+        with self._closed_when_late():
+            super()._commit()  # type: ignore[misc]  # the stubs know only the public ones
+
+    def _rollback(self) -> None:
+        with self._closed_when_late():
+            if self.connection.info.transaction_status == TransactionStatus.ACTIVE:
+                # Its statement was left when the time was over. Nobody has to hear of it again.
+                self._let_go()
+            else:
+                super()._rollback()  # type: ignore[misc]  # as above
+
+    @contextmanager
+    def _closed_when_late(self) -> Iterator[None]:
+        try:
+            yield
+        except DeadlineExceeded:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Close the connection, and keep Django from making another to tidy up after this one."""
+        self.close()
+        self.closed_in_transaction = True
 
     @property
     def pool(self) -> Any:

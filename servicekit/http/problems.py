@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from django.core.exceptions import BadRequest
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+# InternalError is what a read-only database says to a write.
+_UNAVAILABLE_ERRORS = (OperationalError, InterfaceError, InternalError, DeadlineExceeded)
+_UNAVAILABLE = (503, "temporarily_unavailable", "The database does not answer now.")
 _NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 # The codes of the errors that the framework raises. A code is part of the contract: it may be
@@ -90,6 +93,13 @@ def problem_response(request: HttpRequest, status: int, code: str, detail: str) 
     return HttpResponse(msgspec.json.encode(document), status=status, content_type=CONTENT_TYPE)
 
 
+def temporarily_unavailable(request: HttpRequest) -> HttpResponse:
+    """Return the problem of a request whose time is over, from outside DRF."""
+    response = problem_response(request, *_UNAVAILABLE)
+    response["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
 def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested error details: `{"qty": ["…"]}` is one error in field `qty`."""
     if isinstance(detail, Mapping):
@@ -141,10 +151,11 @@ def exception_handler(
                 headers["Retry-After"] = str(int(wait))
             if challenge := getattr(error, "auth_header", None):
                 headers["WWW-Authenticate"] = challenge
-        elif isinstance(error, (OperationalError, InterfaceError, DeadlineExceeded)):
-            # The database is away or too slow. Not our caller's fault, and not for its eyes.
+        elif isinstance(error, _UNAVAILABLE_ERRORS):
+            # The database is away, too slow, or takes no writes. Not our caller's fault, and not
+            # for its eyes.
             logger.warning("answered 503: %s", error)
-            document = problem(503, "temporarily_unavailable", "The database does not answer now.")
+            document = problem(*_UNAVAILABLE)
             headers["Retry-After"] = RETRY_AFTER_SECONDS
         else:
             return None  # Django logs it and calls `server_error` below

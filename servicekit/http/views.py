@@ -12,11 +12,12 @@ from rest_framework.viewsets import GenericViewSet
 from servicekit.http import access
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.cross_site import refuse_cross_site
-from servicekit.http.deadline import REQUEST_SECONDS, limited_to
+from servicekit.http.deadline import REQUEST_SECONDS, DeadlineExceeded, limited_to
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.json import JSONRenderer, Rendered, read_body
 from servicekit.http.links import absolute
 from servicekit.http.operations import operation_of
+from servicekit.http.problems import temporarily_unavailable
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
@@ -29,7 +30,10 @@ class ApiViewSet(GenericViewSet[Any]):
         with limited_to(REQUEST_SECONDS):
             self._refusal = self._refusal_of(request) if access.is_guarded(request) else None
             if self._refusal is None and request.method == "GET" and wants_plain_json(request):
-                cached = self.cached_answer(request, **kwargs)
+                try:
+                    cached = self.cached_answer(request, **kwargs)
+                except DeadlineExceeded:
+                    return temporarily_unavailable(request)
                 if cached is not None:
                     return cached
             return super().dispatch(request, *args, **kwargs)

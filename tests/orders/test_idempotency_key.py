@@ -20,6 +20,7 @@ from orders_project.orders.placement import intake as placement
 from orders_project.orders.placement.durability import Outcome
 from orders_project.orders.placement.intake import order_id_of
 from servicekit.breaker import Breaker
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.timestamps import rfc3339
 from tests.orders.stock_news import put, reserved, settle
 
@@ -321,6 +322,20 @@ class TestAnAcceptedOrderThatCannotBeAskedFor:
     def assert_unknown(answer: Any, product_id: UUID) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
         assert answer.json()["orderId"] == str(order_id_of(str(product_id)))
+
+    def test_is_named_when_the_time_for_the_answer_is_over(
+        self, client, product_service, monkeypatch
+    ):
+        product_id, looks = product_service.add(), []
+
+        def look(order_id: UUID) -> None:
+            looks.append(order_id)
+            if len(looks) > 1:
+                raise DeadlineExceeded
+
+        monkeypatch.setattr(selectors, "find_stored_order", look)
+
+        self.assert_unknown(order(client, product_id), product_id)
 
     @pytest.mark.usefixtures("without_redis")
     def test_is_not_answered_as_it_was_asked_for(

@@ -12,6 +12,7 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 from tests.orders.stock_news import reserved, settle
@@ -93,6 +94,18 @@ class TestGetOrders:
         second = client.get(re.search("<([^>]+)>", first["Link"]).group(1))
 
         assert ids(first) + ids(second) == placed
+
+    def test_is_unavailable_when_the_time_is_over_before_the_cache_answers(
+        self, client, product_id, monkeypatch
+    ):
+        def too_late(_product_id: UUID) -> None:
+            raise DeadlineExceeded
+
+        monkeypatch.setattr(cache, "peek_first_page", too_late)
+        answer = client.get(f"/orders?productId={product_id}")
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "temporarily_unavailable")
+        assert int(answer["Retry-After"]) > 0
 
     def test_shows_those_of_one_status_only(self, client, place, product_id):
         pending, confirmed = place(2)

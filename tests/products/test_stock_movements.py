@@ -102,6 +102,18 @@ class TestPostStockMovements:
 
         assert (answer.status_code, answer.json()["code"]) == (404, "product_archived")
 
+    @pytest.mark.django_db(transaction=True)
+    def test_is_to_be_tried_again_while_the_database_takes_no_writes(self, client, lamp):
+        with connection.cursor() as cursor:
+            # As a whole database is during a failover.
+            cursor.execute("SET default_transaction_read_only = on")
+        try:
+            answer = move(client, lamp.id, RESTOCK)
+        finally:
+            connection.close()
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "temporarily_unavailable")
+
 
 @pytest.mark.django_db
 class TestAnIdempotencyKey:

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
+import gevent
 import pytest
 import redis
 from django_redis import get_redis_connection
+from gevent.thread import LockType
 
 from servicekit.breaker import Breaker, CircuitOpen
+from servicekit.caching import redis as our_redis
 from servicekit.caching.generational import GenerationalCache, RenderedPage
 from servicekit.caching.redis import (
     CLOCK_ALLOWANCE_SECONDS,
@@ -20,6 +23,7 @@ from servicekit.caching.redis import (
     invalidate_outdated,
 )
 from servicekit.caching.versioned import Versioned, VersionedCache
+from servicekit.http.deadline import DeadlineExceeded
 
 
 def keep(cache: VersionedCache, *values: tuple[object, Versioned], seconds_ago: float = 0) -> None:
@@ -71,6 +75,26 @@ class TestAttempt:
         time.sleep(0.06)
 
         assert best_effort(ping) is True
+
+
+class TestLookups:
+    def test_go_on_when_the_time_of_who_is_to_look_next_is_over(self, monkeypatch):
+        monkeypatch.setattr(our_redis.threading, "Lock", LockType)
+        lookups = our_redis._Lookups()
+        lookups._is_led = True
+        late = gevent.spawn(lookups.read, ["a"])
+        gevent.sleep(0)
+
+        def end_late_just_when_asked_to_look() -> None:
+            lookups._hand_over()
+            late.throw(DeadlineExceeded())
+
+        gevent.get_hub().loop.run_callback(end_late_just_when_asked_to_look)
+        with contextlib.suppress(DeadlineExceeded):
+            late.get()
+
+        with gevent.Timeout(5):
+            assert lookups.read(["b"]) == [None]
 
 
 class TestBreaker:

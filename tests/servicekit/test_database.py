@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
+from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from servicekit.database.base import DatabaseWrapper, check_or_forget_all
+from servicekit.http.deadline import DeadlineExceeded
 from tools.chaos.proxy import Proxy
 
 URL = os.environ.get("PRODUCTS_DATABASE_URL", "")
@@ -113,3 +115,38 @@ class TestASilentServer:
 
         with wrapper.cursor() as cursor:
             assert cursor.execute("SELECT 3").fetchone() == (3,)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestATransactionWhoseTimeIsOver:
+    """It is closed with its connection, and no other is made for it: there is no time for that."""
+
+    @pytest.fixture
+    def wait_too_long(self):
+        def wait(*_: object) -> None:
+            connection.connection.pgconn.send_query(b"SELECT pg_sleep(2)")
+            raise DeadlineExceeded
+
+        return wait
+
+    def test_in_a_statement(self, wait_too_long):
+        with pytest.raises(DeadlineExceeded), transaction.atomic():
+            wait_too_long()
+
+        assert connection.connection is None
+
+    def test_in_the_commit(self, wait_too_long, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(base.DatabaseWrapper, "_commit", wait_too_long)
+            with pytest.raises(DeadlineExceeded), transaction.atomic():
+                connection.ensure_connection()
+
+        assert connection.connection is None
+
+    def test_in_the_rollback(self, wait_too_long, monkeypatch):
+        with monkeypatch.context() as patched:
+            patched.setattr(base.DatabaseWrapper, "_rollback", wait_too_long)
+            with pytest.raises(DeadlineExceeded), transaction.atomic():
+                transaction.set_rollback(True)
+
+        assert connection.connection is None

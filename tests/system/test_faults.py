@@ -1,56 +1,17 @@
 """What the promises are worth when things break."""
 
 import os
-import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
 import redis
-import requests
 from shop import Shop, eventually
 
-from deploy.failure import DeployFailure
 from deploy.native.stack import Stack
-
-PROCESSES = [
-    "postgres",
-    "redis",
-    "rabbitmq",
-    "product-service",
-    "order-service",
-    "products-worker",
-    "orders-worker",
-]
-
-
-def order_persistently(shop: Shop, product_id: str) -> str:
-    """Order one unit as a patient client does, and return the id that a 201 named."""
-
-    def attempt() -> str | None:
-        try:
-            answer = shop.order(product_id)
-        except requests.RequestException:
-            return None
-        return answer.json()["id"] if answer.status_code == 201 else None
-
-    return eventually(attempt, timeout_seconds=60)
-
-
-def cancel_persistently(shop: Shop, order_id: str) -> None:
-    """Cancel an order as a patient client does."""
-
-    def attempt() -> bool:
-        try:
-            return shop.cancel(order_id).status_code == 200
-        except requests.RequestException:
-            return False
-
-    eventually(attempt, timeout_seconds=60)
 
 
 @contextmanager
@@ -62,44 +23,6 @@ def without(stack: Stack, name: str) -> Iterator[None]:
     finally:
         stack.start_process(name)
         stack.wait_ready()
-
-
-class TestKillingAProcess:
-    @pytest.mark.parametrize("victim", PROCESSES)
-    def test_again_and_again_changes_nothing_but_the_waiting_time(
-        self, stack: Stack, shop: Shop, victim: str
-    ) -> None:
-        lamp = shop.create_product(qty=100_000)
-        cancelled: list[str] = []
-        enough = threading.Event()
-
-        def kill_on() -> None:
-            # Not by the clock: what starts slowly on a busy machine has to live for a moment.
-            while not enough.wait(random.uniform(1.0, 3.0)):
-                with suppress(DeployFailure, ProcessLookupError):  # between two lives just now
-                    stack.kill(victim, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill_on)
-        killer.start()
-        try:
-            until = time.monotonic() + 5
-            while time.monotonic() < until:
-                order_persistently(shop, lamp["id"])
-                regretted = order_persistently(shop, lamp["id"])
-                cancel_persistently(shop, regretted)
-                cancelled.append(regretted)
-        finally:
-            enough.set()
-            killer.join()
-        stack.wait_ready()
-
-        kept = len(shop.acknowledged) - len(cancelled)
-        assert shop.final_statuses() == {
-            "CONFIRMED": kept, "REJECTED": 0, "CANCELLED": len(cancelled),
-        }  # fmt: skip
-        assert shop.ledger().differences == []
-        listed = {each["id"] for each in shop.listed(lamp["id"])}
-        assert set(shop.acknowledged) <= listed
 
 
 class TestOrdersAreAcceptedWithout:

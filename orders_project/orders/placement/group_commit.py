@@ -114,6 +114,11 @@ class GroupCommit(Generic[Item]):
         # waits for.
         now = time.monotonic()
         due = [ticket for ticket in batch if ticket.wait_until > now]
+        for ticket in batch:
+            if ticket.wait_until <= now:
+                # It may wait all the same: whose time is over before it comes here has no other
+                # end, where psycopg's pool has taken the end of the time for a broken connection.
+                ticket.resolve(Outcome.NOWHERE)
         if not due:
             return
         try:

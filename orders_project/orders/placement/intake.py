@@ -30,6 +30,7 @@ from orders_project.orders.product_service import ProductNotFound
 from servicekit import correlation
 from servicekit.breaker import CircuitOpen
 from servicekit.http import deadline
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
@@ -113,7 +114,10 @@ class Intake:
                     # An earlier attempt was accepted, or may have been.
                     raise AcceptanceUnknown(order_id) from error
                 raise
-            order = self._stored(order_id) or cache.get_first(order_id)
+            try:
+                order = self._stored(order_id) or cache.get_first(order_id)
+            except DeadlineExceeded:
+                order = None
             if order is None:
                 # It is safe, but whether it is this attempt or an earlier one, nobody can tell now.
                 raise AcceptanceUnknown(order_id)

@@ -1,0 +1,101 @@
+"""`make chaos`: faults under load in a system of its own, and whether any promise breaks."""
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from deploy.console import TerminalProgress
+from deploy.failure import DeployFailure
+from deploy.native.ports import Ports
+from deploy.native.stack import Stack
+from deploy.settings import ROOT
+from tools.chaos import report, trial
+from tools.chaos.faults import FAULTS, Fault, at_random, named
+from tools.chaos.trial import Result
+
+_EXAMPLES = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trials, print the matrix; return 0 if all books agreed after each of them."""
+    parser = argparse.ArgumentParser(prog="python -m tools.chaos", description=__doc__)
+    parser.add_argument("--faults", help="names, with commas; two at once with + between them")
+    parser.add_argument("--seconds", type=float, default=4, help="of each fault (default: 4)")
+    parser.add_argument("--rate", type=float, default=200, help="orders a second (default: 200)")
+    parser.add_argument("--seed", type=int, default=1, help="of every choice (default: 1)")
+    parser.add_argument("--minutes", type=float, help="of faults at random, some two at once")
+    parser.add_argument(
+        "--write", action="store_true", help=f"the matrix to {report.DOCUMENT.name}"
+    )
+    options = parser.parse_args(arguments)
+    faults: Iterable[Fault] = FAULTS
+    if options.faults:
+        faults = [named(name) for name in options.faults.split(",")]
+    elif options.minutes:
+        faults = _for_minutes(options.minutes, at_random(random.Random(options.seed)))
+    results = []
+    try:
+        with _system(TerminalProgress()) as stack:
+            for fault in faults:
+                results.append(
+                    trial.run(
+                        stack, fault, seed=options.seed, seconds=options.seconds, rate=options.rate
+                    )
+                )
+                _tell(results[-1])
+    except DeployFailure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    rates = [result.rate for result in results]
+    how = (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: seed {options.seed}, {options.seconds:g} s of "
+        f"each fault, {options.rate:g} orders a second wanted, "
+        f"{min(rates, default=0):.0f} to {max(rates, default=0):.0f} sent."
+    )
+    print(f"\n{report.matrix(results)}\n\n{how}")
+    if options.write or (faults is FAULTS and len(results) == len(FAULTS)):
+        report.write(results, how)
+    return int(any(result.broken for result in results))
+
+
+def _for_minutes(minutes: float, faults: Iterator[Fault]) -> Iterator[Fault]:
+    until = time.monotonic() + minutes * 60
+    for fault in faults:
+        if time.monotonic() > until:
+            break
+        yield fault
+
+
+def _tell(result: Result) -> None:
+    """Print what has become of a fault, with the first examples of what is not as it should be."""
+    mark = "✗" if result.broken else "✓"
+    numbers = zip(report.HEADING[2:], report.as_row(result)[2:], strict=True)
+    print(
+        f"  {mark} {result.fault.name}: {', '.join(f'{name} {number}' for name, number in numbers)}"
+    )
+    print(f"      {result.rate:.0f} orders/s; at last {result.waited_for or 'waited for nothing'}")
+    for sentences in (result.broken, result.refused, result.slow):
+        for sentence in sentences[:_EXAMPLES]:
+            print(f"      {sentence}")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _system(progress: TerminalProgress) -> Iterator[Stack]:
+    stack = Stack(ROOT / ".run" / f"chaos-{os.getpid()}", Ports.free(), progress=progress)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
