@@ -5,7 +5,6 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -13,22 +12,17 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from servicekit.access import services
 from servicekit.access.models import ApiKey
-from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
-from servicekit.administration.display import badge, code, counted, moment
+from servicekit.administration.actions import ServiceAdmin, go, log_changes
+from servicekit.administration.display import badge, code, moment
 
 
 class NewKeyForm(forms.ModelForm[ApiKey]):
     """What is decided about a key when it is made."""
 
-    name = forms.CharField(
-        max_length=100,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Whose key it is, and for what.",
-    )
     scopes = forms.MultipleChoiceField(
         choices=lambda: [(name, f"{name}: {text}") for name, text in settings.API_SCOPES.items()],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
@@ -50,7 +44,6 @@ class ApiKeyAdmin(ServiceAdmin):
     ordering = ["-id"]
     empty_text = "There is no API key yet."
     sortable_by = ()
-    actions = ["revoke_selected"]
     actions_detail = ["revoke"]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
@@ -143,27 +136,7 @@ class ApiKeyAdmin(ServiceAdmin):
     )
     def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
         """End one key."""
-        self._revoke(request, ApiKey.objects.filter(pk=object_id))
-        return go(reverse("admin:access_apikey_change", args=[object_id]))
-
-    @admin.action(description="Revoke", permissions=["revoke"])
-    def revoke_selected(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
-        """End several keys."""
-        answer = confirmed(
-            self,
-            request,
-            rows,
-            about_one="Revoke this key? Within ten seconds it lets nobody in any more, for good.",
-            about_many="Revoke {count:,} keys? Within ten seconds they let nobody in any more, for"
-            " good.",
-            button="Revoke",
-        )
-        if isinstance(answer, HttpResponse):
-            return answer
-        self._revoke(request, rows)
-        return None
-
-    def _revoke(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
-        revoked = ApiKey.objects.revoke(rows.values_list("pk", flat=True))
+        revoked = ApiKey.objects.revoke(object_id)
         log_changes(self, request, revoked, "Revoked.")
-        messages.success(request, f"Revoked: {counted(len(revoked), 'key')}.")
+        messages.success(request, "Revoked." if revoked else "It was revoked already.")
+        return go(reverse("admin:access_apikey_change", args=[object_id]))

@@ -1,6 +1,5 @@
 """API keys: which programs may call what. Of a key itself, only its hash is kept."""
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 from django.db import models
@@ -21,12 +20,10 @@ class ApiKeyManager(models.Manager["ApiKey"]):
             for prefix, digest, scopes in rows
         }
 
-    def revoke(self, ids: Iterable[int]) -> list["ApiKey"]:
-        """End keys for good; return those that were not revoked before."""
-        with_ids = self.filter(id__in=list(ids), revoked_at=None)
-        keys = list(with_ids)
-        with_ids.update(revoked_at=Now())
-        return keys
+    def revoke(self, id_: int | str) -> list["ApiKey"]:
+        """End a key for good; return it, unless it was revoked before."""
+        is_revoked = self.filter(id=id_, revoked_at=None).update(revoked_at=Now())
+        return [self.get(id=id_)] if is_revoked else []
 
 
 class ApiKey(models.Model):

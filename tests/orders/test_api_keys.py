@@ -130,7 +130,7 @@ class TestAKey:
 
     def test_lets_nobody_in_when_it_is_revoked(self, client, api_key):
         revoked, other = api_key(READ), api_key(READ)
-        ApiKey.objects.revoke([ApiKey.objects.earliest("id").id])
+        ApiKey.objects.revoke(ApiKey.objects.earliest("id").id)
         access._known_keys._read_at = access._known_keys._tried_at = float(
             "-inf"
         )  # ten seconds ago
