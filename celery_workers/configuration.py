@@ -11,6 +11,8 @@ from kombu import Queue
 
 from celery_workers.policies import TASKS
 
+_SILENCE_SECONDS = 5
+
 
 @setup_logging.connect
 def keep_logging(**_options: object) -> None:
@@ -27,6 +29,11 @@ def celery_settings(*, queue: str) -> dict[str, Any]:
         # By default the worker would give up and exit after 100 attempts.
         "broker_connection_max_retries": None,
         "broker_connection_retry_on_startup": True,
+        # By default one that falls silent while a channel is made would be waited for, for ever.
+        "broker_transport_options": {
+            "read_timeout": _SILENCE_SECONDS,
+            "write_timeout": _SILENCE_SECONDS,
+        },
         "broker_channel_error_retry": True,
         "worker_consumer": "celery_workers.connection:BatchingConsumer",
         "broker_pool_acquire_timeout": 1,

@@ -4,6 +4,7 @@ What the worker of Celery itself does about such messages is to drop them, to en
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from servicekit.parking.models import ParkedMessage
 from servicekit.timestamps import now_in_milliseconds
 from tests.servicekit.private_broker import VirtualHost, eventually
 from tests.servicekit.worker import running_worker
+from tools.chaos.proxy import Fault, Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -29,8 +31,15 @@ PICKLE = "application/x-python-serialize"
 
 
 @pytest.fixture(scope="module")
-def worker(broker, django_db_setup, tmp_path_factory) -> Iterator[Any]:  # noqa: ARG001 - its database
-    with running_worker("orders", broker, tmp_path_factory.mktemp("worker")) as running:
+def line(broker) -> Iterator[Proxy]:
+    with Proxy(broker.url) as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def worker(broker, line, django_db_setup, tmp_path_factory) -> Iterator[Any]:  # noqa: ARG001 - its database
+    through_the_line, directory = replace(broker, url=line.url), tmp_path_factory.mktemp("worker")
+    with running_worker("orders", through_the_line, directory) as running:
         yield running
 
 
@@ -267,3 +276,16 @@ class TestAThousandOfThem:
         )
         assert ParkedMessage.objects.count() == 1
         assert worker.poll() is None
+
+
+class TestABrokerThatFallsSilent:
+    # All connections of the worker are made at once: one of these is in the channel of the tasks.
+    @pytest.mark.parametrize("frame", [4, 6, 9, 12, 15, 18])
+    def test_while_a_channel_is_made_is_left_for_another_attempt(self, line, sender, frame):
+        fault = line.arm(Fault("hold", frame, "server"))
+        line.cut()
+        assert fault.reached.wait(30)
+        order_id = sender.send_good()
+
+        eventually(lambda: Order.objects.filter(id=order_id).exists(), within_seconds=60)
+        line.heal()
