@@ -9,8 +9,8 @@ from tools.chaos.trial import Result
 DOCUMENT = ROOT / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- written by make chaos: begin -->", "<!-- written by make chaos: end -->"
 HEADING = (
-    "fault", "edge", "accepted", "lost", "unexpected", "mismatch", "doubled", "retold", "ledger", "5xx",
-    "over 2 s", "longest s", "refused", "confirmed s", "at rest s",
+    "fault", "edge", "accepted", "lost", "unexpected", "mismatch", "doubled", "retold", "ledger",
+    "5xx", "over 2 s", "longest s", "refused", "confirmed s", "at rest s",
 )  # fmt: skip
 
 
@@ -19,7 +19,8 @@ def as_row(result: Result) -> list[str]:
     found = result.found
     counts = (
         result.accepted, len(found.lost), len(found.unexpected), len(found.mismatch),
-        len(found.doubled), len(found.retold), len(result.ledger), len(result.errors), len(result.slow),
+        len(found.doubled), len(found.retold), len(result.ledger),
+        len(result.errors), len(result.slow),
     )  # fmt: skip
     return [
         result.fault.name,
