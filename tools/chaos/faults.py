@@ -118,9 +118,7 @@ class Fault:
         If PostgreSQL does not answer in time either, the next attempt is answered as if it were the
         first (docs/operating.md).
         """
-        return (
-            self.empties or "redis" in self.parts or any("CACHE" in name for _, name in self.links)
-        )
+        return "redis" in self.parts or any(name == "CACHE_URL" for _, name in self.links)
 
 
 # Ways to fail
@@ -505,9 +503,18 @@ _QUEUES = {
 
 def _of_queue(name: str, edge: str) -> Iterator[Fault]:
     place = f"queues/%2F/{name}"
-    yield Fault(name=f"{name}-refusing", edge=edge, act=refusing(name), parts=("rabbitmq",))
-    yield Fault(name=f"{name}-deleted", edge=edge, act=deleted(place), empties=True)
-    yield Fault(name=f"{name}-purged", edge=edge, act=deleted(f"{place}/contents"), empties=True)
+    for what, act in (
+        ("refusing", refusing(name)),
+        ("deleted", deleted(place)),
+        ("purged", deleted(f"{place}/contents")),
+    ):
+        yield Fault(
+            name=f"{name}-{what}",
+            edge=edge,
+            act=act,
+            parts=("rabbitmq",),
+            empties=what != "refusing",
+        )
 
 
 def _of_server(server: str, faults: Mapping[str, Act], *, empties: bool = False) -> Iterator[Fault]:
@@ -528,12 +535,12 @@ FAULTS = (
     Fault(name="web-process-killed", edge="client → order service", act=child_killed(WEB[1]),
           parts=WEB, accepts=False, silent=WEB),
     Fault(name="workers-absent", edge="RabbitMQ → workers", act=absent(*WORKERS), parts=WORKERS),
-    Fault(name="rolling-restart", edge="all", act=rolling_restart, accepts=False, silent=WEB,
-          empties=True),
     *(
-        Fault(name=f"all-{name}", edge="all", act=act, accepts=False, silent=WEB, empties=True)
+        Fault(name=f"all-{name}", edge="all", act=act, parts=_EVERYTHING, accepts=False,
+              silent=WEB, empties=True)
         for name, act in (
-            ("killed", killed(*_EVERYTHING)), ("power-cut", power_cut), ("any-order", any_order),
+            ("restarted", rolling_restart), ("killed", killed(*_EVERYTHING)),
+            ("power-cut", power_cut), ("started-in-any-order", any_order),
         )
     ),
     *(

@@ -19,8 +19,8 @@ def as_row(result: Result) -> list[str]:
     found = result.found
     counts = (
         result.accepted, len(found.lost), len(found.unexpected), len(found.mismatch),
-        len(found.doubled), len(found.retold), len(result.ledger), len(result.errors),
-        len(result.slow),
+        len(found.doubled), len(found.retold), len(result.ledger),
+        len(result.errors), len(result.slow),
     )  # fmt: skip
     return [
         result.fault.name,
