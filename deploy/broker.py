@@ -27,6 +27,9 @@ QUEUES = (
 
 _WAIT_SECONDS = 60
 
+# The first RabbitMQ whose classic queues are all of version 2.
+_NO_CLASSIC_SYNC = 4
+
 
 def prepare(
     management_url: str,
@@ -37,7 +40,8 @@ def prepare(
 ) -> None:
     """Set the default queue type and the policies of a virtual host, and make it if need be.
 
-    Again is harmless. Queues that exist keep their type.
+    Again is harmless. Where there are queues, the type stays what it is. Without a `queue_type` it
+    is one whose messages are on disk when they are confirmed.
 
     :raises requests.RequestException: if the broker does not answer, or refuses
     """
@@ -45,7 +49,7 @@ def prepare(
     with requests.Session() as http:
         # A broker of ours: whatever proxy the caller uses has no part in it.
         http.trust_env = False
-        _ensure_virtual_host(http, api, host, queue_type)
+        _ensure_virtual_host(http, api, host, queue_type or _type_on_disk(http, api))
         for queue in queues:
             policy = {
                 "pattern": f"^{re.escape(queue)}$",
@@ -58,6 +62,20 @@ def prepare(
             }
             address = f"{api}/policies/{host}/{quote(queue, safe='')}"
             http.put(address, json=policy, timeout=_WAIT_SECONDS).raise_for_status()
+
+
+def _type_on_disk(http: requests.Session, api: str) -> str:
+    overview = http.get(f"{api}/overview", timeout=_WAIT_SECONDS)
+    overview.raise_for_status()
+    return type_on_disk(overview.json()["rabbitmq_version"])
+
+
+def type_on_disk(version: str) -> str:
+    """Return which queues of a RabbitMQ sync a message to disk before they confirm it.
+
+    Classic queues did so up to version 3.13, and there cost no more than quorum queues.
+    """
+    return "classic" if int(version.partition(".")[0]) < _NO_CLASSIC_SYNC else "quorum"
 
 
 def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type: str) -> None:
@@ -75,13 +93,13 @@ def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type
 
     if is_as_wanted():
         return
-    put()
-    if is_as_wanted():
-        return
-    # Before RabbitMQ 3.11.14, a virtual host gets its default when it is made, and never again.
     queues = http.get(f"{api}/queues/{host}", timeout=_WAIT_SECONDS)
-    queues.raise_for_status()
-    if not queues.json():
+    if queues.ok and queues.json():
+        # With another default, their plain declaration would be refused from RabbitMQ 4 on.
+        return
+    put()
+    if not is_as_wanted():
+        # Before RabbitMQ 3.11.14, a virtual host gets its default when it is made, and never again.
         http.delete(address, timeout=_WAIT_SECONDS).raise_for_status()
         put()
 

@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, str] = {
     "INTAKE_PACE_SECONDS": "0.01",
     "LOG_LEVEL": "INFO",
     "PRICE_MEMORY_SECONDS": "0.25",
-    "QUEUE_TYPE": "classic",
+    "QUEUE_TYPE": "",
     "WEB_CONNECTIONS": "1000",
     "WORKER_PACE_SECONDS": "0.05",
 }
