@@ -23,7 +23,11 @@ class BatchingConsumer(Consumer):
         conn.ensure_connection = partial(
             conn.ensure_connection, interval_start=0.2, interval_step=0.4, interval_max=1.0
         )
-        return super().ensure_connected(conn)
+        connected: Any = super().ensure_connected(conn)
+        # A limit for each consumer instead of one for all of the channel, of which there is one:
+        # quorum queues know no other, and that ours are such no argument tells Celery.
+        connected.transport.qos_semantics_matches_spec = lambda _connection: True
+        return connected
 
     def create_task_handler(self) -> Callable[[Any], None]:  # type: ignore[override]  # Celery's takes a promise class
         """Return what is called with each message."""

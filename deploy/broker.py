@@ -29,6 +29,9 @@ _EXCHANGE_OF = {"products": "product.exchange", "orders": "order.exchange"}
 
 _WAIT_SECONDS = 60
 
+# The first RabbitMQ whose classic queues are all of version 2.
+_NO_CLASSIC_SYNC = 4
+
 
 def rights_of(service: str) -> dict[str, str]:
     """Return what a service may configure, write and read, as RabbitMQ's expressions."""
@@ -57,7 +60,8 @@ def prepare(
     """Set the default queue type and the policies of a virtual host, and make it if need be.
 
     `users` has for each service the URL by which it connects: its user is made, or given the
-    password and the rights of today. Again is harmless. Queues that exist keep their type.
+    password and the rights of today. Again is harmless. Where there are queues, the type stays what it
+    is. Without a `queue_type` it is one whose messages are on disk when they are confirmed.
 
     :raises requests.RequestException: if the broker does not answer, or refuses
     """
@@ -65,7 +69,7 @@ def prepare(
     with requests.Session() as http:
         # A broker of ours: whatever proxy the caller uses has no part in it.
         http.trust_env = False
-        _ensure_virtual_host(http, api, host, queue_type)
+        _ensure_virtual_host(http, api, host, queue_type or _type_on_disk(http, api))
         for queue in queues:
             policy = {
                 "pattern": f"^{re.escape(queue)}$",
@@ -88,6 +92,20 @@ def prepare(
                 http.put(address, json=body, timeout=_WAIT_SECONDS).raise_for_status()
 
 
+def _type_on_disk(http: requests.Session, api: str) -> str:
+    overview = http.get(f"{api}/overview", timeout=_WAIT_SECONDS)
+    overview.raise_for_status()
+    return type_on_disk(overview.json()["rabbitmq_version"])
+
+
+def type_on_disk(version: str) -> str:
+    """Return which queues of a RabbitMQ sync a message to disk before they confirm it.
+
+    Classic queues did so up to version 3.13, and there cost no more than quorum queues.
+    """
+    return "classic" if int(version.partition(".")[0]) < _NO_CLASSIC_SYNC else "quorum"
+
+
 def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type: str) -> None:
     address = f"{api}/vhosts/{host}"
 
@@ -103,13 +121,13 @@ def _ensure_virtual_host(http: requests.Session, api: str, host: str, queue_type
 
     if is_as_wanted():
         return
-    put()
-    if is_as_wanted():
-        return
-    # Before RabbitMQ 3.11.14, a virtual host gets its default when it is made, and never again.
     queues = http.get(f"{api}/queues/{host}", timeout=_WAIT_SECONDS)
-    queues.raise_for_status()
-    if not queues.json():
+    if queues.ok and queues.json():
+        # With another default, their plain declaration would be refused from RabbitMQ 4 on.
+        return
+    put()
+    if not is_as_wanted():
+        # Before RabbitMQ 3.11.14, a virtual host gets its default when it is made, and never again.
         http.delete(address, timeout=_WAIT_SECONDS).raise_for_status()
         put()
 

@@ -31,7 +31,7 @@ DEFAULTS: Mapping[str, str] = {
     "PRICE_MAX_AGE_SECONDS": "10",
     "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS": "3600",
     "PRICE_MEMORY_SECONDS": "0.25",
-    "QUEUE_TYPE": "classic",
+    "QUEUE_TYPE": "",
     "RATE_LIMIT_PER_ADDRESS": "",
     "RATE_LIMIT_PER_KEY": "",
     "REQUIRE_API_KEY": "false",

@@ -21,10 +21,11 @@ MESSAGES = [
 ]
 
 
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 @pytest.mark.django_db(transaction=True)
-def test_every_message_is_parked_and_none_ends_the_worker(tmp_path):
+def test_every_message_is_parked_and_none_ends_the_worker(tmp_path, queue_type):
     with (
-        private_broker.virtual_host() as broker,
+        private_broker.virtual_host(queue_type=queue_type) as broker,
         running_worker("products", broker, tmp_path),
     ):
         with broker.channel() as channel:
