@@ -60,8 +60,8 @@ def prepare(
     """Set the default queue type and the policies of a virtual host, and make it if need be.
 
     `users` has for each service the URL by which it connects: its user is made, or given the
-    password and the rights of today. Again is harmless. Where there are queues, the type stays what it
-    is. Without a `queue_type` it is one whose messages are on disk when they are confirmed.
+    password and the rights of today. Again is harmless. Where there are queues, the type stays what
+    it is. Without a `queue_type` it is one whose messages are on disk when they are confirmed.
 
     :raises requests.RequestException: if the broker does not answer, or refuses
     """
