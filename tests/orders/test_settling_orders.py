@@ -1,15 +1,20 @@
 """What becomes of an order when its stock is decided."""
 
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
+from uuid import UUID
 
 import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
 from orders_project.orders import catalog, services
-from orders_project.orders.models import Order
+from orders_project.orders.models import Order, Settlement
 from servicekit.contracts.events import StockDecided
 from servicekit.identifiers import new_id
+from servicekit.outbox.models import OutgoingEvent
 from tests.orders.stock_news import (
     cancelled,
     put,
@@ -20,6 +25,7 @@ from tests.orders.stock_news import (
     settle,
     someone_elses,
 )
+from tests.servicekit.interleaving import in_every_order, run_in_order
 
 pytestmark = pytest.mark.django_db
 
@@ -218,3 +224,48 @@ class TestAnOrder:
     def test_cannot_be_final_without_having_been_settled(self, order):
         with pytest.raises(IntegrityError, match="order_settled_has_time"):
             Order.objects.filter(id=order.id).update(status=Order.Status.CONFIRMED)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSettlingBesideCancellingInEveryOrderOfStatements:
+    @pytest.fixture(params=[reserved, rejected])
+    def race(self, request, accepted_order) -> Callable[[Sequence[int]], list[int]]:
+        def cancel(order_id: UUID) -> None:
+            with contextlib.suppress(services.OrderIsRejected):
+                services.cancel_order(order_id)
+
+        def race(choices: Sequence[int]) -> list[int]:
+            order = accepted_order()
+            services.place_orders([order])
+            news = request.param(order)
+            options = run_in_order([partial(settle, news), partial(cancel, order.id)], choices)
+
+            stored = Order.objects.get(id=order.id)
+            cancellations = OutgoingEvent.objects.filter(correlation_id=str(order.id)).count()
+            is_cancelled = stored.status == Order.Status.CANCELLED
+            assert is_cancelled or request.param is rejected, "a cancelled order is not"
+            assert cancellations == is_cancelled, "a cancelled order is not"
+            assert stored.decided_at is not None
+            return options
+
+        return race
+
+    def test_keeps_an_order_cancelled_that_is_said_to_be(self, race):
+        assert in_every_order(race) > 5
+
+    def test_does_not_without_the_row_lock(self, race, monkeypatch):
+        def look(ids: Iterable[UUID]) -> dict[UUID, Settlement]:
+            rows = Order.objects.filter(id__in=list(ids))
+            facts = ("id", "product_id", "quantity", "status")
+            return {
+                row.id: Settlement(
+                    **{name: getattr(row, name) for name in facts},
+                    is_decided=row.decided_at is not None,
+                    is_released=row.released_at is not None,
+                )
+                for row in rows
+            }
+
+        monkeypatch.setattr(Order.objects, "lock_for_settling", look)
+        with pytest.raises(AssertionError, match="a cancelled order is not"):
+            in_every_order(race)

@@ -2,8 +2,9 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connection
@@ -11,9 +12,10 @@ from django.db.models import Sum
 
 from products_project.products import services
 from products_project.products.models import Product, Reservation
-from servicekit.contracts.events import OrderCreated
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.identifiers import new_id
-from tests.products.answers import reserve
+from tests.products.answers import release, reserve
+from tests.servicekit.interleaving import in_every_order, run_in_order
 
 UNITS = 3
 BUYERS = 8
@@ -197,3 +199,40 @@ class TestReserveStockInARush:
         with contextlib.suppress(TimeoutError):
             future.result(0.2)
         return future.done()
+
+
+class TestEveryOrderOfStatements:
+    """Two orders and a cancellation of an earlier one, which together want more than there is."""
+
+    @staticmethod
+    def race(choices: Sequence[int]) -> list[int]:
+        lamp = services.create_product(name="Lamp", price=1, qty=UNITS + 1)
+        sold, *wanted = (
+            OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=UNITS)
+            for _ in range(3)
+        )
+        reserve([sold])
+        regretted = OrderCancelled(order_id=sold.order_id, product_id=lamp.id, quantity=UNITS)
+        options = run_in_order(
+            [partial(release, [regretted]), *(partial(reserve, [order]) for order in wanted)],
+            choices,
+        )
+
+        outcomes = list(
+            Reservation.objects.values_list("outcome", flat=True).filter(product_id=lamp.id)
+        )
+        assert unexplained_units(lamp) == 0, "the books differ"
+        assert lamp.qty == UNITS + 1 - UNITS * outcomes.count("RESERVED"), "the books differ"
+        # Each movement but the first has raised it by one.
+        assert lamp.version == lamp.movements.count(), "the books differ"
+        assert outcomes.count("RELEASED") == 1
+        return options
+
+    def test_keeps_the_books(self):
+        assert in_every_order(self.race) > 100
+
+    def test_does_not_without_the_row_lock(self, monkeypatch):
+        monkeypatch.setattr(Product.objects, "lock", lambda ids: Product.objects.in_bulk(set(ids)))
+
+        with pytest.raises(AssertionError, match="the books differ"):
+            in_every_order(self.race)

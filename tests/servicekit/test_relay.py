@@ -4,12 +4,14 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from servicekit import correlation, failpoints
@@ -22,6 +24,7 @@ from servicekit.messaging.publisher import ConfirmingPublisher, Outcome, Publish
 from servicekit.outbox import recording
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.outbox.relay import BELL, publish_recorded_events, relay
+from tests.servicekit.interleaving import in_every_order, run_in_order
 from tests.servicekit.private_broker import eventually, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -389,3 +392,31 @@ class TestRelay:
 
         assert received(broker, subscriber, count=1) == [2]
         assert running.is_alive()
+
+
+class TestTwoRelaysInEveryOrderOfStatements:
+    @staticmethod
+    def race(choices: Sequence[int]) -> list[int]:
+        record(1, 2)
+        sent: list[str] = []
+
+        class Publisher:
+            @staticmethod
+            def publish(messages: Sequence[OutgoingMessage]) -> list[Outcome]:
+                sent.extend(str(message.correlation_id) for message in messages)
+                return [Outcome.CONFIRMED] * len(messages)
+
+        options = run_in_order([partial(publish_recorded_events, Publisher())] * 2, choices)
+
+        assert waiting() == []
+        assert sorted(sent) == ["1", "2"], "both relays had it"
+        return options
+
+    def test_publish_each_event_once(self):
+        assert in_every_order(self.race) > 5
+
+    def test_do_not_without_the_row_lock(self, monkeypatch):
+        monkeypatch.setattr(QuerySet, "select_for_update", lambda query, **_: query.all())
+
+        with pytest.raises(AssertionError, match="both relays had it"):
+            in_every_order(self.race)
