@@ -8,7 +8,8 @@ from django.db import connection
 from django.db.backends.signals import connection_created
 
 from servicekit.caching import redis as caching
-from tests.servicekit.private_broker import Line, eventually, unused_port
+from tests.servicekit.private_broker import eventually, unused_port
+from tools.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,20 +52,20 @@ class TestReady:
         assert ready() == (200, "degraded", {"database"})
 
     def test_asks_again_though_what_it_asked_before_is_never_answered(self, ready, monkeypatch):
-        line = Line(connection.settings_dict["HOST"], int(connection.settings_dict["PORT"]))
+        address = "postgresql://{HOST}:{PORT}".format(**connection.settings_dict)
+        line = Proxy(address)
         monkeypatch.setitem(connection.settings_dict, "PORT", line.port)
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], "answer_seconds", 2)
         assert ready() == (200, "ready", set())
 
         def fall_silent(**_facts: object) -> None:
-            line.fall_silent()
+            line.blackhole()
 
         # Not before: to connect has a time limit of its own.
         connection_created.connect(fall_silent)
         assert ready() == (200, "degraded", {"database"})
         connection_created.disconnect(fall_silent)
-        # What was sent meanwhile is lost: no answer to it will ever come.
-        line.speak_again()
+        line.heal()
         eventually(lambda: ready() == (200, "ready", set()), within_seconds=30)
         line.close()
 

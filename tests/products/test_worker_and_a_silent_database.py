@@ -11,8 +11,9 @@ from django.db import connection
 
 from products_project.products.models import Reservation
 from tests.servicekit import private_broker
-from tests.servicekit.private_broker import Line, eventually
+from tests.servicekit.private_broker import eventually
 from tests.servicekit.worker import running_worker
+from tools.chaos.proxy import Proxy
 
 PATIENCE_SECONDS = 60
 
@@ -20,22 +21,19 @@ PATIENCE_SECONDS = 60
 @pytest.mark.django_db(transaction=True)
 def test_is_given_up_and_asked_again_until_it_speaks(tmp_path, lamp):
     url = urlsplit(os.environ["PRODUCTS_DATABASE_URL"])
-    line = Line(url.hostname or "", url.port or 5432)
-    address = f"{url.username}:{url.password}@127.0.0.1:{line.port}"
-    through_the_line = url._replace(
-        netloc=address, path=f"/{connection.settings_dict['NAME']}"
-    ).geturl()
+    url = url._replace(path=f"/{connection.settings_dict['NAME']}")
     with (
+        Proxy(url.geturl()) as line,
         private_broker.virtual_host() as broker,
         running_worker(
             "products",
             broker,
             tmp_path,
-            PRODUCTS_DATABASE_URL=through_the_line,
+            PRODUCTS_DATABASE_URL=line.url,
             DATABASE_STATEMENT_TIMEOUT_MS="500",
         ),
     ):
-        line.fall_silent()
+        line.blackhole()
         body = msgspec.json.encode({"orderId": 7, "productId": lamp.id, "quantity": 3})
         with broker.channel() as channel:
             channel.basic_publish(amqp.Message(body), "order.exchange", "order.created")
@@ -50,10 +48,9 @@ def test_is_given_up_and_asked_again_until_it_speaks(tmp_path, lamp):
         eventually(
             lambda: (tmp_path / "alive").stat().st_mtime > now, within_seconds=PATIENCE_SECONDS
         )
-        line.speak_again()
+        line.heal()
 
         eventually(
             lambda: Reservation.objects.filter(order_id="7", outcome="RESERVED").exists(),
             within_seconds=PATIENCE_SECONDS,
         )
-    line.close()
