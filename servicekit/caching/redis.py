@@ -99,13 +99,13 @@ class _Lookups:
             if mine.values is None:
                 self._lead()
         finally:
-            if mine.leads:
-                self._hand_over()
-            elif mine.values is None:
-                # Given up before anybody has looked.
+            if mine.values is None:
+                # Given up before anybody has looked; perhaps just when it was its turn to lead.
                 with self._lock:
                     if mine in self._waiting:
                         self._waiting.remove(mine)
+            if mine.leads:
+                self._hand_over()
         assert mine.values is not None  # noqa: S101 - `_lead` has answered, or raised
         return mine.values
 

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -13,8 +16,16 @@ from django_redis import get_redis_connection
 
 from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.caching.generational import GenerationalCache, RenderedPage
-from servicekit.caching.redis import UNAVAILABLE, best_effort, invalidate_outdated
+from servicekit.caching.redis import (
+    UNAVAILABLE,
+    _Lookup,
+    _Lookups,
+    best_effort,
+    invalidate_outdated,
+)
 from servicekit.caching.versioned import Versioned, VersionedCache
+from servicekit.http.deadline import DeadlineExceeded
+from tests.servicekit.private_broker import eventually
 
 
 @pytest.fixture
@@ -61,6 +72,48 @@ class TestAttempt:
         time.sleep(0.06)
 
         assert best_effort(ping) is True
+
+
+class Tardy(_Lookup):
+    """Whoever runs out of time at the moment when it is told to go on."""
+
+    def __init__(self, keys: list[str]) -> None:
+        super().__init__(keys)
+        self._told, self.done = self.done, self
+
+    def acquire(self) -> None:
+        self._told.acquire()
+        raise DeadlineExceeded
+
+    def release(self) -> None:
+        self._told.release()
+
+
+class TestLookingUpTogether:
+    def test_goes_on_without_who_gives_up_when_it_is_its_turn(self, monkeypatch):
+        begun, end = threading.Event(), threading.Event()
+
+        def ask(call: Callable[[object], object]) -> object:
+            begun.set()
+            assert end.wait(30)
+            return call(SimpleNamespace(mget=lambda keys: keys))
+
+        monkeypatch.setattr("servicekit.caching.redis.best_effort", ask)
+        lookups = _Lookups()
+        with ThreadPoolExecutor(3) as pool:
+            first = pool.submit(lookups.read, ["first"])
+            assert begun.wait(30)
+            with pytest.MonkeyPatch.context() as tardy_ones:
+                tardy_ones.setattr("servicekit.caching.redis._Lookup", Tardy)
+                tardy = pool.submit(lookups.read, ["tardy"])
+                eventually(lambda: len(lookups._waiting) == 1)
+            third = pool.submit(lookups.read, ["third"])
+            eventually(lambda: len(lookups._waiting) == 2)
+            end.set()
+
+            assert first.result(30) == ["first"]
+            assert isinstance(tardy.exception(30), DeadlineExceeded)
+            assert third.result(30) == ["third"]
 
 
 class TestBreaker:
