@@ -30,6 +30,7 @@ from orders_project.orders.product_service import ProductNotFound
 from servicekit import correlation
 from servicekit.breaker import CircuitOpen
 from servicekit.http import deadline
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
@@ -130,6 +131,8 @@ class Intake:
             total_price = self._pricing.total_price(product_id, quantity)
         except PriceUnknown as error:
             raise UnableToAccept(str(error)) from error
+        except DeadlineExceeded as error:
+            raise UnableToAccept("there was no time left for it.") from error
         return AcceptedOrder(
             id=order_id,
             product_id=product_id,
