@@ -17,7 +17,9 @@ from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
 from orders_project.orders.placement.durability import Outcome
+from orders_project.orders.placement.pricing import Pricing
 from servicekit.contracts.fields import MAX_INT64
+from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from tests.orders.stock_news import put
@@ -197,6 +199,21 @@ class TestWithoutTheProductService:
     @pytest.mark.usefixtures("without_redis")
     def test_an_order_is_not_accepted_without_redis_either(self, client, product_id):
         assert order(client, product_id).status_code == 503
+
+
+class TestWithoutTime:
+    def test_an_order_that_has_no_price_yet_is_not_accepted(
+        self, client, product_service, broker_with_queue, monkeypatch
+    ):
+        def too_late(*_arguments: object) -> None:
+            raise DeadlineExceeded
+
+        monkeypatch.setattr(Pricing, "total_price", too_late)
+
+        answer = order(client, product_service.add())
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+        assert_left_no_trace(broker_with_queue)
 
 
 class TestWithoutTheBroker:

@@ -134,6 +134,8 @@ class Intake:
             total_price = self._pricing.total_price(product_id, quantity)
         except PriceUnknown as error:
             raise UnableToAccept(str(error)) from error
+        except DeadlineExceeded as error:
+            raise UnableToAccept("there was no time left for it.") from error
         return AcceptedOrder(
             id=order_id,
             product_id=product_id,
