@@ -65,9 +65,8 @@ class DockerEngine(Engine):
             self._compose("up", "--build", "--detach", "--wait")
         except DeployFailure:
             # What keeps the services from being started is said there, and by Compose nowhere.
-            self._compose(
-                "logs", "--no-log-prefix", "--tail", "5", *(one.name for one in ONE_SHOTS)
-            )
+            names = ["postgres-prepare", *(one.name for one in ONE_SHOTS)]
+            self._compose("logs", "--no-log-prefix", "--tail", "1", *names)
             raise
 
     def down(self) -> None:
