@@ -4,11 +4,13 @@ Each is a thread with connections of its own. A thread that ends before it was a
 and makes the worker's sign of life stop.
 """
 
+import ctypes
 import faulthandler
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,11 @@ from servicekit.parking.threads import DeadLetterSource, replayer
 from servicekit.threads import StoppableThread, longest_step_seconds
 
 logger = logging.getLogger(__name__)
+
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+# Memory of larger blocks goes back to the system when they are freed. By itself glibc keeps it, and
+# fragments it: large poison messages, one after the other, would take three times as much.
+_LARGE_BLOCK_BYTES = 1024 * 1024
 
 STUCK_SECONDS = 60.0
 """No step takes as long: each statement and each call has a deadline of seconds."""
@@ -83,6 +90,8 @@ def run_in_background(
     loops: Callable[[], Sequence[Loop]] = list,
 ) -> None:
     """Make every worker of `app` consume the subscriptions and run the loops of its service."""
+    with suppress(AttributeError):  # it is glibc's
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
     takes_tasks = threading.Event()
     names = [subscription.queue for subscription in subscriptions]
     names += [queue.name for queue in app.conf.task_queues]

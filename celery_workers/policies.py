@@ -1,5 +1,7 @@
 """How much is handled together, how often, and what is waited out: one place for all queues."""
 
+from dataclasses import replace
+
 from django.conf import settings
 from django.db import (
     DatabaseError,
@@ -34,6 +36,6 @@ def _policy(**facts: int) -> Policy:
 
 EVENTS = _policy(batch_limit=500)
 # A message has up to 500 orders: a megabyte of them are some 4,000, about a second's work.
-TASKS = _policy(batch_limit=50, batch_limit_bytes=1024 * 1024)
-# They may be large, and all of a batch is in memory.
-DEAD_LETTERS = _policy(batch_limit=20)
+TASKS = _policy(batch_limit=50)
+# Whatever its size, it has to go somewhere.
+DEAD_LETTERS = replace(_policy(batch_limit=20), message_limit_bytes=None)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Func, IntegerField, Q
+from django.db.models.functions import Coalesce, Now
 
 
 class ParkedMessageManager(models.Manager["ParkedMessage"]):
@@ -29,10 +29,23 @@ class ParkedMessageManager(models.Manager["ParkedMessage"]):
             found[bytes(message.fingerprint)] = message
         return found
 
-    def claim_requested(self, limit: int) -> list["ParkedMessage"]:
-        """Lock the messages whose replay was asked for and that no other worker has in hand."""
+    def claim_requested(self, limit: int, *, limit_bytes: int) -> list["ParkedMessage"]:
+        """Lock messages whose replay was asked for and that no other worker has in hand.
+
+        Their bodies have so many bytes together at most, or it is one message.
+        """
         asked = self.filter(status=ParkedMessage.Status.REPLAY_REQUESTED).order_by("id")
-        return list(asked.select_for_update(skip_locked=True)[:limit])
+        size = Func(
+            Coalesce("edited_body", "body"), function="octet_length", output_field=IntegerField()
+        )
+        sizes = asked.annotate(size=size).select_for_update(skip_locked=True, of=("self",))
+        claimed: list[int] = []
+        for pk, each in sizes.values_list("pk", "size")[:limit]:
+            limit_bytes -= each
+            if claimed and limit_bytes < 0:
+                break
+            claimed.append(pk)
+        return list(self.filter(pk__in=claimed).order_by("id"))
 
 
 class ParkedMessage(models.Model):

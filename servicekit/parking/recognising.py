@@ -44,7 +44,8 @@ def fingerprint(queue: str, message_id: str, body: bytes) -> bytes:
     """Return what tells a message from all others."""
     digest = hashlib.sha256()
     for part in (queue.encode(), message_id.encode(), body):
-        digest.update(len(part).to_bytes(8, "big") + part)
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
     return digest.digest()
 
 

@@ -141,8 +141,10 @@ def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
     return len(messages)
 
 
-def publish_requested(publisher: ConfirmingPublisher, *, limit: int) -> int:
-    """Send the messages whose replay was asked for, at most `limit`; return how many were taken.
+def publish_requested(
+    publisher: ConfirmingPublisher, *, limit: int, limit_bytes: int = 1024 * 1024
+) -> int:
+    """Send messages whose replay was asked for, at most `limit`; return how many were taken.
 
     A crash between the broker's confirm and our commit sends them again, under the same ids: what
     consumes them has seen them before. What the broker will not route is parked again.
@@ -150,7 +152,7 @@ def publish_requested(publisher: ConfirmingPublisher, *, limit: int) -> int:
     :raises PublishingFailed: if the broker is away; the messages wait for it
     """
     with transaction.atomic(durable=True):
-        messages = ParkedMessage.objects.claim_requested(limit)
+        messages = ParkedMessage.objects.claim_requested(limit, limit_bytes=limit_bytes)
         if not messages:
             return 0
         outcomes = publisher.publish([_outgoing(message) for message in messages])

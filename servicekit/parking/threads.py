@@ -14,7 +14,6 @@ from servicekit.parking import recognising, services
 from servicekit.parking.recognising import DeadLetter
 
 _REPLAYED_PER_SECOND = 50
-# A few at a time, because all of them are in memory.
 _REPLAYED_TOGETHER = 10
 
 
@@ -63,5 +62,5 @@ def replay_requested(publisher: ConfirmingPublisher) -> None:
     while left > 0:
         taken = services.publish_requested(publisher, limit=_REPLAYED_TOGETHER)
         left -= taken
-        if taken < _REPLAYED_TOGETHER:
+        if not taken:
             return

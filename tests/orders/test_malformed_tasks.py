@@ -3,6 +3,7 @@
 What the worker of Celery itself does about such messages is to drop them, to end, or to wait.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ from uuid import UUID
 import amqp
 import msgspec
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
@@ -109,6 +112,7 @@ BODIES = {
     "bad UTF-8": b"\xff\xfe\x00",
     "bad UTF-8 inside": b'[[],{"orders":[{"id":"\xff"}]},{}]',
     "NUL": b"\x00" * 100,
+    "compressed": zlib.compress(msgspec.json.encode([[], {"orders": []}, EMBED])),
     "positional arguments": b'[[1],{"orders":[]},{}]',
     "positional arguments of an object": b'[{},{"orders":[]},{}]',
     "keywords of a list": b"[[],[],{}]",
@@ -262,6 +266,74 @@ class TestAGoodOrder:
         [message] = broker.take(queue, count=1)
         assert msgspec.json.decode(message.body)["orderId"] == str(order_id)
         broker.delete_queue(queue)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+# As AMQP can carry them: names of 255 bytes at most, integers of 64 bits.
+TABLE_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(min_size=1, max_size=60), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def broken_bodies(draw: st.DrawFn) -> bytes:
+    """Something else than a task's body, or one that was cut off."""
+    good = body_of(an_order())
+    kinds = [
+        st.binary(),
+        JSON.map(msgspec.json.encode),
+        st.tuples(JSON, JSON, JSON)
+        .map(msgspec.json.encode)
+        .filter(lambda body: body[1:4] != b"[],"),
+        st.integers(0, len(good) - 1).map(lambda end: good[:end]),
+    ]
+    return draw(st.one_of(kinds))
+
+
+class TestWhateverAStrangerMakesUp:
+    NAMES = st.sampled_from(
+        ["id", "task", "eta", "expires", "timelimit", "retries", "shadow", "argsrepr", "lang",
+         "compression", "root_id", "group", "stamps", "ignore_result", "timestamp_in_ms"]
+    )  # fmt: skip
+    MESSAGES = st.lists(
+        st.tuples(
+            broken_bodies(),
+            st.dictionaries(NAMES | st.text(min_size=1, max_size=60), TABLE_VALUES, max_size=4),
+            st.sampled_from(["application/json", PICKLE, "text/plain", ""]),
+            st.sampled_from(["utf-8", "binary", "no-such-encoding", ""]),
+        ),
+        min_size=20,
+        max_size=60,
+    )
+
+    @settings(
+        max_examples=5,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    @given(messages=MESSAGES)
+    def test_is_parked_and_stops_nothing(self, sender, worker, messages):
+        marks = {str(new_id()) for _ in messages}
+        for mark, (body, headers, content_type, encoding) in zip(marks, messages, strict=True):
+            sender.send(
+                body, headers_of_a_task(**headers), message_id=mark,
+                content_type=content_type, content_encoding=encoding,
+            )  # fmt: skip
+        good = sender.send_good()
+
+        eventually(lambda: is_stored(good), within_seconds=60)
+        parked = ParkedMessage.objects.filter(message_id__in=marks)
+        eventually(lambda: parked.count() == len(marks), within_seconds=60)
+        assert worker.poll() is None
 
 
 class TestAThousandOfThem:

@@ -34,6 +34,7 @@ from servicekit.messaging.consumer import (
     REASON_HEADER,
     ConsumerThread,
     Handled,
+    Inbox,
     Policy,
     Subscription,
     Unprocessable,
@@ -297,7 +298,7 @@ POISON = {
     "a quantity in quotes": an_order(quantity="5"),
     "a quantity of true": an_order(quantity=True),
     "a quantity of 2 to the 63rd": an_order(quantity=2**63),
-    "nested 100,000 deep": b'{"orderId":' * 100_000,
+    "nested 100,000 deep": b'{"a":' * 100_000,
     "10 MB": b"x" * 10_000_000,
 }
 
@@ -420,7 +421,7 @@ class TestPoison:
         assert post.is_done()
         [parked] = post.parked()
         assert bytes(parked.body or b"") == body
-        assert parked.headers[REASON_HEADER].startswith("order.created: ")
+        assert parked.headers[REASON_HEADER].startswith(("order.created: ", "larger than "))
         assert parked.headers["x-parked-from"] == post.queue
 
     def test_keeps_what_its_sender_said_of_it(self, post, shop):
@@ -787,6 +788,42 @@ class TestTheBoundInBytes:
         # The message that fills it is in it.
         assert max(len(batch) * size for batch in shop.batches) < limit + size
         assert shop.applied == list(range(10, 60))
+
+    def test_is_kept_by_all_queues_of_a_connection_together(self, post, open_post, monkeypatch):
+        shop = Shop()
+        posts, size, limit = [post, open_post(shop, OrderCreated)], 300_000, 1_000_000
+        large = an_order().ljust(size)
+        post.open(beside=posts[1])
+        post.close()
+        for each in posts:
+            each.send(*[large] * 20)
+        held: list[int] = []
+        put = Inbox.put
+
+        def put_and_look(inbox: Inbox, delivery: Any) -> None:
+            put(inbox, delivery)
+            held.append(inbox._load.bytes)
+
+        monkeypatch.setattr(Inbox, "put", put_and_look)
+        shop.trouble = lambda _batch: time.sleep(0.05)
+        thread = post.open(beside=posts[1], batch_limit_bytes=limit)
+        eventually(lambda: len(shop.applied) == 20)
+        eventually(post.is_done)
+
+        assert len(held) >= 40
+        # The message that fills it is in it.
+        assert max(held) < limit + size
+        assert [inbox._load.bytes for _, inbox in thread._inboxes] == [0, 0]
+
+    def test_parks_a_message_unread_that_is_larger_than_any_of_ours(self, post, shop):
+        post.open(message_limit_bytes=len(an_order(1)))
+        post.send(an_order(1), an_order(22), an_order(3))
+        eventually(lambda: shop.applied == [1, 3])
+        eventually(post.has_parked)
+
+        [parked] = post.parked()
+        assert parked.body == an_order(22)
+        assert parked.headers[REASON_HEADER].startswith("larger than")
 
     def test_lets_a_message_through_that_is_larger(self, post, shop):
         post.open(batch_limit_bytes=10)

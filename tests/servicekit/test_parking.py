@@ -441,6 +441,16 @@ class TestReplaying:
         assert publish_requested(publisher, limit=3) == 3
         assert len(post.parked(count=2, status=Status.REPLAY_REQUESTED)) == 2
 
+    def test_takes_no_more_bytes_at_once_than_its_limit(self, post, publisher):
+        messages = [keep(post) for _ in range(5)]
+        services.request_replay([message.pk for message in messages], by="ada")
+        size = len(messages[0].current_body)
+
+        assert publish_requested(publisher, limit=10, limit_bytes=2 * size) == 2
+        # One at least, whatever its size.
+        assert publish_requested(publisher, limit=10, limit_bytes=1) == 1
+        assert post.broker.count(post.queue) == 3
+
     def test_sends_no_more_per_second_than_agreed(self, post, publisher, monkeypatch):
         monkeypatch.setattr(threads, "_REPLAYED_PER_SECOND", 20)
         messages = [keep(post) for _ in range(45)]
