@@ -533,7 +533,7 @@ _EVERYTHING = (*SERVERS, *WEB, *WORKERS)
 FAULTS = (
     *(fault for name in _EVERYTHING for fault in _of_process(name)),
     Fault(name="web-process-killed", edge="client → order service", act=child_killed(WEB[1]),
-          parts=WEB, accepts=False, silent=WEB),
+          parts=WEB[1:], accepts=False, silent=WEB[1:]),
     Fault(name="workers-absent", edge="RabbitMQ → workers", act=absent(*WORKERS), parts=WORKERS),
     *(
         Fault(name=f"all-{name}", edge="all", act=act, parts=_EVERYTHING, accepts=False,

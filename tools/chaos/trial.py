@@ -80,7 +80,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
         refused=books.wrongly_refused(load) if fault.accepts else [],
         errors=[f"{each.request}: {each.body}" for each in answers if each.status in _ERRORS],
         slow=books.slow(answers),
-        longest_seconds=max(each.seconds for each in answers),
+        longest_seconds=max((each.seconds for each in answers), default=0.0),
         confirmed_seconds=confirmed if has_confirmed else None,
         recovered_seconds=recovered,
         waited_for=waited_for,
