@@ -6,7 +6,7 @@ default of the virtual host; and by policy, that what the broker itself would dr
 that was rejected, a message that has reached the delivery limit of its quorum queue).
 
 Each service has a user of its own, who can do what the service does, and nothing to the queues of
-the other one (docs/decisions/0023).
+the other one (docs/decisions/0021).
 """
 
 import os
