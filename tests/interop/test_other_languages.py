@@ -65,8 +65,8 @@ class TestReadingOurEvents:
         with client.consuming("product.exchange", keys):
             lamp = shop.create_product(qty=10, name="Lampe à poser")
             address = f"{shop.products}/{lamp['id']}"
-            assert shop.http.patch(address, json={"price": 150}, timeout=5).status_code == 200
-            assert shop.http.delete(address, timeout=5).status_code == 204
+            assert shop.http.patch(address, json={"price": 150}, timeout=30).status_code == 200
+            assert shop.http.delete(address, timeout=30).status_code == 204
             messages = client.messages(3, about=lamp["id"])
 
         assert bodies(messages) == [
@@ -98,7 +98,7 @@ class TestReadingOurEvents:
             client.messages(2, about=lamp["id"])
             stack.stop_process("products-worker")
             refused = shop.order(lamp["id"], 2).json()["id"]
-            shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=5)
+            shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=30)
             stack.start_process("products-worker")
             messages = client.messages(3, about=lamp["id"])
 
@@ -205,7 +205,7 @@ class TestTheBytesOfOurHeaders:
         shop.cancel(order)
         expected = {"product.created", "order.created", "order.cancelled", "stock.released"}
         while not expected <= set(seen):
-            channel.connection.drain_events(timeout=10)
+            channel.connection.drain_events(timeout=30)
 
         assert {kind for types in seen.values() for kind in types.values()} == {"S"}, seen
 
@@ -214,6 +214,6 @@ class TestTheBytesOfOurHeaders:
         message = amqp.Message(b"{}", type="number", application_headers=headers)
         channel.basic_publish(message, "product.exchange", "not.ours")
         while "number" not in seen:
-            channel.connection.drain_events(timeout=10)
+            channel.connection.drain_events(timeout=30)
 
         assert seen["number"] == {"a": "S", "b": "L"}

@@ -46,7 +46,7 @@ def order_without_key(client: Client, product_id: UUID) -> Any:
 
 
 def rush(requests: int, send: Any) -> list[Any]:
-    everybody = threading.Barrier(requests, timeout=20)
+    everybody = threading.Barrier(requests, timeout=60)
 
     def one(_number: int) -> Any:
         everybody.wait()

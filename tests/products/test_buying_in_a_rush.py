@@ -30,7 +30,7 @@ def lamp() -> Product:
 
 def rush(buy: Callable[[threading.Barrier], bool]) -> int:
     """Let everybody buy at once; return how many were sold a unit."""
-    everybody_has_looked = threading.Barrier(BUYERS, timeout=5)
+    everybody_has_looked = threading.Barrier(BUYERS, timeout=60)
 
     def buy_on_a_connection_of_ones_own(_buyer: int) -> bool:
         try:
@@ -71,7 +71,7 @@ class TestRush:
         assert rush(lambda barrier: take_one_carelessly(lamp, barrier)) > UNITS
 
     def test_does_oversell_ours_without_its_row_lock(self, lamp, monkeypatch):
-        everybody_has_looked = threading.Barrier(BUYERS, timeout=5)
+        everybody_has_looked = threading.Barrier(BUYERS, timeout=60)
 
         def look_without_locking(ids: object) -> dict[object, Product]:
             seen = Product.objects.in_bulk(set(ids))
@@ -105,18 +105,18 @@ class TestReserveStockInARush:
             locked = lock(ids)
             if not first_has_the_lock.is_set():
                 first_has_the_lock.set()
-                first_may_go.wait(5)
+                first_may_go.wait(60)
             return locked
 
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as buyers:
             patch.setattr(Product.objects, "lock", lock_and_hold)
             first = buyers.submit(self.reserve_all, lamp)
-            assert first_has_the_lock.wait(5)
+            assert first_has_the_lock.wait(60)
             second = buyers.submit(self.reserve_all, lamp)
             assert not self.is_done_soon(second)
             first_may_go.set()
 
-            assert (first.result(5), second.result(5)) == (True, False)
+            assert (first.result(60), second.result(60)) == (True, False)
 
     def test_gives_an_order_that_two_consumers_have_its_units_once(self, lamp):
         order = OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)
@@ -138,7 +138,7 @@ class TestReserveStockInARush:
         # No product lock keeps these two apart. One is decided, the other comes again.
         lantern = services.create_product(name="Lantern", price=1, qty=UNITS)
         order_id = str(new_id())
-        both_have_looked = threading.Barrier(2, timeout=5)
+        both_have_looked = threading.Barrier(2, timeout=60)
         decided = Reservation.objects.decided
 
         def look_together(order_ids: Iterable[str]) -> dict[str, Reservation]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +14,9 @@ server._READ_SECONDS = 1
 
 # Applications take their time.
 time.sleep(float(os.environ.get("ECHO_STARTS_SECONDS", "0")))
+
+# Until somebody says so, what is held waits.
+go = threading.Event()
 
 # The paths that were asked for, in their order.
 asked: list[str] = []
@@ -30,6 +34,10 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         return []
     if path == "/error":
         raise RuntimeError("on purpose")
+    if path == "/health/go":
+        go.set()
+    if path == "/held":
+        go.wait(60)
     if path == "/slow":
         time.sleep(0.5)
     body = b"" if path == "/unread" else environ["wsgi.input"].read()

@@ -99,7 +99,7 @@ def virtual_host(*, queue_type: str | None = "classic") -> Iterator[VirtualHost]
         requests.delete(address, timeout=10).raise_for_status()
 
 
-def eventually(is_so: Callable[[], bool], *, within_seconds: float = 10.0) -> None:
+def eventually(is_so: Callable[[], bool], *, within_seconds: float = 60.0) -> None:
     """Wait until something is so; fail when it does not become so."""
     deadline = time.monotonic() + within_seconds
     while not is_so():

@@ -606,7 +606,8 @@ class TestALostConnection:
             eventually(lambda number=number: number in shop.applied)
 
         eventually(lambda: thread.is_consuming)
-        assert shop.applied == [0, 1, 2]
+        # What was not acknowledged when the line was cut comes again, and may.
+        assert set(shop.applied) == {0, 1, 2}
 
     def test_is_noticed_when_the_queue_is_deleted(self, post, shop, broker):
         post.open()

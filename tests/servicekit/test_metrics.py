@@ -30,7 +30,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def samples(url: str) -> Samples:
-    answer = requests.get(f"{url}/metrics", timeout=5)
+    answer = requests.get(f"{url}/metrics", timeout=30)
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     return {
@@ -72,7 +72,7 @@ class WebService:
     def get(self, path: str) -> None:
         try:
             # A connection of its own each time, so that both processes get their share.
-            requests.get(self.url + path, headers={"Connection": "close"}, timeout=5)
+            requests.get(self.url + path, headers={"Connection": "close"}, timeout=30)
         except requests.ConnectionError:
             assert self._process.poll() is None, self.log.read_text()
 
@@ -118,7 +118,7 @@ class TestTwoWebProcesses:
         requests.get(
             f"{service.url}/a%0Ab",
             headers={"X-Request-ID": "me-1", "Connection": "close"},
-            timeout=5,
+            timeout=30,
         )
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
 

@@ -444,16 +444,21 @@ class TestMoreThanCanBeServed:
         with contextlib.ExitStack() as stack:
             taken = [stack.enter_context(small()) for _ in range(6)]
             for client in taken:
-                client.send(b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n")
-            time.sleep(0.2)
-            refused, asking = stack.enter_context(small()), stack.enter_context(small())
+                client.send(b"GET /held HTTP/1.1\r\n" + HOST + b"\r\n")
+
+            def asked(path: bytes) -> list[str]:
+                with small() as asking:
+                    asking.send(b"GET /health/%b HTTP/1.1\r\n" % path + HOST + b"\r\n")
+                    return asking.told()["asked"]
+
+            eventually(lambda: asked(b"live").count("/held") == len(taken))
+            refused = stack.enter_context(small())
             refused.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi")
-            asking.send(b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n")
 
             answer = refused.answer()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
             assert json.loads(answer.read())["code"] == "overloaded"
-            assert asking.told()["path"] == "/health/live"
+            assert asked(b"go")[-1] == "/health/go"
             assert {client.answer().status for client in taken} == {200}
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 FINAL = {"CONFIRMED", "REJECTED", "CANCELLED"}
 
 
-def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = 30) -> T:
+def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = 60) -> T:
     """Return the first truthy answer of `probe`."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -49,7 +49,7 @@ class Shop:
 
     def create_product(self, *, qty: int, price: int = 100, name: str = "Lamp") -> dict[str, Any]:
         answer = self.http.post(
-            self.products, json={"name": name, "price": price, "qty": qty}, timeout=5
+            self.products, json={"name": name, "price": price, "qty": qty}, timeout=30
         )
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -64,7 +64,7 @@ class Shop:
         return answer.json()
 
     def product(self, product_id: str) -> dict[str, Any]:
-        return self.http.get(f"{self.products}/{product_id}", timeout=5).json()
+        return self.http.get(f"{self.products}/{product_id}", timeout=30).json()
 
     def order(
         self, product_id: str, quantity: int = 1, *, key: str | None = None
@@ -74,7 +74,7 @@ class Shop:
             self.orders,
             json={"productId": product_id, "quantity": quantity},
             headers={} if key is None else {"Idempotency-Key": key},
-            timeout=5,
+            timeout=30,
         )
         if answer.status_code == 201:
             self.acknowledged[answer.json()["id"]] = answer.json()
@@ -88,12 +88,12 @@ class Shop:
             list(pool.map(lambda _: self.order(product_id), range(count)))
 
     def cancel(self, order_id: str) -> requests.Response:
-        return self.http.post(f"{self.orders}/{order_id}/cancel", timeout=5)
+        return self.http.post(f"{self.orders}/{order_id}/cancel", timeout=30)
 
     def status(self, order_id: str) -> str:
-        return self.http.get(f"{self.orders}/{order_id}", timeout=5).json()["status"]
+        return self.http.get(f"{self.orders}/{order_id}", timeout=30).json()["status"]
 
-    def final_status(self, order_id: str, *, timeout_seconds: float = 30) -> str:
+    def final_status(self, order_id: str, *, timeout_seconds: float = 60) -> str:
         """Wait for any status but PENDING."""
 
         def probe() -> str | None:
@@ -117,7 +117,7 @@ class Shop:
         found: list[dict[str, Any]] = []
         url: str | None = f"{self.orders}?productId={product_id}&limit=500"
         while url:
-            answer = self.http.get(url, timeout=5)
+            answer = self.http.get(url, timeout=30)
             assert answer.status_code == 200, answer.text
             found += answer.json()
             url = answer.links.get("next", {}).get("url")

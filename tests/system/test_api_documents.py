@@ -57,14 +57,14 @@ class TestAService:
         assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
 
     def test_serves_the_document_that_is_committed(self, project, address):
-        served = requests.get(f"{address}/schema", timeout=5).json()
+        served = requests.get(f"{address}/schema", timeout=30).json()
 
         assert served == yaml.safe_load(DOCUMENTS[project].read_text())
 
     def test_serves_it_as_yaml_too(self, project, address):
         answers = [
-            requests.get(f"{address}/schema", headers={"Accept": "application/yaml"}, timeout=5),
-            requests.get(f"{address}/schema?format=yaml", timeout=5),
+            requests.get(f"{address}/schema", headers={"Accept": "application/yaml"}, timeout=30),
+            requests.get(f"{address}/schema?format=yaml", timeout=30),
         ]
 
         for answer in answers:
@@ -101,7 +101,7 @@ def test_the_postman_collection_tells_a_story_from_its_first_to_its_last_request
                 each["key"]: each["value"] for each in request["header"] if "disabled" not in each
             },
             data=filled(request.get("body", {}).get("raw", "")).encode() or None,
-            timeout=10,
+            timeout=30,
         )
         assert answer.ok, (item["name"], answer.text)
         for event in item.get("event", []):

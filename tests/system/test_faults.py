@@ -38,7 +38,7 @@ class TestOrdersAreAcceptedWithout:
                 answer = shop.order(lamp["id"])
                 assert time.monotonic() - started < 2.0
                 assert answer.status_code == 201, answer.text
-                found = shop.http.get(f"{shop.orders}/{answer.json()['id']}", timeout=5)
+                found = shop.http.get(f"{shop.orders}/{answer.json()['id']}", timeout=30)
                 assert found.status_code == 200, found.text
 
         assert shop.final_statuses()["CONFIRMED"] == 4

@@ -59,7 +59,7 @@ class TestTheFlow:
         assert UUID(order["id"]).version == 7
         assert accepted.headers["Location"] == f"{shop.orders}/{order['id']}"
 
-        found_at_once = shop.http.get(f"{shop.orders}/{order['id']}", timeout=5)
+        found_at_once = shop.http.get(f"{shop.orders}/{order['id']}", timeout=30)
         assert found_at_once.status_code == 200
         assert shop.final_status(order["id"]) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 7)
@@ -78,7 +78,7 @@ class TestTheFlow:
     def test_sells_at_the_price_of_the_moment(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=10, price=100)
         shop.order(lamp["id"])
-        shop.http.patch(f"{shop.products}/{lamp['id']}", json={"price": 150}, timeout=5)
+        shop.http.patch(f"{shop.products}/{lamp['id']}", json={"price": 150}, timeout=30)
 
         eventually(lambda: shop.order(lamp["id"]).json()["totalPrice"] == 150)
 
@@ -108,7 +108,7 @@ class TestTheFlow:
             shop.orders + path,
             data=body,
             headers={"Content-Type": "application/json"},
-            timeout=5,
+            timeout=30,
         )
 
         assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -141,7 +141,7 @@ class TestTheEvents:
         lamp = shop.create_product(qty=10)
         with stranger(shop, "order.created") as received:
             order = shop.order(lamp["id"], 2).json()
-            message = received.get(timeout=10)
+            message = received.get(timeout=30)
 
         assert json.loads(message.body) == {
             "orderId": order["id"],

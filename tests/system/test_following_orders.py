@@ -44,7 +44,7 @@ class TestATraceparent:
             queue.bind_to(Exchange("order.exchange", "topic"), "order.created")
             queue.bind_to(Exchange("product.exchange", "topic"), "stock.decided")
             answer = shop.http.post(
-                shop.orders, json={"productId": lamp["id"], "quantity": 1}, timeout=5,
+                shop.orders, json={"productId": lamp["id"], "quantity": 1}, timeout=30,
                 headers={
                     "X-Request-ID": f"req-{trace_id}",
                     "traceparent": f"00-{trace_id}-b7ad6b7169203331-01",
@@ -91,7 +91,7 @@ class TestLogs:
         eventually(is_copied)
         request_id = f"req-{trace_id}"
         answer = shop.http.post(
-            shop.orders, json={"productId": lamp["id"], "quantity": 1}, timeout=5,
+            shop.orders, json={"productId": lamp["id"], "quantity": 1}, timeout=30,
             headers={"X-Request-ID": request_id},
         )  # fmt: skip
         order_id = answer.json()["id"]

@@ -65,7 +65,7 @@ def _exposed(stack: Stack) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for process in SERVICES:
         url = f"http://127.0.0.1:{stack.metrics_port(process.name)}/metrics"
-        answer = requests.get(url, timeout=5)
+        answer = requests.get(url, timeout=30)
         assert answer.status_code == 200, answer.text
         for family in text_string_to_metric_families(answer.text):
             for sample in family.samples:
@@ -78,7 +78,7 @@ def _let_everything_happen(shop: Shop, stack: Stack) -> None:
     accepted = shop.order(lamp["id"]).json()["id"]
     assert shop.final_status(accepted) == "CONFIRMED"
     assert shop.order(lamp["id"]).status_code == 400
-    shop.http.get(f"{shop.orders}?productId={lamp['id']}", timeout=5)
+    shop.http.get(f"{shop.orders}?productId={lamp['id']}", timeout=30)
     with Connection(shop.environment["BROKER_URL"]) as connection:
         exchange = Exchange("order.exchange", type="topic", durable=True)
         producer = Producer(connection.channel(), exchange)

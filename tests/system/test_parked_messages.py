@@ -42,15 +42,15 @@ class Admin:
 
     def page(self, message_id: int) -> str:
         return self.http.get(
-            f"{self.address}parking/parkedmessage/{message_id}/change/", timeout=5
+            f"{self.address}parking/parkedmessage/{message_id}/change/", timeout=30
         ).text
 
     def _submit(self, path: str, **fields: str) -> requests.Response:
-        page = self.http.get(self.address + path, timeout=5)
+        page = self.http.get(self.address + path, timeout=30)
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
         assert token, page.text[:500]
         answer = self.http.post(
-            self.address + path, data={"csrfmiddlewaretoken": token[1], **fields}, timeout=5
+            self.address + path, data={"csrfmiddlewaretoken": token[1], **fields}, timeout=30
         )
         assert answer.status_code == 200, answer.text[:500]
         return answer

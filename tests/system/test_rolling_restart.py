@@ -27,7 +27,7 @@ def orders_coming_in(shop: Shop, product_id: str) -> Iterator[Counter[str]]:
         while not enough.is_set():
             for ask in (
                 lambda: shop.order(product_id),
-                lambda: shop.http.get(f"{shop.products}/{product_id}", timeout=10),
+                lambda: shop.http.get(f"{shop.products}/{product_id}", timeout=30),
             ):
                 try:
                     answer = ask()

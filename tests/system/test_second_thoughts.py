@@ -12,7 +12,7 @@ from deploy.native.stack import Stack
 
 
 def timeline(shop: Shop, order_id: str) -> list[str]:
-    body = shop.http.get(f"{shop.orders}/{order_id}/timeline", timeout=5).json()
+    body = shop.http.get(f"{shop.orders}/{order_id}/timeline", timeout=30).json()
     return [step["name"] for step in body["steps"]]
 
 
@@ -162,12 +162,12 @@ class TestArchiving:
         lamp = shop.create_product(qty=5)
         assert shop.final_status(shop.order(lamp["id"]).json()["id"]) == "CONFIRMED"
 
-        gone = shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=5)
+        gone = shop.http.delete(f"{shop.products}/{lamp['id']}", timeout=30)
         assert gone.status_code == 204
 
         # The order service hears of it, and asks from then on.
         eventually(lambda: shop.order(lamp["id"]).status_code == 404)
         assert shop.refused[-1].json()["code"] == "product_not_found"
-        history = shop.http.get(f"{shop.products}/{lamp['id']}/stock-movements", timeout=5).json()
+        history = shop.http.get(f"{shop.products}/{lamp['id']}/stock-movements", timeout=30).json()
         assert history[-1]["reason"] == "initial"
         assert shop.ledger().differences == []
