@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from servicekit.http.deadline import DeadlineExceeded
+from servicekit.http.deadline import DeadlineExceeded, suspended
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -68,6 +68,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             # Django gives the check itself, and takes no other. Set again each time, because that
             # costs less than to remember whether it was.
             pool._check = partial(check_or_forget_all, pool)  # noqa: SLF001 - see above
+            if pool.closed:
+                # Not in the time of the request that happens to be the first: if that ended between
+                # the start of two of the pool's threads, nobody would ever get a connection.
+                with suspended():
+                    pool.open()
         return pool
 
 
