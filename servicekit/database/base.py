@@ -20,7 +20,7 @@ from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from servicekit.http.deadline import DeadlineExceeded
+from servicekit.http.deadline import DeadlineExceeded, suspended
 
 
 class SchemaEditor(DatabaseSchemaEditor):
@@ -125,6 +125,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             # Django gives the check itself, and takes no other. Set again each time, because that
             # costs less than to remember whether it was.
             pool._check = partial(check_or_forget_all, pool)  # noqa: SLF001 - see above
+            if pool.closed:
+                # Not in the time of the request that happens to be the first: if that ended between
+                # the start of two of the pool's threads, nobody would ever get a connection.
+                with suspended():
+                    pool.open()
         return pool
 
 

@@ -14,6 +14,7 @@ from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from servicekit.database.base import DatabaseWrapper, check_or_forget_all
+from servicekit.http import deadline
 from servicekit.http.deadline import DeadlineExceeded
 from tools.chaos.proxy import Proxy
 
@@ -56,6 +57,27 @@ class TestAPool:
         for _ in range(IDLE):
             with pool.connection() as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    @pytest.mark.django_db
+    def test_is_opened_outside_the_time_of_the_first_request(self, monkeypatch):
+        monkeypatch.setattr(deadline, "is_enforced", lambda: True)
+        start = ConnectionPool._start_workers
+
+        def start_unless_the_time_is_over(pool: ConnectionPool) -> None:
+            if deadline._running:
+                raise DeadlineExceeded
+            start(pool)
+
+        monkeypatch.setattr(ConnectionPool, "_start_workers", start_unless_the_time_is_over)
+        options = {**connection.settings_dict["OPTIONS"], "pool": {"min_size": 1}}
+        pooled = DatabaseWrapper({**connection.settings_dict, "OPTIONS": options}, alias="pooled")
+        try:
+            with deadline.limited_to(20), pooled.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                assert cursor.fetchone() == (1,)
+        finally:
+            pooled.close()
+            pooled.close_pool()
 
 
 @pytest.mark.django_db(transaction=True)

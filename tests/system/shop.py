@@ -58,7 +58,7 @@ class Shop:
         answer = self.http.post(
             f"{self.products}/{product_id}/stock-movements",
             json={"delta": units, "reason": "restock"},
-            timeout=5,
+            timeout=30,
         )
         assert answer.status_code == 201, answer.text
         return answer.json()
