@@ -62,7 +62,6 @@ class WebService:
                 },
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        eventually(lambda: len(self.counting()) == 2, within_seconds=60)
 
     def counting(self) -> set[int]:
         """The processes that have begun to count."""
@@ -87,8 +86,11 @@ def service(tmp_path) -> Iterator[WebService]:
     directory.mkdir()
     (directory / "counter_1.db").write_bytes(b"of an earlier start")
     service = WebService(directory, tmp_path / "log")
-    yield service
-    service.end()
+    try:
+        eventually(lambda: len(service.counting()) == 2)
+        yield service
+    finally:
+        service.end()
     assert not directory.exists()
 
 
