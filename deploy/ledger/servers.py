@@ -157,7 +157,8 @@ class Servers:
                 message = channel.basic_get(queue)
                 if message is None:
                     break
-                yield message.body
+                # An empty one comes as an empty str.
+                yield message.body or b""
         finally:
             # Nothing was acknowledged, so all of it is put back in its place.
             channel.close()

@@ -289,7 +289,7 @@ class TestADatabaseThatFallsSilent:
     def test_lets_orders_with_a_known_api_key_in_and_judges_no_other(
         self, start, line_to_database, product_service
     ):
-        web = start(REQUIRE_API_KEY="true", ORDERS_DATABASE_URL=database_url(line_to_database.port))
+        web = start(REQUIRE_API_KEY="true", ORDERS_DATABASE_URL=line_to_database.url)
         product_id = product_service.add()
         _, known = make_key(name="a partner", scopes=["orders:place"])
 
@@ -297,7 +297,7 @@ class TestADatabaseThatFallsSilent:
             return web.order(product_id, Authorization=f"Bearer {key}")
 
         assert (order(known).status_code, web.order(product_id).status_code) == (201, 401)
-        line_to_database.fall_silent()
+        line_to_database.blackhole()
         eventually(lambda: order(new_key()).status_code == 503, within_seconds=30)
 
         for _ in range(5):
