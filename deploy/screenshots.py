@@ -1,6 +1,5 @@
 """`make screenshots`: the pictures in `docs/images/`, taken anew from a system of their own."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from deploy.console import TerminalProgress
 from deploy.failure import DeployFailure
 from deploy.native import chromium
 from deploy.native.install import ensure_installed
-from deploy.native.ports import Ports
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
 
@@ -108,15 +106,11 @@ def main() -> int:
 
 @contextmanager
 def _busy_shop(progress: TerminalProgress) -> Iterator[BusyShop]:
-    stack = Stack(ROOT / ".run" / f"screenshots-{os.getpid()}", Ports.free(), progress=progress)
-    try:
-        stack.up()
+    with Stack.temporary("screenshots", progress) as stack:
         shop = BusyShop(stack)
         with progress.step("An hour of business"):
             shop.fill()
         yield shop
-    finally:
-        stack.remove()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,20 @@ class Stack:
         self._overrides: dict[str, dict[str, str]] = {}
         self._remember(ports)
 
+    @classmethod
+    @contextlib.contextmanager
+    def temporary(cls, purpose: str, progress: Progress) -> Iterator["Stack"]:
+        """Have a system that is up, on ports of its own, until it is not needed any more.
+
+        :raises DeployFailure: if it cannot be brought up
+        """
+        stack = cls(ROOT / ".run" / f"{purpose}-{os.getpid()}", Ports.free(), progress=progress)
+        try:
+            stack.up()
+            yield stack
+        finally:
+            stack.remove()
+
     # What is where
 
     @property

@@ -2,19 +2,15 @@
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from deploy.console import TerminalProgress, table
 from deploy.failure import DeployFailure
 from deploy.ledger import check_ledger
-from deploy.native.ports import Ports
 from deploy.native.stack import Stack
-from deploy.settings import ROOT
 from tools.bench import k6
 from tools.bench.bare import bare_view
 from tools.bench.cpu import Cost, Meter, cpu_table, multiple
@@ -155,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = TerminalProgress()
     try:
         k6.find_k6()
-        with _system(progress) as stack:
+        with Stack.temporary("bench", progress) as stack:
             bench = Bench(stack)
             with progress.step("Warm up"):
                 bench.warm_up()
@@ -177,16 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(report)
     return 1 if report.differences else 0
-
-
-@contextmanager
-def _system(progress: TerminalProgress) -> Iterator[Stack]:
-    stack = Stack(ROOT / ".run" / f"bench-{os.getpid()}", Ports.free(), progress=progress)
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.remove()
 
 
 if __name__ == "__main__":

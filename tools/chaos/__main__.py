@@ -1,19 +1,15 @@
 """`make chaos`: faults under load in a system of its own, and whether any promise breaks."""
 
 import argparse
-import os
 import random
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from deploy.console import TerminalProgress
 from deploy.failure import DeployFailure
-from deploy.native.ports import Ports
 from deploy.native.stack import Stack
-from deploy.settings import ROOT
 from tools.chaos import report, trial
 from tools.chaos.faults import FAULTS, Fault, at_random, named
 from tools.chaos.trial import Result
@@ -40,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = _for_minutes(options.minutes, at_random(random.Random(options.seed)))
     results = []
     try:
-        with _system(TerminalProgress()) as stack:
+        with Stack.temporary("chaos", TerminalProgress()) as stack:
             for fault in faults:
                 results.append(
                     trial.run(
@@ -85,16 +81,6 @@ def _tell(result: Result) -> None:
         for sentence in sentences[:_EXAMPLES]:
             print(f"      {sentence}")
     sys.stdout.flush()
-
-
-@contextmanager
-def _system(progress: TerminalProgress) -> Iterator[Stack]:
-    stack = Stack(ROOT / ".run" / f"chaos-{os.getpid()}", Ports.free(), progress=progress)
-    try:
-        stack.up()
-        yield stack
-    finally:
-        stack.remove()
 
 
 if __name__ == "__main__":
