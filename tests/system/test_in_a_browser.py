@@ -158,12 +158,12 @@ class TestAnOrder:
         expect(fact(page, "Units")).to_contain_text("10")
 
         page.goto(admins.orders.removesuffix("admin/") + "orders")
-        place = page.locator("details.do", has_text="Place an order")
-        place.locator("[name=productId]").fill(product_id)
-        place.locator("[name=quantity]").fill("3")
-        place.get_by_role("button", name="Place an order").click()
-        expect(page.locator("#answer")).to_contain_text("201 Created")
-        order_id = json.loads(page.locator("#answer pre").inner_text())["id"]
+        body = json.dumps({"productId": product_id, "quantity": 3})
+        page.locator("textarea[name=_content]").fill(body)
+        page.get_by_role("button", name="POST", exact=True).click()
+        answer = page.locator(".response-info pre")
+        expect(answer).to_contain_text("HTTP 201 Created")
+        order_id = json.loads(answer.inner_text().partition("\n\n")[2])["id"]
 
         admins.order(order_id)
         admins.see_soon(lambda: fact(page, "Status"), "Confirmed")
