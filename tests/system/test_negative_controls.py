@@ -158,16 +158,26 @@ def play(shop: Shop, stack: Stack) -> Iterator[Callable[..., set[str]]]:
             stack.set_environment(victim, FAILPOINTS=None)
             stack.wait_ready()
 
+    forget_everything(shop)
     with psycopg.connect(shop.environment["PRODUCTS_DATABASE_URL"], autocommit=True) as products:
         # Behind the deduplication, and would hide that it is missing: it parks what comes twice.
         query = "SELECT indexdef FROM pg_indexes WHERE indexname = 'stock_movement_once_per_order'"
         [wall] = products.execute(query).fetchone()
         products.execute("DROP INDEX stock_movement_once_per_order")
         yield play
-        products.execute("TRUNCATE product, stock_movement, reservation, outbox_event")
+        forget_everything(shop)
         products.execute(wall)
-    with psycopg.connect(shop.environment["ORDERS_DATABASE_URL"], autocommit=True) as orders:
-        orders.execute('TRUNCATE "order", outbox_event')
+
+
+def forget_everything(shop: Shop) -> None:
+    """Leave nothing of what was ordered before, or of what is wrong now."""
+    for service, tables in (
+        ("PRODUCTS", "product, product_price, stock_movement, reservation, outbox_event"),
+        ("ORDERS", '"order", outbox_event'),
+    ):
+        url = shop.environment[f"{service}_DATABASE_URL"]
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"TRUNCATE {tables}")
     empty_redis(shop)
 
 

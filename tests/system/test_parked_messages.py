@@ -18,6 +18,7 @@ from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
 from servicekit.messaging.publisher import ConfirmingPublisher
 from servicekit.messaging.topology import dead_letter_queue_name
+from servicekit.timestamps import now_in_milliseconds, rfc3339
 
 
 class Admin:
@@ -115,7 +116,7 @@ class TestAParkedTask:
         order_id = str(new_id())
         order = {
             "id": order_id, "productId": lamp["id"], "quantity": "2", "totalPrice": 200,
-            "createdAt": "2026-11-23T10:00:00.000Z",
+            "createdAt": rfc3339(now_in_milliseconds()),
         }  # fmt: skip
         task = task_message(
             task=PersistOrders.task_name,
@@ -145,7 +146,7 @@ class TestAParkedTask:
         orders = [
             {
                 "id": order_id, "productId": lamp["id"], "quantity": 1, "totalPrice": 100,
-                "createdAt": "2026-11-23T10:00:00.000Z",
+                "createdAt": rfc3339(now_in_milliseconds()),
             }
             for order_id in ids
         ]  # fmt: skip
