@@ -14,6 +14,7 @@ import redis
 
 from deploy.failure import DeployFailure
 from servicekit.messaging.connections import BrokerUnavailable, close, connect
+from servicekit.messaging.envelope import body_of
 
 BATCH = 1000
 _CONNECT_TIMEOUT_SECONDS = 5
@@ -128,7 +129,7 @@ class Servers:
                 message = channel.basic_get(queue)
                 if message is None:
                     break
-                yield message.body
+                yield body_of(message)
         finally:
             # Nothing was acknowledged, so all of it is put back in its place.
             channel.close()
