@@ -15,6 +15,7 @@ import requests
 
 from deploy.failure import DeployFailure
 from servicekit.messaging.connections import BrokerUnavailable, close, connect
+from servicekit.messaging.envelope import body_of
 
 BATCH = 1000
 _CONNECT_TIMEOUT_SECONDS = 5
@@ -157,8 +158,7 @@ class Servers:
                 message = channel.basic_get(queue)
                 if message is None:
                     break
-                # An empty one comes as an empty str.
-                yield message.body or b""
+                yield body_of(message)
         finally:
             # Nothing was acknowledged, so all of it is put back in its place.
             channel.close()
