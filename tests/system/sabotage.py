@@ -68,7 +68,7 @@ def versions_of_cached_values() -> None:
 
     from servicekit.caching.versioned import VersionedCache
 
-    def plain_set(cache: Any, values: Any) -> None:
+    def plain_set(cache: Any, values: Any, **_read_at: float) -> None:
         for identity, versioned in values:
             key = f"{cache._prefix}:{identity}"
             get_redis_connection("default").mset(
