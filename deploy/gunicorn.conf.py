@@ -113,6 +113,12 @@ def on_reload(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Be ready to serve."""
+    # Not above: they need Django's settings, which are there with the application.
+    from servicekit.caching.redis import invalidate_outdated  # noqa: PLC0415
+    from servicekit.database.loop import Loop  # noqa: PLC0415
+
+    # Also in a service that nobody asks anything else that needs Redis.
+    Loop("cache invalidation", invalidate_outdated).start()
     # What is loaded by now stays: the collector need not look at it, nor as often as by default.
     gc.collect()
     gc.freeze()

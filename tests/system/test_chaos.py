@@ -22,6 +22,7 @@ TELLING = (
     "stock.decided-replayed",
     "orders-worker-rabbitmq-cut",
     "products-worker-postgresql-black-hole",
+    "product-service-redis-slow",
 )
 
 
