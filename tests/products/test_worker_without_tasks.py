@@ -30,7 +30,8 @@ def test_every_message_is_parked_and_none_ends_the_worker(tmp_path, queue_type):
     ):
         with broker.channel() as channel:
             for body, headers, content_type in MESSAGES:
-                channel.basic_publish(
+                # Confirmed: a quorum queue may lose what its channel ends before it has it.
+                channel.basic_publish_confirm(
                     amqp.Message(body, application_headers=headers, content_type=content_type),
                     routing_key=QUEUE,
                 )
