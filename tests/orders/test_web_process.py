@@ -275,6 +275,25 @@ class TestADatabaseThatFallsSilent:
             assert time.monotonic() - began < ONE_SECOND
             assert accepted.status_code == 201
 
+    def test_has_orders_under_a_key_accepted_from_the_first(
+        self, web, line_to_database, product_service, order
+    ):
+        product_id = product_service.add()
+        web.order(product_id)
+        # Leaves a connection in the pool.
+        assert web.get(f"/orders/{order.id}").status_code == 200
+        line_to_database.blackhole()
+
+        with ThreadPoolExecutor(5) as clients:
+            answers = list(
+                clients.map(
+                    lambda key: web.order(product_id, **{"Idempotency-Key": f"{product_id}-{key}"}),
+                    range(5),
+                )
+            )
+
+        assert {answer.status_code for answer in answers} == {201}
+
     def test_leaves_an_accepted_order_to_be_seen(self, web, line_to_database, product_service):
         product_id = product_service.add()
         web.order(product_id)

@@ -30,7 +30,7 @@ from orders_project.orders.product_service import ProductNotFound
 from servicekit import correlation
 from servicekit.breaker import CircuitOpen
 from servicekit.http import deadline
-from servicekit.http.deadline import DeadlineExceeded
+from servicekit.http.deadline import DeadlineExceeded, limited_to
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
@@ -40,6 +40,8 @@ _ORDER_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:idempotency-keys")
 _REFUSALS = (ProductNotFound, InsufficientStock, TotalPriceTooLarge)
 # What remains for the answer after the commit.
 _RESERVE_SECONDS = 0.1
+# After a look at a database that does not answer, the ways around it need the rest of the time.
+_LOOK_SECONDS = 0.7
 
 
 class UnableToAccept(Exception):
@@ -147,11 +149,14 @@ class Intake:
 
     def _stored(self, order_id: UUID) -> AcceptedOrder | None:
         """Return the order if it is stored, None if it is not or the database is away."""
-        failures = (DatabaseError, InterfaceError)
+        failures = (DatabaseError, InterfaceError, DeadlineExceeded)
+
+        def look() -> AcceptedOrder | None:
+            with limited_to(_LOOK_SECONDS):
+                return selectors.find_stored_order(order_id)
+
         try:
-            return self._keyed.database.call(
-                lambda: selectors.find_stored_order(order_id), failures=failures
-            )
+            return self._keyed.database.call(look, failures=failures)
         except (CircuitOpen, *failures):
             return None
         finally:
