@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import amqp
 from kombu import Connection
 
 from servicekit.messaging import connections
 from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
 from servicekit.messaging.envelope import OutgoingMessage
-from servicekit.messaging.topology import declare_exchanges
+from servicekit.messaging.topology import CONSUMED_FROM, declare_exchanges
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class Outcome(enum.Enum):
     CONFIRMED = "confirmed"
     """It is on disk, in every queue it was for."""
     RETURNED = "returned"
-    """No queue wanted it. It is nowhere."""
+    """No queue wanted it, or that of our own consumer was not there. It is nowhere."""
     REFUSED = "refused"
     """A queue would not have it (full, gone). It may be in others."""
 
@@ -38,6 +39,10 @@ class PublishingFailed(BrokerUnavailable):
     def __init__(self, reason: str, *, maybe_published: bool) -> None:
         super().__init__(reason)
         self.maybe_published = maybe_published
+
+
+def _consumed_from(message: OutgoingMessage) -> str | None:
+    return CONSUMED_FROM.get(message.routing_key) if message.exchange else None
 
 
 class ConfirmingPublisher:
@@ -69,14 +74,25 @@ class ConfirmingPublisher:
         """
         try:
             self._ensure_channel()
+            absent = self._absent_queues(messages)
         except _FAILURES as error:
             self.close()
             raise PublishingFailed(str(error), maybe_published=False) from error
+        wanted = messages
+        if absent:
+            wanted = [each for each in messages if _consumed_from(each) not in absent]
         try:
-            return self._publish(messages)
+            outcomes = self._publish(wanted)
         except CONNECTION_ERRORS as error:
             self.close()
             raise PublishingFailed(f"no confirm: {error!r}", maybe_published=True) from error
+        if not absent:
+            return outcomes
+        answers = iter(outcomes)
+        return [
+            Outcome.RETURNED if _consumed_from(each) in absent else next(answers)
+            for each in messages
+        ]
 
     def close(self) -> None:
         """Drop the connection; the next call of `publish` makes a new one."""
@@ -93,6 +109,10 @@ class ConfirmingPublisher:
             on_blocked=self._on_blocked,
             on_unblocked=self._on_unblocked,
         )
+        self._open_channel()
+
+    def _open_channel(self) -> None:
+        assert self._connection is not None  # noqa: S101 - it was just made
         channel: Any = self._connection.channel()
         declare_exchanges(channel)
         channel.events["basic_return"].add(self._on_return)
@@ -101,6 +121,22 @@ class ConfirmingPublisher:
         channel.confirm_select()
         self._channel = channel
         self._last_tag = 0
+
+    def _absent_queues(self, messages: Sequence[OutgoingMessage]) -> set[str | None]:
+        """Return the queues of our own consumers that would miss some of the messages.
+
+        A stranger's queue is enough for the broker to confirm an event: what only that one has got
+        is lost to our consumer. One round trip for each queue of a batch.
+        """
+        absent: set[str | None] = set()
+        for queue in {_consumed_from(each) for each in messages} - {None}:
+            try:
+                self._channel.queue_declare(queue, passive=True)
+            except amqp.exceptions.NotFound:
+                absent.add(queue)
+                # The broker has closed it.
+                self._open_channel()
+        return absent
 
     def _publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
         self._outcomes = [Outcome.CONFIRMED] * len(messages)

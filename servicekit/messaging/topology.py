@@ -11,12 +11,25 @@ from typing import Any
 
 from kombu import Exchange, Queue
 
+from servicekit.contracts import events
 from servicekit.contracts.events import ORDER_EXCHANGE, PRODUCT_EXCHANGE
 
 EXCHANGES = (
     Exchange(ORDER_EXCHANGE, type="topic", durable=True),
     Exchange(PRODUCT_EXCHANGE, type="topic", durable=True),
 )
+
+#: Where our own consumer of an event takes it from. Others may bind queues of theirs as well: that
+#: one of them has an event does not say that ours has it.
+CONSUMED_FROM = {
+    events.OrderCreated.routing_key: "product_order_queue",
+    events.OrderCancelled.routing_key: "product_cancellation_queue",
+    events.StockDecided.routing_key: "order_stock_queue",
+    events.StockReleased.routing_key: "order_stock_queue",
+    events.ProductCreated.routing_key: "order_product_queue",
+    events.ProductUpdated.routing_key: "order_product_queue",
+    events.ProductArchived.routing_key: "order_product_queue",
+}
 
 
 def dead_letter_queue_name(queue: str) -> str:

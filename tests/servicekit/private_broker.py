@@ -14,6 +14,7 @@ import requests
 from kombu import Connection
 
 from deploy import broker
+from servicekit.messaging.topology import CONSUMED_FROM
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class VirtualHost:
 def virtual_host(*, queue_type: str | None = "classic") -> Iterator[VirtualHost]:
     """Make a virtual host on the broker of `BROKER_URL`, and delete it with all that is in it.
 
-    It is prepared as that of an installation is, unless there is no `queue_type`.
+    It is prepared as that of an installation is, with the queues where our own consumers wait for
+    events, but unbound; unless there is no `queue_type`.
     """
     management_url = os.environ["RABBITMQ_MANAGEMENT_URL"]
     broker_url = urlsplit(os.environ["BROKER_URL"])
@@ -94,7 +96,10 @@ def virtual_host(*, queue_type: str | None = "classic") -> Iterator[VirtualHost]
             json={"configure": ".*", "write": ".*", "read": ".*"},
             timeout=10,
         ).raise_for_status()
-        yield VirtualHost(name, broker_url._replace(path=f"/{name}").geturl(), management_url)
+        host = VirtualHost(name, broker_url._replace(path=f"/{name}").geturl(), management_url)
+        for queue in sorted({*CONSUMED_FROM.values()} if queue_type else ()):
+            host.declare_queue(queue)
+        yield host
     finally:
         requests.delete(address, timeout=10).raise_for_status()
 

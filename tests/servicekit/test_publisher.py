@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from servicekit.messaging.publisher import (
     OutgoingMessage,
     PublishingFailed,
 )
+from servicekit.messaging.topology import CONSUMED_FROM
 from tests.servicekit.private_broker import eventually, unused_port
 
 
@@ -74,6 +76,23 @@ class TestPublish:
 
     def test_tells_what_no_queue_wanted(self, publisher):
         assert publisher.publish([to(f"nobody-{uuid4()}")]) == [Outcome.RETURNED]
+
+    def test_is_not_content_with_the_queue_of_a_stranger(self, broker, publisher, queue):
+        broker.bind(queue, "order.exchange", "order.*")
+        own = {key: CONSUMED_FROM[key] for key in ("order.created", "order.cancelled")}
+        created, cancelled = batch = [
+            replace(to(key), exchange="order.exchange", message_id=key) for key in own
+        ]
+        broker.delete_queue(own["order.created"])
+        try:
+            assert publisher.publish(batch) == [Outcome.RETURNED, Outcome.CONFIRMED]
+            assert publisher.publish([created]) == [Outcome.RETURNED]
+        finally:
+            broker.declare_queue(own["order.created"])
+
+        assert publisher.publish([created]) == [Outcome.CONFIRMED]
+        taken = [each.properties["message_id"] for each in broker.take(queue, count=2)]
+        assert taken == [cancelled.message_id, created.message_id]
 
     def test_tells_what_a_queue_refused(self, broker, publisher, full_queue):
         outcomes = publisher.publish([to(full_queue, b"1"), to(full_queue, b"2")])
