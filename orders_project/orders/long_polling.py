@@ -31,6 +31,7 @@ from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail
 from servicekit.http import deadline
+from servicekit.http.admission import aside
 from servicekit.http.shutdown import on_shutdown
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Waiter:
         """Return as soon as the order is final, or after so many seconds; whether it is."""
         # The request may have read something, and others need the connection meanwhile.
         connection.close_if_unusable_or_obsolete()
-        with deadline.suspended():
+        with deadline.suspended(), aside():
             return self._final.wait(seconds)
 
 

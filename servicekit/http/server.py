@@ -7,10 +7,10 @@ connection is served here; its access log and its hooks for requests are not cal
 A request is read whole before a view sees it: a slow client holds a connection and nothing else,
 and what no view has read cannot be taken for the beginning of the next request.
 
-Of a process's connections, three quarters may have a request answered at a time. One more request
-is answered 503 at once: what is taken is answered in time, whatever is offered. When there is no
-connection left for the next client, the one that has been idle for longest ends. A request that
-has waited until its client gave up is dropped before anything is done for it.
+Of a process's connections, three quarters at most may have a request answered at a time
+(`admission.py`); who gets no place is answered 503. When there is no connection left for the next
+client, the one that has been idle for longest ends. A request that has waited until its client gave
+up is dropped before anything is done for it.
 
 A process that is asked to end takes no more clients, and answers those that it has: whoever has
 connected, and whatever they send until they have been told, in an answer, that it was the last.
@@ -42,7 +42,7 @@ from gevent.server import StreamServer
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
-from servicekit.http import shutdown
+from servicekit.http import admission, shutdown
 from servicekit.http.deadline import DeadlineExceeded, limited_to
 
 _MAX_TARGET_BYTES = 8 * 1024
@@ -282,8 +282,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         # In its order: first who has been idle for longest. With the time when it will end.
         self._idle: dict[Any, float] = {}
         self._connections = 0
-        self._busy = 0
-        self._busy_limit = max(1, self.worker_connections * 3 // 4)
+        self._places = admission.open_(max(1, self.worker_connections * 3 // 4))
         self._secure_headers = {
             f"HTTP_{name.replace('-', '_')}": value
             for name, value in self.cfg.secure_scheme_headers.items()
@@ -300,6 +299,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
     def run(self) -> None:
         """Serve until this process is asked to end, and then what is begun."""
         servers = [self._serve(listener) for listener in self.sockets]
+        gevent.spawn(self._places.follow_lag)
         while self.alive:
             self.notify()
             self._end.wait(1.0)
@@ -341,12 +341,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
                         request = reader.complete.popleft()
                         if is_from_proxy:
                             self._believe_proxy(request.environ)
-                        if not self._admits(request):
-                            reader.refusal = _OVERLOADED
-                            break
-                        if _has_given_up(client):
-                            return
-                        if not self._answer(client, request, limit):
+                        if not self._admit(client, request, limit):
                             return
                     if reader.refusal is not None:
                         limit.restart(_WRITE_SECONDS)
@@ -359,11 +354,32 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             client.close()
 
     def _is_full(self) -> bool:
-        return bool(self._connections >= self.worker_connections)
+        # A tenth sooner than it is so: of the clients that wait outside, some are let in with each
+        # turn of the event loop, not one.
+        return bool(self._connections > self.worker_connections * 9 // 10)
 
-    def _admits(self, request: Request) -> bool:
+    def _admit(self, client: Any, request: Request, limit: limited_to) -> bool:
+        """Answer a request when it is its turn, or refuse it; return whether to go on."""
+        # The application has limits of its own.
+        limit.restart(math.inf)
         path: str = request.environ["PATH_INFO"]
-        return self._busy < self._busy_limit or path.startswith(_ALWAYS_ANSWERED)
+        if path.startswith(_ALWAYS_ANSWERED):
+            return self._answer(client, request, limit)
+        waited = self._places.enter()
+        if waited is None:
+            limit.restart(_WRITE_SECONDS)
+            client.sendall(_refused(_OVERLOADED))
+            return False
+        try:
+            if _has_given_up(client):
+                return False
+            request.environ[admission.WAITED] = waited
+            return self._answer(client, request, limit)
+        finally:
+            self._places.leave()
+
+    def _is_last(self) -> bool:
+        return not self.alive or self._is_full()
 
     def _read(self, client: Any, reader: RequestReader, limit: limited_to) -> bool:
         """Read until there is something to answer; return False if there is no more to come."""
@@ -403,10 +419,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             client.sendall(data)
             limit.restart(math.inf)
 
-        # The application has limits of its own.
-        limit.restart(math.inf)
-        answer = Answer(send, request, lambda: not self.alive or self._is_full())
-        self._busy += 1
+        answer = Answer(send, request, self._is_last)
         try:
             body = self.wsgi(request.environ, answer.start)
         except Exception:
@@ -414,8 +427,6 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             self.log.exception("a request was not answered")
             send(_refused(Refused(500, "internal_error", "Something went wrong on our side.")))
             return False
-        finally:
-            self._busy -= 1
         try:
             answer.write(body)
         finally:

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from servicekit.http import access
+from servicekit.http.admission import WAITED
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.cross_site import refuse_cross_site
 from servicekit.http.deadline import REQUEST_SECONDS, DeadlineExceeded, limited_to
@@ -27,7 +28,7 @@ class ApiViewSet(GenericViewSet[Any]):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer within the time that a request has; hot reads before DRF looks at them."""
-        with limited_to(REQUEST_SECONDS):
+        with limited_to(REQUEST_SECONDS - request.META.get(WAITED, 0.0)):
             self._refusal = self._refusal_of(request) if access.is_guarded(request) else None
             if self._refusal is None and request.method == "GET" and wants_plain_json(request):
                 try:
