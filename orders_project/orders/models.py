@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection, models, transaction
-from django.db.models import F, Q
+from django.db.models import F, Func, Max, Q, Value
 from django.db.models.functions import Greatest, Now
 
 from orders_project.orders.commands import AcceptedOrder
@@ -17,6 +17,10 @@ from servicekit.timestamps import now_in_milliseconds
 
 RECHECK_AFTER_SECONDS = 30
 """How long an order may wait for an answer about its stock before the watchdog asks again."""
+
+# Who is storing orders holds an advisory lock of this class on a number below those that they get:
+# the trigger `order_storing`, of migration 0004.
+_STORING = 0x4F52
 
 
 class OrderManager(models.Manager["Order"]):
@@ -47,6 +51,26 @@ class OrderManager(models.Manager["Order"]):
                 [recheck_after_seconds, as_json(rows)],
             )
             return {row[0] for row in cursor.fetchall()}
+
+    def stored_for_good(self) -> int:
+        """Return a number up to which all orders that will ever be stored are visible from now on.
+
+        Not within a transaction that sees one state only: it may be older than this answer.
+        """
+        # In this order: a number that is handed out after the first statement is beyond its answer,
+        # and of all before it the second sees who can still store one.
+        newest: int = self.aggregate(newest=Max("stored_number"))["newest"] or 0
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT min((classid::bigint & 65535) << 32 | objid::bigint) FROM pg_locks
+                WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint >> 16 = %s
+                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                """,
+                [_STORING],
+            )
+            (being_stored,) = cursor.fetchone()
+        return newest if being_stored is None else min(newest, being_stored)
 
     def pending(self, ids: Iterable[UUID]) -> list["Order"]:
         """Return those of some orders whose stock is not decided."""
@@ -160,6 +184,10 @@ class Order(models.Model):
     released_at = models.DateTimeField("stock given back", null=True, blank=True)
     # When the watchdog asks again about its stock; None when there is nothing more to be heard.
     recheck_at = models.DateTimeField(null=True, blank=True)
+    # Given by the database, also to what old code inserts; 0: stored before there were numbers.
+    stored_number = models.BigIntegerField(
+        editable=False, db_default=Func(Value("order_stored_number"), function="nextval")
+    )
 
     objects: ClassVar[OrderManager] = OrderManager()
 
@@ -174,6 +202,7 @@ class Order(models.Model):
                 condition=Q(recheck_at__isnull=False),
                 name="order_to_recheck",
             ),
+            models.Index(fields=["stored_number", "id"], name="order_as_stored"),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(quantity__gt=0), name="order_quantity_positive"),

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import InterfaceError, OperationalError
-from django.db.models import Q
+from django.db.models import BooleanField, Func, Q, UUIDField, Value
 
 from orders_project.orders import cache
 from orders_project.orders.commands import AcceptedOrder
@@ -40,6 +40,7 @@ class OrderNotVisibleYet(Exception):
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BEFORE_ALL_IDS = UUID(int=0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,35 @@ class OrderPosition:
     def __str__(self) -> str:
         milliseconds = (self.created_at - _EPOCH) // timedelta(milliseconds=1)
         return f"{milliseconds}.{self.order_id}"
+
+
+@dataclass(frozen=True)
+class StoragePosition:
+    """Where an order stands among all orders by when it was stored; by default, before them all."""
+
+    number: int = 0
+    # For those that were stored before there were numbers, and all have 0.
+    order_id: UUID = _BEFORE_ALL_IDS
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        """Return an order's position."""
+        return cls(order.stored_number, order.id)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return the position that `str` has written.
+
+        :raises ValueError: if it has not
+        """
+        kind, number, order_id = text.split(".")
+        if kind != "stored" or not 0 <= int(number) < 2**63:
+            raise ValueError(text)
+        return cls(int(number), UUID(order_id))
+
+    def __str__(self) -> str:
+        # Not to be taken for an `OrderPosition`.
+        return f"stored.{self.number}.{self.order_id}"
 
 
 @dataclass(frozen=True)
@@ -204,6 +234,23 @@ def orders_page(wanted: OrderFilter, *, limit: int, after: OrderPosition | None)
     # One more than asked for, to know whether it is worth asking again.
     found = list(orders[: limit + 1])
     return Page(found[:limit], len(found) > limit)
+
+
+def orders_as_stored(*, limit: int, after: StoragePosition) -> list[Order]:
+    """Return at most `limit` orders after a position, in the order in which they are stored.
+
+    What is stored later, however early its transaction began, comes later: nothing is ever added
+    before a position that this has returned. An order shows up when all before it are stored.
+    """
+    orders = Order.objects.filter(stored_number__lte=Order.objects.stored_for_good())
+    # A comparison of rows, which an index answers; Django has none.
+    is_after = Func(
+        Value(after.number),
+        Value(after.order_id, UUIDField()),
+        template="(stored_number, id) > (%(expressions)s)",
+        output_field=BooleanField(),
+    )
+    return list(orders.filter(is_after).order_by("stored_number", "id")[:limit])
 
 
 def final_among(order_ids: Collection[UUID]) -> list[UUID]:

@@ -38,7 +38,10 @@ list_orders = Operation(
         200: Answer(
             list[OrderDetail],
             "The orders, by the time of their acceptance, newest first. One that is stored late"
-            " takes its place below newer ones: who only asks for newer ones misses it.",
+            " takes its place below newer ones: who only asks for newer ones misses it. With"
+            " `sort=stored` nobody misses any: the orders come as they are stored, oldest first,"
+            " each once, and `Link` always leads on, from an empty page too. What becomes of an"
+            " order later does not bring it again.",
             (LINK,),
         )
     },
@@ -47,6 +50,11 @@ list_orders = Operation(
         query("status", {"type": "string", "enum": Order.Status.values}, "Only those of a status."),
         query("createdAfter", _TIME, "Only those created after a time."),
         query("createdBefore", _TIME, "Only those created before a time."),
+        query(
+            "sort",
+            {"type": "string", "enum": ["stored"]},
+            "In the order of their storage, for who asks again and again; with no filter.",
+        ),
         *PAGE,
     ),
 )

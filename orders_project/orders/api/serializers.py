@@ -1,5 +1,7 @@
 """What the order service takes."""
 
+from typing import Any
+
 from rest_framework import serializers
 
 from orders_project.orders.models import Order
@@ -33,3 +35,13 @@ class OrderFilters(StrictSerializer):
     status = serializers.ChoiceField(choices=Order.Status.choices, required=False)
     createdAfter = StrictDateTimeField(source="created_after", required=False)  # noqa: N815 - as above
     createdBefore = StrictDateTimeField(source="created_before", required=False)  # noqa: N815 - as above
+    sort = serializers.ChoiceField(choices=["stored"], required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the values.
+
+        :raises ValidationError: if they do not go together
+        """
+        if "sort" in attrs and attrs.keys() - {"sort"}:
+            raise serializers.ValidationError({"sort": ["No filter goes with it."]})
+        return attrs

@@ -20,7 +20,7 @@ from orders_project.orders.representation import (
     TimelineDetail,
     TimelineStepDetail,
 )
-from orders_project.orders.selectors import OrderFilter, OrderPosition
+from orders_project.orders.selectors import OrderFilter, OrderPosition, StoragePosition
 from servicekit.caching.generational import RenderedPage
 from servicekit.http.conditional import json_answer
 from servicekit.http.idempotency import idempotency_key
@@ -57,11 +57,14 @@ class OrderViewSet(ApiViewSet):
 
     @documentation.list_orders
     def list(self, request: Request) -> HttpResponse:
-        """Orders, newest first.
+        """Orders, newest first; with `sort=stored`, in the order in which they are stored.
 
         Filters: `productId`, `status`, `createdAfter`, `createdBefore`. Pages: `limit`, `cursor`.
         """
-        wanted = OrderFilter(**serializers.OrderFilters.parse(filters_in(request.query_params)))
+        filters = serializers.OrderFilters.parse(filters_in(request.query_params))
+        if filters.pop("sort", None):
+            return self._as_stored(request)
+        wanted = OrderFilter(**filters)
         page_request = PageRequest.of(request.query_params, OrderPosition.read)
 
         def render() -> RenderedPage:
@@ -76,6 +79,17 @@ class OrderViewSet(ApiViewSet):
             page = render()
 
         return self.answer(page.body, headers=link_header(request, page.next_cursor))
+
+    def _as_stored(self, request: Request) -> HttpResponse:
+        """Answer with a link that always leads on: to what is stored until it is followed."""
+        page_request = PageRequest.of(request.query_params, StoragePosition.read)
+        after = page_request.after or StoragePosition()
+
+        orders = selectors.orders_as_stored(limit=page_request.limit, after=after)
+
+        reached = StoragePosition.of(orders[-1]) if orders else after
+        body = msgspec.json.encode([OrderDetail.of(order) for order in orders])
+        return self.answer(body, headers=link_header(request, cursor_after(reached)))
 
     @documentation.place_order
     def create(self, request: Request) -> HttpResponse:
