@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from deploy.console import Progress, table
-from deploy.engine import Engine
 from deploy.failure import DeployFailure
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
@@ -16,7 +15,7 @@ RUN_DIR = ROOT / ".run" / "system"
 _LINES = 100
 
 
-class NativeEngine(Engine):
+class NativeEngine:
     """Runs the one stack of this checkout."""
 
     def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
