@@ -149,7 +149,7 @@ class Stack:
 
         :raises DeployFailure: if something cannot be brought up
         """
-        with self._alone(), alone_with_ports(self._progress):
+        with self._locked("lock"), alone_with_ports(self._progress):
             self._settle()
             self._require_service_ports()
             self._start_servers()
@@ -161,27 +161,9 @@ class Stack:
 
         :raises DeployFailure: if one of them does not get ready
         """
-        with self._alone(), alone_with_ports(self._progress):
+        with self._locked("lock"), alone_with_ports(self._progress):
             self._settle()
             self._start_servers()
-
-    def prepare(self) -> None:
-        """Migrate both databases, make the admin account, prepare the broker; again is harmless.
-
-        :raises DeployFailure: if that fails
-        """
-        with self._alone():
-            self._prepare()
-
-    def start_services(self) -> None:
-        """Bring up the two web services and the two workers.
-
-        :raises DeployFailure: if one of them does not get ready
-        """
-        with self._alone(), alone_with_ports(self._progress):
-            self._settle()
-            self._require_service_ports()
-            self._start_services()
 
     def is_up(self) -> bool:
         """Tell whether every process runs and does its work."""
@@ -217,7 +199,7 @@ class Stack:
         """Stop everything, also what an earlier supervisord left behind; return when it is gone."""
         if not self.run_dir.exists():
             return
-        with self._alone():
+        with self._locked("lock"):
             self._stop()
 
     def kill_all(self) -> None:
@@ -313,7 +295,7 @@ class Stack:
                 overrides.pop(variable, None)
             else:
                 overrides[variable] = value
-        with self._alone():
+        with self._locked("lock"):
             self._configure()
         self.start_process(name, wait=False)
 
@@ -340,7 +322,7 @@ class Stack:
             self._clear_leftovers()
             self._choose_ports()
         # Nothing runs now that was started from anything else, whatever fails from here on.
-        with self._state_locked():
+        with self._locked("state.lock"):
             self._write_state(started_from=self._fingerprints())
 
     def _start_servers(self) -> None:
@@ -365,7 +347,7 @@ class Stack:
             self._postgres.create_databases(self._secrets)
 
     def _prepare(self) -> None:
-        running = []
+        running = {}
         with self._progress.step("Migrations, admin account, policies of the broker"):
             for process in ONE_SHOTS:
                 if process.name == "broker-prepare" and "rabbitmq" not in self.private_servers:
@@ -375,20 +357,15 @@ class Stack:
                 log = self.log_path(process.name)
                 log.parent.mkdir(exist_ok=True)
                 with log.open("ab") as output:
-                    running.append(
-                        (
-                            process.name,
-                            subprocess.Popen(
-                                program.command,
-                                cwd=program.directory,
-                                env=self._supervisor.environment_of(program),
-                                stdin=subprocess.DEVNULL,
-                                stdout=output,
-                                stderr=subprocess.STDOUT,
-                            ),
-                        )
+                    running[process.name] = subprocess.Popen(
+                        program.command,
+                        cwd=program.directory,
+                        env=self._supervisor.environment_of(program),
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
                     )
-            codes = {name: one_shot.wait() for name, one_shot in running}
+            codes = {name: one_shot.wait() for name, one_shot in running.items()}
             for name, code in codes.items():
                 if code != 0:
                     raise self._not_ready(name, f"failed with exit code {code}")
@@ -398,8 +375,7 @@ class Stack:
         programs = self._service_programs()
         self._launch(programs)
         for program in programs:
-            title = f"{program.name} on {program.address}" if program.address else program.name
-            with self._progress.step(title):
+            with self._progress.step(f"{program.name} on {program.address}"):
                 self._await(program)
 
     def _stop(self) -> None:
@@ -517,7 +493,7 @@ class Stack:
 
     def _remember(self, ports: Ports | None) -> None:
         """Read what this directory's stack chose before; choose, and write down, what is new."""
-        with self._state_locked():
+        with self._locked("state.lock"):
             known = self._read_state()
             remembered = known.get("ports")
             before = Ports.from_json(remembered) if isinstance(remembered, dict) else Ports()
@@ -592,7 +568,7 @@ class Stack:
 
     def _adopt_ports(self) -> None:
         """Take over the ports that the running stack was started with."""
-        with self._state_locked():
+        with self._locked("state.lock"):
             ports = self._read_state().get("ports")
         if isinstance(ports, dict):
             self.ports = Ports.from_json(ports)
@@ -612,23 +588,13 @@ class Stack:
             if chosen != wanted and name in {*self.private_servers, *_ALWAYS_OURS}:
                 self._progress.note(f"Port {wanted} is in use, so {_TITLES[name]} gets {chosen}.")
         self.ports = ports
-        with self._state_locked():
+        with self._locked("state.lock"):
             self._write_state()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep a second `make up` or `make down` of the same directory waiting."""
-        with self._locked("lock"):
-            yield
-
-    @contextlib.contextmanager
-    def _state_locked(self) -> Iterator[None]:
-        """Keep others from reading what was chosen while we choose; never for long."""
-        with self._locked("state.lock"):
-            yield
-
-    @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
+        # "lock" keeps a second `make up` or `make down` of the same directory waiting; "state.lock"
+        # whoever reads what is being chosen, and never for long.
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with (self.run_dir / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
