@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.failure import DeployFailure
 from deploy.native.programs import Program
@@ -37,10 +37,6 @@ _LONGEST_SOCKET_PATH = 90
 # Programs that write a title over their environment. Only of these does the working
 # directory count: an operator's shell may well stand in it.
 _TITLED = {"postgres": "postgres", "redis-server": "redis", "valkey-server": "redis"}
-
-# Faults of supervisord's API.
-_ALREADY_STARTED = 60
-_NOT_RUNNING = 70
 
 
 @dataclass(frozen=True)
@@ -115,12 +111,12 @@ class Supervisor:
         """Start a process unless it is started; do not wait for it."""
         # A process that is on its way down cannot be started before it is there.
         wait_until(lambda: self._state_name(name) != "STOPPING", timeout_seconds=STOP_SECONDS + 5)
-        self._call_tolerating(_ALREADY_STARTED, "startProcess", name, False)
+        self._call_tolerating(Faults.ALREADY_STARTED, "startProcess", name, False)
 
     def stop(self, *names: str) -> None:
         """Stop processes side by side, and return when they are gone."""
         for name in self.states().keys() & set(names):
-            self._call_tolerating(_NOT_RUNNING, "stopProcess", name, False)
+            self._call_tolerating(Faults.NOT_RUNNING, "stopProcess", name, False)
         wait_until(
             lambda: not any(self._state_name(name) == "STOPPING" for name in names),
             timeout_seconds=STOP_SECONDS + 5,
