@@ -179,7 +179,7 @@ def child_killed(name: str) -> Act:
     """Kill a child of a process, such as one of gunicorn's workers, every one to three seconds."""
 
     def kill(scene: Scene) -> None:
-        with suppress(DeployFailure, OSError, IndexError):  # it is between two lives just now
+        with suppress(DeployFailure, psutil.Error, OSError, IndexError):  # between two lives
             send(scene.chance.choice(scene.stack.children(name)), signal.SIGKILL)
 
     return again_and_again(kill, pause=(1.0, 3.0))
