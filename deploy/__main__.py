@@ -6,9 +6,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from deploy.choice import choose
+from deploy.addresses import ADDRESSES
+from deploy.choice import Engine, choose
 from deploy.console import Progress, TerminalProgress
-from deploy.engine import ADDRESSES, Engine
 from deploy.failure import DeployFailure
 from deploy.settings import DEFAULTS, load, write_env_file
 

@@ -37,5 +37,8 @@ done
 step "OpenAPI documents" python -m deploy.openapi --check
 step "AsyncAPI document" python -m deploy.asyncapi --check
 step "Postman collection" python -m deploy.postman --check
-step "compose file" python -m deploy.check_compose
+# It needs no engine; where there is no Compose, the tests read the file as we do.
+if docker compose version > /dev/null 2>&1; then
+  step "compose file" env $(sed -nE 's/^(\w+)=$/\1=x/p' .env.example) docker compose --env-file .env.example config --quiet
+fi
 step "shell scripts" bash -n deploy/*.sh deploy/native/*.sh requirements/*.sh .ci/run

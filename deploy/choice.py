@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from deploy.console import Progress
 from deploy.docker import DockerEngine
-from deploy.engine import Engine
 from deploy.failure import DeployFailure
 from deploy.native.engine import NativeEngine
+
+#: What runs the system: every verb of `make` means the same with each.
+Engine = DockerEngine | NativeEngine
 
 
 def choose(settings: Mapping[str, str], progress: Progress) -> Engine:

@@ -5,14 +5,15 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from deploy.addresses import addresses_of
 from deploy.console import Progress
-from deploy.engine import Engine
 from deploy.failure import DeployFailure
-from deploy.processes import ONE_SHOTS
-from deploy.settings import DEFAULTS, ROOT
+from deploy.native.ports import Ports
+from deploy.processes import ONE_SHOTS, SERVICES
+from deploy.settings import DEFAULTS, GENERATED, ROOT
 
 
-class DockerEngine(Engine):
+class DockerEngine:
     """Runs `docker-compose.yml`; Compose reads `.env` by itself."""
 
     def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
@@ -22,30 +23,13 @@ class DockerEngine(Engine):
     @property
     def environment(self) -> dict[str, str]:
         """The published addresses."""
-
-        def password(name: str) -> str:
-            return self._settings.get(name, "")
-
-        def port(name: str, default: int) -> str:
-            return self._settings.get(name, str(default))
-
-        postgres = f"127.0.0.1:{port('POSTGRES_PORT', 5432)}"
-        return {
-            "PRODUCTS_DATABASE_URL": "postgresql://products:"
-            f"{password('PRODUCTS_DATABASE_PASSWORD')}@{postgres}/products",
-            "ORDERS_DATABASE_URL": "postgresql://orders:"
-            f"{password('ORDERS_DATABASE_PASSWORD')}@{postgres}/orders",
-            "BROKER_URL": f"amqp://shop:{password('BROKER_PASSWORD')}"
-            f"@127.0.0.1:{port('RABBITMQ_PORT', 5672)}//",
-            "CACHE_URL": f"redis://127.0.0.1:{port('REDIS_PORT', 6379)}/0",
-            "PRODUCT_API_URL": f"http://127.0.0.1:{port('PRODUCT_PORT', 3001)}/products",
-            "ORDER_API_URL": f"http://127.0.0.1:{port('ORDER_PORT', 3002)}/orders",
-        }
+        passwords = {**dict.fromkeys(GENERATED, ""), **self._settings}
+        return addresses_of(Ports.of(self._settings), passwords)
 
     @property
     def management_url(self) -> str:
         """RabbitMQ's console."""
-        return f"http://127.0.0.1:{self._settings.get('RABBITMQ_MANAGEMENT_PORT', '15672')}"
+        return f"http://127.0.0.1:{self._settings['RABBITMQ_MANAGEMENT_PORT']}"
 
     @property
     def pids(self) -> dict[str, int]:
@@ -57,7 +41,7 @@ class DockerEngine(Engine):
         listed = self._compose("ps", "--format", "json", capture=True)
         running = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
         healthy = {each["Service"] for each in running if each.get("Health") == "healthy"}
-        return {"product-service", "order-service", "products-worker", "orders-worker"} <= healthy
+        return {each.name for each in SERVICES} <= healthy
 
     def up(self) -> None:
         """Build the image, start everything, wait until all is healthy."""

@@ -9,78 +9,57 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from dotenv.parser import parse_stream
+
 from deploy.failure import DeployFailure
 
 ROOT = Path(__file__).resolve().parent.parent
 ENV_FILE = ROOT / ".env"
 ENV_EXAMPLE = ROOT / ".env.example"
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
 
-#: Values that are right on one machine, used where `.env` says nothing.
+_REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>\w+):(?P<kind>[-?])(?P<rest>[^}]*)\})")
+
+#: What is used where `.env` says nothing, and the secrets that the first `up` makes up: by what
+#: `docker-compose.yml` says of its variables, `${NAME:-default}` or `${NAME:?…}`.
 DEFAULTS: Mapping[str, str] = {
-    "ADMIN_PASSWORD": "admin",
-    "ADMIN_USERNAME": "admin",
-    "ALLOWED_HOSTS": "localhost,127.0.0.1",
-    "BIND_ADDRESS": "127.0.0.1",
-    "CSRF_TRUSTED_ORIGINS": "",
-    "DATABASE_POOL_SIZE": "8",
-    "DATABASE_STATEMENT_TIMEOUT_MS": "1200",
-    "DEBUG": "false",
-    "FORWARDED_ALLOW_IPS": "127.0.0.1,::1",
-    "INTAKE_PACE_SECONDS": "0.01",
-    "LOG_LEVEL": "INFO",
-    "PRICE_MAX_AGE_SECONDS": "10",
-    "PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS": "3600",
-    "PRICE_MEMORY_SECONDS": "0.25",
-    "QUEUE_TYPE": "",
-    "RATE_LIMIT_PER_ADDRESS": "",
-    "RATE_LIMIT_PER_KEY": "",
-    "REQUIRE_API_KEY": "false",
-    "WEB_CONNECTIONS": "1000",
-    "WORKER_PACE_SECONDS": "0.05",
+    each["name"]: each["rest"] for each in _REFERENCE.finditer(COMPOSE) if each["kind"] == "-"
 }
-
-#: Secrets that the first `up` makes up when it writes `.env`.
-GENERATED = (
-    "SECRET_KEY",
-    "POSTGRES_PASSWORD",
-    "PRODUCTS_DATABASE_PASSWORD",
-    "PRODUCTS_RUNTIME_DATABASE_PASSWORD",
-    "ORDERS_DATABASE_PASSWORD",
-    "ORDERS_RUNTIME_DATABASE_PASSWORD",
-    "BROKER_PASSWORD",
-    "PRODUCTS_BROKER_PASSWORD",
-    "ORDERS_BROKER_PASSWORD",
+GENERATED = tuple(
+    dict.fromkeys(each["name"] for each in _REFERENCE.finditer(COMPOSE) if each["kind"] == "?")
 )
 
-_ASSIGNMENT = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
 
+def expand(text: str, settings: Mapping[str, str]) -> str:
+    """Put settings into a text of `docker-compose.yml` as Compose does."""
 
-def parse(text: str) -> dict[str, str]:
-    """Read `NAME=value` lines as Docker Compose does, leaving out what has no value.
+    def value(reference: re.Match[str]) -> str:
+        name, is_optional = reference["name"], reference["kind"] == "-"
+        if name is None:
+            return "$"
+        return (settings.get(name) or reference["rest"]) if is_optional else settings[name]
 
-    :raises DeployFailure: if a line is neither an assignment, nor a comment, nor empty
-    """
-    values: dict[str, str] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        assignment = _ASSIGNMENT.match(line)
-        if assignment is None:
-            raise DeployFailure(f".env, line {number}: expected NAME=value.")
-        name, value = assignment.groups()
-        if value[:1] in {"'", '"'}:
-            value = value[1:].partition(value[0])[0]
-        else:
-            value = re.split(r"(?:^|\s)#", value, maxsplit=1)[0].strip()
-        if value:
-            values[name] = value
-    return values
+    return _REFERENCE.sub(value, text)
 
 
 def load(path: Path = ENV_FILE) -> dict[str, str]:
-    """Return what `.env` sets, or nothing where there is no such file."""
-    return parse(path.read_text()) if path.exists() else {}
+    """Return what `.env` sets to something; nothing where there is no such file.
+
+    :raises DeployFailure: if a line is neither an assignment, nor a comment, nor empty
+    """
+    return {name: value for name, value in _read(path).items() if value}
+
+
+def _read(path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if path.exists():
+        with path.open() as file:
+            for each in parse_stream(file):
+                if each.error or (each.key and each.value is None):
+                    raise DeployFailure(f".env, line {each.original.line}: expected NAME=value.")
+                if each.key is not None:
+                    found[each.key] = each.value or ""
+    return found
 
 
 def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> str:
@@ -88,17 +67,16 @@ def write_env_file(path: Path = ENV_FILE, example: Path = ENV_EXAMPLE) -> str:
 
     Return what was done, in words, or nothing.
     """
-    before = path.read_text() if path.exists() else example.read_text()
     lines = {name: f"{name}={secrets.token_urlsafe(48)}" for name in GENERATED}
     if not path.exists():
-        text = before
+        text = example.read_text()
         for name, line in lines.items():
             text = re.sub(rf"^{name}=$", line, text, flags=re.MULTILINE)
         path.touch(mode=0o600)
         path.write_text(text)
         return "wrote .env, with secrets of its own, from .env.example"
     # One that is there and empty is so on purpose: natively it means one of `.run/`.
-    missing = [name for name in GENERATED if not re.search(rf"(?m)^(export )?{name}\s*=", before)]
+    missing = [name for name in GENERATED if name not in _read(path)]
     if not missing:
         return ""
     with path.open("a") as file:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import django_stubs_ext
 import environ
+from django.conf import global_settings
 from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -65,9 +66,15 @@ MAX_BODY_BYTES = 64 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 STATIC_URL = "static/"
-# Found where the packages have them: nothing has to be collected before a first start.
-WHITENOISE_USE_FINDERS = True
+# The image has them collected, by names that hold their hash, and compressed. Elsewhere they are
+# found where the packages have them: nothing has to be collected before a first start.
+_collected = REPOSITORY / "static"
+STATIC_ROOT = _collected if _collected.is_dir() else None
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 WHITENOISE_AUTOREFRESH = False
+STORAGES = dict(global_settings.STORAGES)
+if STATIC_ROOT:
+    STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
 
 COMMON_APPS = [
     "servicekit.administration",

@@ -3,9 +3,9 @@
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import amqp
@@ -16,6 +16,8 @@ import requests
 from deploy.failure import DeployFailure
 from servicekit.messaging.connections import BrokerUnavailable, close, connect
 from servicekit.messaging.envelope import body_of
+
+_T = TypeVar("_T")
 
 BATCH = 1000
 _CONNECT_TIMEOUT_SECONDS = 5
@@ -86,35 +88,22 @@ class Servers:
         self.cache = cache
         self._broker = broker
         self._management_url = management_url
-        self._open = ExitStack()
 
     @classmethod
-    def connected(cls, addresses: Mapping[str, str]) -> Self:
+    @contextmanager
+    def connected(cls, addresses: Mapping[str, str]) -> Iterator["Servers"]:
         """Connect to all of them, or say in one sentence which does not answer."""
         with ExitStack() as opened:
-            products = _database(addresses, "PRODUCTS_DATABASE_URL", "products")
-            opened.callback(products.close)
-            orders = _database(addresses, "ORDERS_DATABASE_URL", "orders")
-            opened.callback(orders.close)
-            cache = _cache(addresses)
-            opened.callback(cache.close)
+            products, orders = (
+                opened.enter_context(
+                    closing(_database(addresses, f"{name.upper()}_DATABASE_URL", name))
+                )
+                for name in ("products", "orders")
+            )
+            cache = opened.enter_context(closing(_cache(addresses)))
             broker = _broker(addresses)
             opened.callback(close, broker)
-            management_url = addresses.get("RABBITMQ_MANAGEMENT_URL") or None
-            servers = cls(products, orders, cache, broker, management_url)
-            servers._open = opened.pop_all()
-        return servers
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
+            yield cls(products, orders, cache, broker, addresses.get("RABBITMQ_MANAGEMENT_URL"))
 
     def messages_in(self, queue: str) -> int | None:
         """Return how many messages a queue holds, or None when there is no such queue."""
@@ -134,7 +123,7 @@ class Servers:
 
         AMQP itself does not tell.
         """
-        if self._management_url is None:
+        if not self._management_url:
             return None
         virtual_host = quote(self._broker.virtual_host, safe="")
         with requests.Session() as http:
@@ -165,16 +154,9 @@ class Servers:
 
     def cached_ids(self, prefix: str) -> Iterator[list[str]]:
         """Yield the ids that `<prefix>:<id>` is cached for, in batches; an id may come twice."""
-        wanted = re.compile(rf"{prefix}:({UUID})")
-        batch: list[str] = []
-        for key in self.cache.scan_iter(match=f"{prefix}:*", count=BATCH):
-            if found := wanted.fullmatch(key.decode(errors="replace")):
-                batch.append(found.group(1))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        keys = self.cache.scan_iter(match=f"{prefix}:*", count=BATCH)
+        found = (re.fullmatch(f"{prefix}:({UUID})", key.decode(errors="replace")) for key in keys)
+        return in_batches(each[1] for each in found if each)
 
     def stored_orders(self, ids: list[str]) -> set[str]:
         """Return which of these orders are stored at this moment."""
@@ -256,13 +238,8 @@ def side_by_side(
             two = next(right, None)
 
 
-def in_batches(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield rows as lists of at most `BATCH`."""
-    batch: list[tuple[Any, ...]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+def in_batches(rows: Iterable[_T]) -> Iterator[list[_T]]:
+    """Yield what there is as lists of at most `BATCH`."""
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
         yield batch

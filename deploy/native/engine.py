@@ -4,9 +4,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from deploy.console import Progress, table
-from deploy.engine import Engine
 from deploy.failure import DeployFailure
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
@@ -16,52 +16,38 @@ RUN_DIR = ROOT / ".run" / "system"
 _LINES = 100
 
 
-class NativeEngine(Engine):
-    """Runs the one stack of this checkout."""
+class NativeEngine(Stack):
+    """The one stack of this checkout, as `make` speaks of it."""
 
     def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
-        self._stack = Stack(RUN_DIR, settings=settings, progress=progress)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The addresses of the private servers, or of those that `.env` names."""
-        return self._stack.environment
+        super().__init__(RUN_DIR, settings=settings, progress=progress)
 
     @property
     def management_url(self) -> str:
         """RabbitMQ's console, with its account: it is on this machine only."""
-        return self._stack.environment["RABBITMQ_MANAGEMENT_URL"]
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """The process ids by name."""
-        return self._stack.pids
-
-    def is_up(self) -> bool:
-        """Tell whether every process runs and is ready."""
-        return self._stack.is_up()
+        return self.environment["RABBITMQ_MANAGEMENT_URL"]
 
     def up(self) -> None:
         """Start what does not run, and start again what runs from other code or settings."""
-        if self._stack.is_up() and self._stack.is_current():
+        if self.is_up() and self.is_current():
             print("\nThe system is up already.")
         else:
-            self._stack.up()
+            super().up()
 
     def down(self) -> None:
         """Stop every process."""
-        self._stack.stop()
+        self.stop()
 
     def clean(self) -> None:
         """Stop every process and remove `.run/system`."""
-        self._stack.remove()
+        self.remove()
 
     def ps(self) -> None:
         """Print every process with its state."""
         rows = [["NAME", "STATE", "PID", "UPTIME", "ADDRESS"]]
-        for each in self._stack.status():
+        for each in self.status():
             pid = str(each.pid) if each.pid else "-"
-            uptime = _duration(each.uptime_seconds) if each.uptime_seconds else "-"
+            uptime = str(timedelta(seconds=each.uptime_seconds)) if each.uptime_seconds else "-"
             rows.append([each.name, each.state.lower(), pid, uptime, each.address or "-"])
         print(table(rows))
 
@@ -70,12 +56,12 @@ class NativeEngine(Engine):
 
         :raises DeployFailure: if a name is none of the processes
         """
-        known = [each.name for each in self._stack.status()]
+        known = [each.name for each in self.status()]
         if unknown := set(names) - set(known):
             raise DeployFailure(
                 f"There is no process {min(unknown)!r}; there are {', '.join(known)}."
             )
-        paths = [self._stack.log_path(name) for name in names or known]
+        paths = [self.log_path(name) for name in names or known]
         paths = [path for path in paths if path.exists()]
         if follow and paths:
             tail = ["tail", "-n", str(_LINES // 5), "-F", *map(str, paths)]
@@ -86,9 +72,3 @@ class NativeEngine(Engine):
             with path.open(errors="replace") as log:
                 sys.stdout.writelines(deque(log, maxlen=_LINES))
             print()
-
-
-def _duration(seconds: int) -> str:
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -13,11 +13,6 @@ from deploy.native.programs import Program
 from deploy.settings import ROOT
 
 SUPERUSER = "postgres"
-#: Database of each service, and the role that owns and migrates it, both of this name.
-OWNERS = ("products", "orders")
-#: The role that each service runs as.
-RUNTIME_ROLES = tuple(f"{owner}_runtime" for owner in OWNERS)
-
 _SHARED_CONFIGURATION = ROOT / "deploy" / "postgres" / "postgresql.conf"
 _CREATE_DATABASES = ROOT / "deploy" / "postgres" / "create-databases.sh"
 
@@ -61,10 +56,6 @@ class Postgres:
         """The data directory; PostgreSQL also works in it, which tells its processes apart."""
         return self.directory / "data"
 
-    def url(self, role: str, password: str, database: str) -> str:
-        """Return the address of a database as this role."""
-        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{database}"
-
     def prepare(self) -> None:
         """Make the data directory, once, and its configuration, each time.
 
@@ -101,17 +92,14 @@ class Postgres:
         )
 
     def create_databases(self, passwords: Mapping[str, str]) -> None:
-        """Create the roles and databases that are missing; passwords by name of the role.
+        """Create the roles and databases that are missing; passwords by their names in `.env`.
 
         :raises DeployFailure: if PostgreSQL refuses
         """
-        variables = {
-            f"{role.upper()}_DATABASE_PASSWORD": password for role, password in passwords.items()
-        }
         done = subprocess.run(
             ["bash", str(_CREATE_DATABASES)],
             env={
-                **variables,
+                **passwords,
                 "PATH": f"{self._bin()}:/usr/bin:/bin",
                 "PGHOST": "127.0.0.1",
                 "PGPORT": str(self.port),

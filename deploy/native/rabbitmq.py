@@ -58,20 +58,6 @@ class RabbitMQ:
     epmd_port: int
     password: str
 
-    @property
-    def url(self) -> str:
-        """The AMQP address of the default virtual host, for whoever may do everything there."""
-        return self.url_of(USER, self.password)
-
-    def url_of(self, user: str, password: str) -> str:
-        """Return the same for one of its users."""
-        return f"amqp://{user}:{password}@127.0.0.1:{self.port}//"
-
-    @property
-    def management_url(self) -> str:
-        """The address of the management API and console, with the credentials."""
-        return f"http://{USER}:{self.password}@127.0.0.1:{self.management_port}"
-
     def prepare(self) -> None:
         """Write the configuration, and the cookie unless there is one."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,11 +23,6 @@ class Redis:
     directory: Path
     port: int
 
-    @property
-    def url(self) -> str:
-        """The address of its first database."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
     def prepare(self) -> None:
         """Write the configuration."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

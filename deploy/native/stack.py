@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
-import http
+import http.client
 import json
 import os
 import secrets
@@ -11,21 +11,22 @@ import shutil
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
+from deploy.addresses import OWNERS, addresses_of
 from deploy.console import Progress
 from deploy.failure import DeployFailure
 from deploy.native import account
 from deploy.native.fingerprint import SERVER_SOURCES, SERVICE_SOURCES, fingerprint
 from deploy.native.install import ensure_installed
 from deploy.native.ports import Ports, alone_with_ports, answers, is_free
-from deploy.native.postgres import OWNERS, RUNTIME_ROLES, SUPERUSER, Postgres
-from deploy.native.programs import Program
+from deploy.native.postgres import Postgres
+from deploy.native.programs import DEFAULTS, Program, native_command, native_environment
 from deploy.native.rabbitmq import RabbitMQ
 from deploy.native.redis import Redis
 from deploy.native.supervision import (
@@ -38,7 +39,7 @@ from deploy.native.supervision import (
     wait_until,
 )
 from deploy.processes import ONE_SHOTS, SERVICES, Process
-from deploy.settings import DEFAULTS, ROOT
+from deploy.settings import GENERATED, ROOT
 
 #: A worker touches its file every few seconds; older than this, it does not work.
 ALIVE_SECONDS = 30
@@ -48,20 +49,6 @@ READY_SECONDS = 120
 
 #: A process that ends this often while it starts will not do better the next time.
 _HOPELESS_AFTER_EXITS = 4
-
-_BROKER_USERS = tuple(f"{owner}_broker" for owner in OWNERS)
-_SECRETS = ("superuser", *OWNERS, *RUNTIME_ROLES, "broker", *_BROKER_USERS, "secret_key")
-
-
-@dataclass(frozen=True)
-class ProcessStatus:
-    """One line of `make ps`."""
-
-    name: str
-    state: str
-    pid: int | None
-    uptime_seconds: int
-    address: str
 
 
 class Stack:
@@ -112,37 +99,20 @@ class Stack:
     @property
     def environment(self) -> dict[str, str]:
         """The addresses and settings of this stack, by the names of `.env.example`."""
-        ports = self.ports
-        own = {
-            **{
-                f"{owner.upper()}_DATABASE_URL": self._postgres.url(
-                    owner, self._secrets[owner], owner
-                )
-                for owner in OWNERS
-            },
-            "BROKER_URL": self._rabbitmq.url,
-            "CACHE_URL": self._redis.url,
-            "PRODUCT_API_URL": f"http://127.0.0.1:{ports.product}/products",
-            "ORDER_API_URL": f"http://127.0.0.1:{ports.order}/orders",
-            "RABBITMQ_MANAGEMENT_URL": self._rabbitmq.management_url,
-            "SECRET_KEY": self._secrets["secret_key"],
-        }
-        for owner, role in zip(OWNERS, RUNTIME_ROLES, strict=True):
+        own = {**addresses_of(self.ports, self._secrets), "SECRET_KEY": self._secrets["SECRET_KEY"]}
+        for owner in map(str.upper, OWNERS):
             # Where there is one URL only, of a server of somebody else, it serves for everything.
-            if f"{owner.upper()}_DATABASE_URL" not in self.settings:
-                own[f"{role.upper()}_DATABASE_URL"] = self._postgres.url(
-                    role, self._secrets[role], owner
-                )
-            if "BROKER_URL" not in self.settings:
-                own[f"{owner.upper()}_BROKER_URL"] = self._rabbitmq.url_of(
-                    owner, self._secrets[f"{owner}_broker"]
-                )
+            if named := self.settings.get(f"{owner}_DATABASE_URL"):
+                own[f"{owner}_RUNTIME_DATABASE_URL"] = named
+            if named := self.settings.get("BROKER_URL"):
+                own[f"{owner}_BROKER_URL"] = named
         return {**DEFAULTS, **own, **self.settings}
 
     @property
     def superuser_database_url(self) -> str:
         """The address of the private PostgreSQL for whoever may do everything there."""
-        return self._postgres.url(SUPERUSER, self._secrets["superuser"], "postgres")
+        account = f"postgres:{self._secrets['POSTGRES_PASSWORD']}"
+        return f"postgresql://{account}@127.0.0.1:{self.ports.postgres}/postgres"
 
     @property
     def private_servers(self) -> tuple[str, ...]:
@@ -179,7 +149,7 @@ class Stack:
 
         :raises DeployFailure: if something cannot be brought up
         """
-        with self._alone(), alone_with_ports(self._progress):
+        with self._locked("lock"), alone_with_ports(self._progress):
             self._settle()
             self._require_service_ports()
             self._start_servers()
@@ -191,27 +161,9 @@ class Stack:
 
         :raises DeployFailure: if one of them does not get ready
         """
-        with self._alone(), alone_with_ports(self._progress):
+        with self._locked("lock"), alone_with_ports(self._progress):
             self._settle()
             self._start_servers()
-
-    def prepare(self) -> None:
-        """Migrate both databases, make the admin account, prepare the broker; again is harmless.
-
-        :raises DeployFailure: if that fails
-        """
-        with self._alone():
-            self._prepare()
-
-    def start_services(self) -> None:
-        """Bring up the two web services and the two workers.
-
-        :raises DeployFailure: if one of them does not get ready
-        """
-        with self._alone(), alone_with_ports(self._progress):
-            self._settle()
-            self._require_service_ports()
-            self._start_services()
 
     def is_up(self) -> bool:
         """Tell whether every process runs and does its work."""
@@ -247,7 +199,7 @@ class Stack:
         """Stop everything, also what an earlier supervisord left behind; return when it is gone."""
         if not self.run_dir.exists():
             return
-        with self._alone():
+        with self._locked("lock"):
             self._stop()
 
     def kill_all(self) -> None:
@@ -257,8 +209,8 @@ class Stack:
             # First, or it would start again what we kill.
             send(supervisor, signal.SIGKILL)
         while left := self._survivors():
-            for pid in left:
-                send(pid, signal.SIGKILL)
+            for process in left:
+                send(process.pid, signal.SIGKILL)
             time.sleep(0.02)
         self._supervisor.forget()
 
@@ -278,25 +230,16 @@ class Stack:
 
     # One process at a time
 
-    def status(self) -> list[ProcessStatus]:
+    def status(self) -> list[ProcessState]:
         """Return the state of every process, servers first; ORPHANED if it is not supervised."""
         states = self._supervisor.states() or {
-            name: ProcessState(name, "ORPHANED", pid, 0)
+            name: ProcessState(name, "ORPHANED", pid)
             for name, pid in orphans(self._survivors()).items()
         }
-        lines = []
-        for name, program in self._programs().items():
-            state = states.get(name)
-            lines.append(
-                ProcessStatus(
-                    name=name,
-                    state=state.state if state else "STOPPED",
-                    pid=state.pid if state else None,
-                    uptime_seconds=state.uptime_seconds if state else 0,
-                    address=program.address,
-                )
-            )
-        return lines
+        return [
+            replace(states.get(name, ProcessState(name)), address=program.address)
+            for name, program in self._programs().items()
+        ]
 
     @property
     def pids(self) -> dict[str, int]:
@@ -315,9 +258,7 @@ class Stack:
 
     def children(self, name: str) -> list[int]:
         """Return the process ids of a process's children, such as gunicorn's workers."""
-        pid = self.pid(name)
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        return [int(child) for child in children.read_text().split()]
+        return [child.pid for child in psutil.Process(self.pid(name)).children()]
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a process; if it ends, supervisord starts it again."""
@@ -354,7 +295,7 @@ class Stack:
                 overrides.pop(variable, None)
             else:
                 overrides[variable] = value
-        with self._alone():
+        with self._locked("lock"):
             self._configure()
         self.start_process(name, wait=False)
 
@@ -381,7 +322,7 @@ class Stack:
             self._clear_leftovers()
             self._choose_ports()
         # Nothing runs now that was started from anything else, whatever fails from here on.
-        with self._state_locked():
+        with self._locked("state.lock"):
             self._write_state(started_from=self._fingerprints())
 
     def _start_servers(self) -> None:
@@ -403,12 +344,10 @@ class Stack:
             with self._progress.step(f"{_TITLES[program.name]} on {program.address}"):
                 self._await(program)
         if "postgres" in self.private_servers:
-            self._postgres.create_databases(
-                {role: self._secrets[role] for role in (*OWNERS, *RUNTIME_ROLES)}
-            )
+            self._postgres.create_databases(self._secrets)
 
     def _prepare(self) -> None:
-        running = []
+        running = {}
         with self._progress.step("Migrations, admin account, policies of the broker"):
             for process in ONE_SHOTS:
                 if process.name == "broker-prepare" and "rabbitmq" not in self.private_servers:
@@ -418,20 +357,15 @@ class Stack:
                 log = self.log_path(process.name)
                 log.parent.mkdir(exist_ok=True)
                 with log.open("ab") as output:
-                    running.append(
-                        (
-                            process.name,
-                            subprocess.Popen(
-                                program.command,
-                                cwd=program.directory,
-                                env=self._supervisor.environment_of(program),
-                                stdin=subprocess.DEVNULL,
-                                stdout=output,
-                                stderr=subprocess.STDOUT,
-                            ),
-                        )
+                    running[process.name] = subprocess.Popen(
+                        program.command,
+                        cwd=program.directory,
+                        env=self._supervisor.environment_of(program),
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
                     )
-            codes = {name: one_shot.wait() for name, one_shot in running}
+            codes = {name: one_shot.wait() for name, one_shot in running.items()}
             for name, code in codes.items():
                 if code != 0:
                     raise self._not_ready(name, f"failed with exit code {code}")
@@ -441,8 +375,7 @@ class Stack:
         programs = self._service_programs()
         self._launch(programs)
         for program in programs:
-            title = f"{program.name} on {program.address}" if program.address else program.name
-            with self._progress.step(title):
+            with self._progress.step(f"{program.name} on {program.address}"):
                 self._await(program)
 
     def _stop(self) -> None:
@@ -524,14 +457,15 @@ class Stack:
         :raises DeployFailure: if so
         """
         states = self._supervisor.states()
-        for process, variable in zip(SERVICES[:2], ("PRODUCT_PORT", "ORDER_PORT"), strict=True):
-            state = states.get(process.name)
-            if state is not None and state.pid is not None:
-                continue
-            port = self._port_of(process)
-            if not is_free(self._bind_address, port):
+        for name, variable in (
+            ("product-service", "PRODUCT_PORT"),
+            ("order-service", "ORDER_PORT"),
+        ):
+            port = self.metrics_port(name)
+            is_ours = states.get(name, ProcessState(name)).pid is not None
+            if not is_ours and not is_free(self.environment["BIND_ADDRESS"], port):
                 raise DeployFailure(
-                    f"Port {port} is in use by another program, and {process.name} needs it: "
+                    f"Port {port} is in use by another program, and {name} needs it: "
                     f"stop that program, or set {variable} in .env."
                 )
 
@@ -559,14 +493,16 @@ class Stack:
 
     def _remember(self, ports: Ports | None) -> None:
         """Read what this directory's stack chose before; choose, and write down, what is new."""
-        with self._state_locked():
+        with self._locked("state.lock"):
             known = self._read_state()
             remembered = known.get("ports")
             before = Ports.from_json(remembered) if isinstance(remembered, dict) else Ports()
             passwords = known.get("secrets")
-            self._secrets: dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
-            missing = [name for name in _SECRETS if name not in self._secrets]
-            self._secrets |= {name: secrets.token_urlsafe(24) for name in missing}
+            found = passwords if isinstance(passwords, dict) else {}
+            missing = [name for name in GENERATED if not found.get(_key(name))]
+            self._secrets = {
+                name: found.get(_key(name)) or secrets.token_urlsafe(24) for name in GENERATED
+            }
             place = known.get("postgres")
             self._postgres_directory = (
                 Path(place) if isinstance(place, str) else self._place_for_postgres()
@@ -590,7 +526,7 @@ class Stack:
         state = {
             **self._read_state(),
             "ports": self.ports.to_json(),
-            "secrets": self._secrets,
+            "secrets": {_key(name): secret for name, secret in self._secrets.items()},
             "postgres": str(self._postgres_directory),
             **changes,
         }
@@ -632,7 +568,7 @@ class Stack:
 
     def _adopt_ports(self) -> None:
         """Take over the ports that the running stack was started with."""
-        with self._state_locked():
+        with self._locked("state.lock"):
             ports = self._read_state().get("ports")
         if isinstance(ports, dict):
             self.ports = Ports.from_json(ports)
@@ -652,29 +588,19 @@ class Stack:
             if chosen != wanted and name in {*self.private_servers, *_ALWAYS_OURS}:
                 self._progress.note(f"Port {wanted} is in use, so {_TITLES[name]} gets {chosen}.")
         self.ports = ports
-        with self._state_locked():
+        with self._locked("state.lock"):
             self._write_state()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep a second `make up` or `make down` of the same directory waiting."""
-        with self._locked("lock"):
-            yield
-
-    @contextlib.contextmanager
-    def _state_locked(self) -> Iterator[None]:
-        """Keep others from reading what was chosen while we choose; never for long."""
-        with self._locked("state.lock"):
-            yield
-
-    @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
+        # "lock" keeps a second `make up` or `make down` of the same directory waiting; "state.lock"
+        # whoever reads what is being chosen, and never for long.
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with (self.run_dir / name).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _survivors(self) -> list[int]:
+    def _survivors(self) -> list[psutil.Process]:
         return survivors(self.run_dir, self._postgres.data, self._redis.directory)
 
     def _clear_leftovers(self) -> None:
@@ -690,7 +616,7 @@ class Stack:
             directory=self._postgres_directory,
             port=self.ports.postgres,
             account=self._account,
-            superuser_password=self._secrets["superuser"],
+            superuser_password=self._secrets["POSTGRES_PASSWORD"],
         )
 
     @property
@@ -705,7 +631,7 @@ class Stack:
             management_port=self.ports.rabbitmq_management,
             distribution_port=self.ports.rabbitmq_distribution,
             epmd_port=self.ports.epmd,
-            password=self._secrets["broker"],
+            password=self._secrets["BROKER_PASSWORD"],
         )
 
     def _programs(self) -> dict[str, Program]:
@@ -724,44 +650,34 @@ class Stack:
         return [self._program_of(process) for process in SERVICES]
 
     def _program_of(self, process: Process) -> Program:
-        bind = ""
-        alive = self.run_dir / "alive" / process.name
-        if process.port is not None:
-            bind = f"{self._bind_address}:{self._port_of(process)}"
-        available = {
-            **process.defaults,
-            **self.environment,
+        name = process.name
+        alive = self.run_dir / "alive" / name
+        metrics = f"127.0.0.1:{self.metrics_port(name)}"
+        installation = self.environment
+        bind = f"{installation['BIND_ADDRESS']}:{self.metrics_port(name)}"
+        own = {
             "WORKER_ALIVE_FILE": str(alive),
-            "WORKER_METRICS_PORT": str(self.metrics_port(process.name)),
-            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory(process.name)),
+            "WORKER_METRICS_ADDRESS": "127.0.0.1",
+            "WORKER_METRICS_PORT": str(self.metrics_port(name)),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_directory(name)),
         }
-        available |= {
-            name: available[source] for name, source in process.names.items() if source in available
-        }
-        available |= self._overrides.get(process.name, {})
         is_worker = "WORKER_ALIVE_FILE" in process.environment
         if is_worker:
             alive.parent.mkdir(exist_ok=True)
         return Program(
-            name=process.name,
-            command=process.command_line(bind),
+            name=name,
+            command=native_command(process, bind),
             environment={
-                name: available[name] for name in process.environment if name in available
+                **native_environment(process, installation, own),
+                **self._overrides.get(name, {}),
             },
             directory=ROOT,
             is_ready=(lambda: _is_fresh(alive)) if is_worker else lambda: _is_healthy(bind),
             # A worker answers nothing but questions about its metrics.
-            address=bind or f"127.0.0.1:{self.metrics_port(process.name)} (metrics)",
-            stop_as_group=process.port is not None,
+            address=f"{metrics} (metrics)" if is_worker else bind,
+            stop_as_group=not is_worker,
             stale_files=(alive,) if is_worker else (),
         )
-
-    @property
-    def _bind_address(self) -> str:
-        return self.environment["BIND_ADDRESS"]
-
-    def _port_of(self, process: Process) -> int:
-        return self.ports.product if process.name == "product-service" else self.ports.order
 
 
 _TITLES = {
@@ -784,12 +700,18 @@ def _is_fresh(alive_file: Path) -> bool:
         return False
 
 
+def _key(secret: str) -> str:
+    """Return by which name `state.json` has a secret, ever since there is one."""
+    name = secret.lower().removesuffix("_password").removesuffix("_database")
+    return "superuser" if name == "postgres" else name
+
+
 def _is_healthy(bind: str) -> bool:
-    address = bind.replace("0.0.0.0", "127.0.0.1", 1)  # noqa: S104 - asks, and does not bind
     # Our own service on this machine: whatever proxy the caller uses has no part in it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{address}/health/ready", timeout=3) as response:
-            return int(response.status) == http.HTTPStatus.OK
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
+    connection = http.client.HTTPConnection(bind.replace("0.0.0.0", "127.0.0.1", 1), timeout=3)  # noqa: S104 - asks, and does not bind
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/health/ready")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False

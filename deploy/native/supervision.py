@@ -7,7 +7,6 @@ import os
 import resource
 import shlex
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+import psutil
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.failure import DeployFailure
 from deploy.native.programs import Program
@@ -36,43 +38,18 @@ _LONGEST_SOCKET_PATH = 90
 # directory count: an operator's shell may well stand in it.
 _TITLED = {"postgres": "postgres", "redis-server": "redis", "valkey-server": "redis"}
 
-# Faults of supervisord's API.
-_ALREADY_STARTED = 60
-_NOT_RUNNING = 70
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=60)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-class _UnixTransport(xmlrpc.client.Transport):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = _UnixConnection(self._path)
-        # Where `close` of the base class looks for what to close.
-        self._connection = host, connection
-        return connection
-
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What supervisord knows about one process."""
+    """What is known about one process: a line of `make ps`."""
 
     name: str
-    #: RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL or UNKNOWN.
-    state: str
-    pid: int | None
-    uptime_seconds: int
+    #: RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL or UNKNOWN; or ORPHANED, which
+    #: runs without a supervisord.
+    state: str = "STOPPED"
+    pid: int | None = None
+    uptime_seconds: int = 0
+    address: str = ""
 
 
 class Supervisor:
@@ -85,11 +62,7 @@ class Supervisor:
 
     def is_running(self) -> bool:
         """Tell whether it answers."""
-        try:
-            self._call("getState")
-        except OSError:
-            return False
-        return True
+        return self.pid() is not None
 
     def launch(self) -> None:
         """Start it in the background, with the configuration that was written.
@@ -138,12 +111,12 @@ class Supervisor:
         """Start a process unless it is started; do not wait for it."""
         # A process that is on its way down cannot be started before it is there.
         wait_until(lambda: self._state_name(name) != "STOPPING", timeout_seconds=STOP_SECONDS + 5)
-        self._call_tolerating(_ALREADY_STARTED, "startProcess", name, False)
+        self._call_tolerating(Faults.ALREADY_STARTED, "startProcess", name, False)
 
     def stop(self, *names: str) -> None:
         """Stop processes side by side, and return when they are gone."""
         for name in self.states().keys() & set(names):
-            self._call_tolerating(_NOT_RUNNING, "stopProcess", name, False)
+            self._call_tolerating(Faults.NOT_RUNNING, "stopProcess", name, False)
         wait_until(
             lambda: not any(self._state_name(name) == "STOPPING" for name in names),
             timeout_seconds=STOP_SECONDS + 5,
@@ -153,7 +126,7 @@ class Supervisor:
         """End supervisord, and with it everything that it runs."""
         pid = cast("int", self._call("getPID"))
         self._call("shutdown")
-        wait_until(lambda: not _exists(pid), timeout_seconds=2 * STOP_SECONDS)
+        wait_until(lambda: not psutil.pid_exists(pid), timeout_seconds=2 * STOP_SECONDS)
 
     def pid(self) -> int | None:
         """Return the process id of supervisord itself."""
@@ -180,7 +153,8 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: object) -> object:
         # One connection per call: several threads of a test may ask at once.
-        with xmlrpc.client.ServerProxy("http://localhost", _UnixTransport(self._socket)) as proxy:
+        transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
+        with xmlrpc.client.ServerProxy("http://localhost", transport) as proxy:
             try:
                 return getattr(proxy.supervisor, method)(*arguments)
             except http.client.HTTPException as error:
@@ -287,62 +261,44 @@ class Supervisor:
         return "\n".join([*lines, ""])
 
 
-def survivors(run_dir: Path, *working_directories: Path) -> list[int]:
+def survivors(run_dir: Path, *working_directories: Path) -> list[psutil.Process]:
     """Find the processes that belong to a stack, whoever started them last.
 
     By the variable that all of them inherit, or else by the directory that they work in.
     """
-    marker = f"{MARKER}={run_dir}".encode()
     directories = {str(directory) for directory in working_directories}
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            belongs = marker in (entry / "environ").read_bytes().split(b"\0")
-            if not belongs and (entry / "comm").read_text().strip() in _TITLED:
-                # The directory may have been removed under a process that outlived it.
-                directory = str((entry / "cwd").readlink()).removesuffix(" (deleted)")
-                belongs = directory in directories
-        except OSError:
-            # Gone meanwhile, or somebody else's.
-            continue
-        if belongs and int(entry.name) != os.getpid():
-            found.append(int(entry.name))
+    for process in psutil.process_iter():
+        # Gone meanwhile, or somebody else's.
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and (
+                process.environ().get(MARKER) == str(run_dir)
+                or (process.name() in _TITLED and process.cwd() in directories)
+            ):
+                found.append(process)
     return found
 
 
-def orphans(pids: Sequence[int]) -> dict[str, int]:
+def orphans(processes: Sequence[psutil.Process]) -> dict[str, int]:
     """Return which programs these processes are, with the one that supervisord had started."""
     found = {}
-    for pid in pids:
-        try:
-            entry = Path(f"/proc/{pid}")
-            # Behind the name in parentheses, which may contain anything: state and parent.
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            name = _TITLED.get((entry / "comm").read_text().strip(), "")
-            for variable in (entry / "environ").read_bytes().split(b"\0"):
-                if variable.startswith(b"SUPERVISOR_PROCESS_NAME="):
-                    name = variable.partition(b"=")[2].decode()
-        except OSError:
-            continue
-        if name and parent not in pids:
-            found[name] = pid
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            name = process.environ().get("SUPERVISOR_PROCESS_NAME") or _TITLED.get(process.name())
+            if name and process.parent() not in processes:
+                found[name] = process.pid
     return found
 
 
-def end_survivors(find: Callable[[], Sequence[int]]) -> int:
-    """End processes that nobody supervises any more; return how many there were."""
-    first = find()
+def end_survivors(find: Callable[[], Sequence[psutil.Process]]) -> None:
+    """End processes that nobody supervises any more."""
     # INT is what PostgreSQL calls a fast shutdown; the others take either, except
     # that RabbitMQ ignores INT.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        for pid in find():
-            send(pid, number)
-        if wait_until(lambda: not find(), timeout_seconds=3 if number == signal.SIGINT else 15):
-            return len(first)
-    for pid in find():
-        send(pid, signal.SIGKILL)
-    wait_until(lambda: not find(), timeout_seconds=10)
-    return len(first)
+    for number, seconds in ((signal.SIGINT, 3), (signal.SIGTERM, 15), (signal.SIGKILL, 10)):
+        for process in find():
+            send(process.pid, number)
+        if wait_until(lambda: not find(), timeout_seconds=seconds):
+            return
 
 
 def send(pid: int, number: int) -> None:
@@ -364,23 +320,13 @@ def wait_until(
 
 
 def _state_of(info: dict[str, Any]) -> ProcessState:
-    running = info["statename"] in {"RUNNING", "STARTING"}
+    is_running = info["statename"] in {"RUNNING", "STARTING"}
     return ProcessState(
         name=info["name"],
         state=info["statename"],
         pid=info["pid"] or None,
-        uptime_seconds=max(0, info["now"] - info["start"]) if running else 0,
+        uptime_seconds=max(0, info["now"] - info["start"]) if is_running else 0,
     )
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _escaped(value: str) -> str:

@@ -69,39 +69,28 @@ def machine(tmp_path: Path) -> Machine:
 
 
 class TestTheInterpreter:
-    def test_is_the_first_on_path_when_that_is_optimised(self, machine):
-        machine.interpreter(machine.on_path)
-        machine.interpreter(machine.system)
-
-        machine.make_venv()
-
-        assert machine.made_by == machine.on_path
-
-    def test_is_the_systems_when_the_first_on_path_is_not_optimised(self, machine):
-        machine.interpreter(machine.on_path, is_optimised=False)
-        machine.interpreter(machine.system)
-
-        said = machine.make_venv()
-
-        assert machine.made_by == machine.system
-        assert "1.3 times slower" in said
-
-    @pytest.mark.parametrize("lacking", ["is_recent", "is_optimised", "has_ensurepip"])
-    def test_is_the_first_on_path_when_the_systems_is_no_better(self, machine, lacking):
-        machine.interpreter(machine.on_path, is_optimised=False)
-        machine.interpreter(machine.system, **{lacking: False})
+    @pytest.mark.parametrize(
+        ("on_path", "system", "chosen"),
+        [
+            ({}, {}, "on_path"),
+            ({"is_optimised": False}, {}, "system"),
+            ({"is_optimised": False}, {"is_recent": False}, "on_path"),
+            ({"is_optimised": False}, {"is_optimised": False}, "on_path"),
+            ({"is_optimised": False}, {"has_ensurepip": False}, "on_path"),
+            ({"is_optimised": False}, None, "on_path"),
+        ],
+    )
+    def test_is_the_first_on_path_unless_the_systems_is_faster(
+        self, machine, on_path, system, chosen
+    ):
+        machine.interpreter(machine.on_path, **on_path)
+        if system is not None:
+            machine.interpreter(machine.system, **system)
 
         said = machine.make_venv()
 
-        assert machine.made_by == machine.on_path
-        assert "1.3 times slower" in said
-
-    def test_is_the_first_on_path_when_the_system_has_none(self, machine):
-        machine.interpreter(machine.on_path, is_optimised=False)
-
-        machine.make_venv()
-
-        assert machine.made_by == machine.on_path
+        assert machine.made_by == getattr(machine, chosen)
+        assert ("1.3 times slower" in said) == bool(on_path)
 
     def test_is_the_one_that_is_named(self, machine, tmp_path):
         machine.interpreter(machine.on_path)

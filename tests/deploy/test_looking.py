@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from deploy import __main__ as deploy
-from deploy.engine import ADDRESSES
+from deploy.addresses import ADDRESSES
 from deploy.ledger.__main__ import main as ledger
 from deploy.settings import ROOT
 

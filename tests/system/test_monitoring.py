@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shop import Shop, eventually
 
 from deploy.native.stack import Stack
-from deploy.processes import SERVICES
+from deploy.processes import SERVICES, Process
 from deploy.settings import ROOT
 
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -189,9 +189,9 @@ class TestTheComposeFile:
         }
 
         assert addresses == {
-            process.name: [f"{process.name}:{self._port(process.name, process.port)}"]
-            for process in SERVICES
+            process.name: [f"{process.name}:{self._port(process)}"] for process in SERVICES
         }
 
-    def _port(self, name: str, port: int | None) -> int:
-        return port or int(self.compose[name]["environment"]["WORKER_METRICS_PORT"])
+    def _port(self, process: Process) -> str:
+        listens = [part for part in process.command if part.startswith("0.0.0.0:")]
+        return process.environment.get("WORKER_METRICS_PORT") or listens[0].partition(":")[2]

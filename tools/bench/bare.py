@@ -15,9 +15,10 @@ from django.http import HttpRequest, HttpResponse
 
 from deploy.failure import DeployFailure
 from deploy.native.ports import Ports, answers
+from deploy.native.programs import DEFAULTS, native_command
 from deploy.native.supervision import wait_until
 from deploy.processes import SERVICES
-from deploy.settings import DEFAULTS, ROOT
+from deploy.settings import ROOT
 
 #: As long as the answer to an order.
 _BODY = (
@@ -47,13 +48,13 @@ def bare_view(service: str) -> Iterator[tuple[str, int]]:
     """
     process = next(process for process in SERVICES if process.name == service)
     port = Ports.free().product
-    *command, _ = process.command_line(f"127.0.0.1:{port}")
+    *command, _ = native_command(process, f"127.0.0.1:{port}")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {"PATH": path, "LOG_LEVEL": "WARNING"}
     server = subprocess.Popen(
         [*command, "tools.bench.bare:application()"],
         cwd=ROOT,
-        env={**os.environ, **DEFAULTS, **process.defaults, **own},
+        env={**os.environ, **DEFAULTS, **own},
         start_new_session=True,
     )
     try:

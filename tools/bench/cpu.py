@@ -1,13 +1,13 @@
 """CPU time by process: of the processes of one system, and of no other on this machine."""
 
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+
+import psutil
 
 from deploy.console import table
 
-_MILLISECONDS_PER_TICK = 1000 / os.sysconf("SC_CLK_TCK")
 # What is less is printed as 0.00.
 _LEAST_SHOWN = 0.005
 _HUNDRED = 100
@@ -46,26 +46,14 @@ def cpu_ms(pids: Mapping[str, int]) -> dict[str, float]:
 
     Descendants that have ended count too: their parents have inherited their time.
     """
-    parents: dict[int, int] = {}
-    ticks: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # After the name, which is in parentheses and may hold anything: proc(5).
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended meanwhile
-        pid = int(entry.parent.name)
-        parents[pid] = int(fields[1])
-        # utime, stime, and both of the children that were waited for.
-        ticks[pid] = sum(map(int, fields[11:15]))
-    names = {pid: name for name, pid in pids.items()}
     totals = dict.fromkeys(pids, 0.0)
-    for pid, spent in ticks.items():
-        ancestor = pid
-        while ancestor in parents and ancestor not in names:
-            ancestor = parents[ancestor]
-        if ancestor in names:
-            totals[names[ancestor]] += spent * _MILLISECONDS_PER_TICK
+    for name, pid in pids.items():
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            for process in (root, *root.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    # Its own, and that of its children which were waited for.
+                    totals[name] += sum(process.cpu_times()[:4]) * 1000
     return totals
 
 

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import amqp
+import psutil
 import psycopg
 import redis
 import requests
@@ -179,7 +179,7 @@ def child_killed(name: str) -> Act:
     """Kill a child of a process, such as one of gunicorn's workers, every one to three seconds."""
 
     def kill(scene: Scene) -> None:
-        with suppress(DeployFailure, OSError, IndexError):  # it is between two lives just now
+        with suppress(DeployFailure, psutil.Error, OSError, IndexError):  # between two lives
             send(scene.chance.choice(scene.stack.children(name)), signal.SIGKILL)
 
     return again_and_again(kill, pause=(1.0, 3.0))
@@ -210,9 +210,9 @@ def frozen(name: str) -> Act:
 def _signal_tree(pid: int, number: int) -> None:
     # Parents first: what is stopped makes no more children.
     send(pid, number)
-    with suppress(OSError):  # it has ended
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            _signal_tree(int(child), number)
+    with suppress(psutil.Error):  # it has ended
+        for child in psutil.Process(pid).children():
+            _signal_tree(child.pid, number)
 
 
 def shut_redis_down(scene: Scene) -> None:
