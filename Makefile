@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load bench chaos test check schema postman screenshots format lock clean
+.PHONY: help up down ps logs env demo ledger load bench chaos test coverage check schema postman screenshots format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
@@ -46,6 +46,12 @@ chaos: $(VENV)/.complete ## Break a system of its own under load, part by part, 
 
 test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)
+
+coverage: $(VENV)/.complete ## Run the tests of each service with coverage, and fail where none reaches a way back from a failure
+	@rm -rf .run/coverage
+	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m deploy.test \
+	  --deselect=tests/deploy --deselect=tests/system --deselect=tests/interop $(ARGS)
+	@$(BIN)/python -m deploy.check_coverage
 
 check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
 	@deploy/check.sh

@@ -1,13 +1,24 @@
 """The connection of a Celery worker, as the inbox of its tasks uses it."""
 
+import os
 import time
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from amqp.exceptions import AMQPError
+from django.db import connection as database
 from kombu import Connection
 
 from celery_workers.batches import CeleryPump
+from orders_project.orders.commands import PersistOrders
+from servicekit.identifiers import new_id
+from servicekit.messaging.celery_protocol import task_message
+from servicekit.messaging.publisher import ConfirmingPublisher
+from tests.servicekit import private_broker
+from tests.servicekit.private_broker import eventually
+from tests.servicekit.worker import running_worker
+from tools.chaos.proxy import Proxy
 
 
 class TestCeleryPump:
@@ -44,3 +55,34 @@ class TestCeleryPump:
             assert pump.drain(5)
             assert len(taken) == 1
         broker.delete_queue(queue)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAWorkerThatIsAskedToEnd:
+    def test_gives_back_what_it_holds(self, accepted_order, tmp_path):
+        url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
+        url = url._replace(path=f"/{database.settings_dict['NAME']}")
+        log = tmp_path / "log"
+        with private_broker.virtual_host() as broker:
+            with (
+                Proxy(url.geturl()) as line,
+                running_worker("orders", broker, tmp_path, ORDERS_DATABASE_URL=line.url),
+            ):
+                line.refuse()
+                line.cut()
+                publisher = ConfirmingPublisher(broker.url)
+                publisher.publish(
+                    [
+                        task_message(
+                            task=PersistOrders.task_name,
+                            queue=PersistOrders.queue,
+                            task_id=new_id(),
+                            kwargs=PersistOrders(orders=[accepted_order()]),
+                        )
+                    ]
+                )
+                publisher.close()
+                eventually(lambda: "holding 1 messages" in log.read_text(), within_seconds=60)
+
+            assert "stopped with messages in hand" in log.read_text()
+            eventually(lambda: broker.count(PersistOrders.queue) == 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from orders_project.orders import cache, services
@@ -15,6 +15,7 @@ from orders_project.orders.placement import durability
 from orders_project.orders.placement.durability import Durability, Outcome
 from servicekit.messaging.publisher import Outcome as Confirm
 from servicekit.messaging.publisher import PublishingFailed
+from tests.servicekit.private_broker import unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -190,6 +191,21 @@ class TestPlaceKeyed:
 
         assert made.place_keyed([accepted_order()]) is SAFE
         assert Order.objects.get().recheck_at <= timezone.now()
+
+    def test_leaves_the_watchdog_its_time_when_the_database_goes_as_well(
+        self, made, accepted_order, monkeypatch
+    ):
+        with monkeypatch.context() as away:
+
+            def publish(_messages: object) -> None:
+                connection.close()
+                away.setitem(connection.settings_dict, "PORT", unused_port())
+                raise PublishingFailed("no", maybe_published=False)
+
+            monkeypatch.setattr(made._publisher, "publish", publish)
+            assert made.place_keyed([accepted_order()]) is SAFE
+
+        assert Order.objects.get().recheck_at > timezone.now()
 
     def test_takes_the_first_of_two_attempts_in_a_batch(self, made, accepted_order):
         first = accepted_order(total_price=10)

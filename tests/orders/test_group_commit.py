@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from gevent.thread import LockType
 
+from orders_project.orders.placement import group_commit
 from orders_project.orders.placement.durability import Outcome
 from orders_project.orders.placement.group_commit import GroupCommit
 from servicekit.http import deadline
@@ -162,6 +164,21 @@ class TestGroupCommit:
         submit(group, "last")
 
         assert trip.batches == [["first"], ["last"]]
+
+    def test_does_not_send_an_item_whose_time_is_over_under_gevent(self, group, trip, monkeypatch):
+        submit(group, "first")
+        trip.may_end.clear()
+        with monkeypatch.context() as as_under_gevent:
+            as_under_gevent.setattr(deadline, "is_enforced", lambda: True)
+            as_under_gevent.setattr(group_commit.threading, "Lock", LockType)
+            for item in ("on its way", "given up"):
+                with deadline.limited_to(0.2):
+                    assert submit(group, item) is Outcome.UNKNOWN
+                eventually(lambda: len(trip.batches) == 2)
+        trip.may_end.set()
+        submit(group, "last")
+
+        assert trip.batches == [["first"], ["on its way"], ["last"]]
 
     def test_lets_nobody_wait_who_comes_too_late(self, group, monkeypatch):
         # As under gevent, where the end of the time comes once, and may have come before.

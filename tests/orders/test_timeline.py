@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import OperationalError, connection
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
@@ -99,6 +100,21 @@ class TestTimeline:
         cache.keep_copies([accepted])
 
         body = client.get(f"/orders/{accepted.id}/timeline").json()
+        assert [step["name"] for step in body["steps"]] == ["accepted"]
+
+    def test_is_told_of_what_was_accepted_while_the_database_is_away(
+        self, client, accepted_order, monkeypatch
+    ):
+        accepted = accepted_order()
+        cache.keep_copies([accepted])
+
+        def fail(*_arguments: object, **_options: object) -> None:
+            raise OperationalError("nobody is there")
+
+        with monkeypatch.context() as away:
+            away.setattr(connection, "cursor", fail)
+            body = client.get(f"/orders/{accepted.id}/timeline").json()
+
         assert [step["name"] for step in body["steps"]] == ["accepted"]
 
     def test_is_not_there_for_no_order(self, client):

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 
-from orders_project.orders import cache, long_polling, services
+from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.long_polling import FinalStatusWatch
 from orders_project.orders.models import Order
@@ -87,6 +87,23 @@ class TestGetOrderWithWait:
         confirm(order_id)
 
         assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
+
+    @pytest.mark.usefixtures("watch")
+    @pytest.mark.parametrize("error", [OperationalError("away"), ZeroDivisionError("a bug")])
+    def test_bears_that_looking_fails(self, order_id, in_background, monkeypatch, error):
+        look, failures = selectors.final_among, [error]
+
+        def fail_once(ids: list[UUID]) -> set[UUID]:
+            if failures:
+                raise failures.pop()
+            return look(ids)
+
+        monkeypatch.setattr(selectors, "final_among", fail_once)
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(lambda: not failures)
+        confirm(order_id)
+
+        assert answer.result(timeout=20).json()["status"] == "CONFIRMED"
 
     def test_hears_of_a_cancellation(self, watch, order_id, in_background):
         answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))

@@ -113,6 +113,22 @@ class TestThePage:
         assert history(message)[-1] == ("EDITED", admin_user.username)
         assert LogEntry.objects.get().object_id == str(message.pk)
 
+    def test_takes_no_correction_of_what_is_decided_meanwhile(self, admin_client, monkeypatch):
+        message, edit = park(), services.edit_body
+
+        def come_too_late(*arguments: object, **facts: object) -> object:
+            services.discard([message.pk], by="ada", note="a test of the vendor")
+            return edit(*arguments, **facts)
+
+        monkeypatch.setattr(services, "edit_body", come_too_late)
+        page = reverse(PAGE, args=[message.pk])
+        answer = admin_client.post(page, {"body_text": "{}"}, follow=True)
+
+        message.refresh_from_db()
+        assert answer.redirect_chain == [(page, 302)]
+        assert [each.level_tag for each in answer.context["messages"]] == ["error"]
+        assert message.edited_body is None
+
     def test_takes_no_body_that_is_not_json(self, admin_client):
         message = park()
         answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "{oops"})

@@ -94,6 +94,22 @@ class TestChangingAProduct:
         lamp.refresh_from_db()
         assert lamp.qty == 10
 
+    def test_leaves_alone_what_is_archived_meanwhile(self, admin_client, lamp, monkeypatch):
+        change = services.update_product
+
+        def come_too_late(*arguments: object, **facts: object) -> object:
+            services.archive_product(lamp.id)
+            return change(*arguments, **facts)
+
+        monkeypatch.setattr(services, "update_product", come_too_late)
+        page = reverse(f"{PRODUCTS}_change", args=[lamp.id])
+        answer = admin_client.post(page, {"name": "Lamp", "price": "180000"}, follow=True)
+
+        lamp.refresh_from_db()
+        assert answer.redirect_chain == [(page, 302)]
+        assert [each.level_tag for each in answer.context["messages"]] == ["error"]
+        assert lamp.price == 190_000
+
     @pytest.mark.parametrize("price", ["0", "-1", "", "a lot", str(2**63)])
     def test_shows_the_form_again_when_the_price_is_none(self, admin_client, lamp, price):
         answer = admin_client.post(
@@ -289,6 +305,14 @@ class TestTheDialogToMoveStock:
         assert "HX-Redirect" not in answer
         assert lamp.movements.count() == 1
 
+    def test_comes_too_late_for_what_is_archived(self, admin_client, lamp):
+        services.archive_product(lamp.id)
+        self.submit(admin_client, lamp, delta="5", reason="restock")
+        page = admin_client.get(reverse(f"{PRODUCTS}_change", args=[lamp.id]))
+
+        assert [each.level_tag for each in page.context["messages"]] == ["error"]
+        assert lamp.movements.count() == 1
+
     def test_is_not_for_those_who_may_only_look(self, client, lamp):
         viewer = User.objects.create_user("viewer", is_staff=True)
         viewer.user_permissions.add(Permission.objects.get(codename="view_product"))
@@ -464,6 +488,14 @@ class TestImporting:
         answer = self.preview(admin_client, "id,name,price,qty", ",Shelf,500,3")
 
         assert answer.status_code == 302
+
+    def test_says_when_the_cache_is_away_by_then(self, admin_client, request):
+        preview = self.preview(admin_client, "id,name,price,qty", ",Shelf,500,3")
+        request.getfixturevalue("without_redis")
+        answer = self.confirm(admin_client, preview)
+
+        assert answer["Location"] == reverse("admin:products_product_import")
+        assert not Product.objects.exists()
 
 
 class TestExporting:

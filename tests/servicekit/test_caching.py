@@ -21,9 +21,12 @@ from servicekit.caching.redis import (
     UNAVAILABLE,
     best_effort,
     invalidate_outdated,
+    invalidate_when_back,
 )
 from servicekit.caching.versioned import Versioned, VersionedCache
 from servicekit.http.deadline import DeadlineExceeded
+from tests.servicekit.private_broker import eventually
+from tools.chaos.proxy import Fault, Proxy
 
 
 def keep(cache: VersionedCache, *values: tuple[object, Versioned], seconds_ago: float = 0) -> None:
@@ -362,3 +365,18 @@ class TestAWriteThatRedisMissed:
         assert there.get(f"test-missed:{identity}") is None
         there.delete(f"test-missed:{identity}:version")
         there.close()
+
+    def test_is_made_good_the_next_time_when_redis_goes_once_more(self, settings, monkeypatch):
+        monkeypatch.setattr(our_redis, "_breaker", Breaker("it", pause_seconds=0.0))
+        with Proxy(settings.CACHES["default"]["LOCATION"]) as line:
+            settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": line.url}}
+            key = f"test-missed:{uuid4()}"
+            eventually(lambda: best_effort(lambda client: client.set(key, b"old", ex=60)) is True)
+            invalidate_when_back([key])
+            # It answers the PING, and is gone before the UNLINK.
+            fault = line.arm(Fault("cut before", 2, "client"))
+            invalidate_outdated()
+            eventually(fault.reached.is_set)
+
+            assert key in our_redis._outdated
+            eventually(lambda: best_effort(lambda client: client.get(key)) is None)

@@ -170,6 +170,22 @@ def impatient(monkeypatch) -> None:
 
 
 @pytest.fixture
+def failing_publisher(monkeypatch) -> None:
+    """What is published first, and once more, does not reach the broker."""
+    publish = ConfirmingPublisher.publish
+    failures = iter([True, True])
+
+    def fail_twice(
+        publisher: ConfirmingPublisher, messages: Sequence[OutgoingMessage]
+    ) -> list[Outcome]:
+        if next(failures, False):
+            raise PublishingFailed("away", maybe_published=True)
+        return publish(publisher, messages)
+
+    monkeypatch.setattr(ConfirmingPublisher, "publish", fail_twice)
+
+
+@pytest.fixture
 def open_post(broker) -> Iterator[Callable[..., Post]]:
     """Return a function that makes a queue of its own."""
     opened: list[Post] = []
@@ -501,6 +517,34 @@ class TestPoison:
         assert post.is_done()
         assert len(post.parked()) == 1
 
+    @pytest.mark.usefixtures("failing_publisher")
+    def test_is_kept_until_it_can_be_parked(self, post, shop, backlog):
+        backlog(an_order(1), b"hello", an_order(2))
+        post.open()
+        eventually(post.has_parked)
+
+        assert post.is_done()
+        assert shop.applied == [1, 2]
+        assert len(post.parked()) == 1
+
+    def test_that_breaks_the_reading_is_parked_alone(self, post, shop, backlog, monkeypatch):
+        read = Subscription.read
+
+        def choke(subscription: Subscription, delivery: Any) -> Received[Any]:
+            if bytes(delivery.body) == an_order(13):
+                raise ZeroDivisionError("a bug")
+            return read(subscription, delivery)
+
+        monkeypatch.setattr(Subscription, "read", choke)
+        backlog(an_order(1), an_order(13), an_order(2))
+        post.open()
+        eventually(lambda: shop.applied == [1, 2])
+
+        assert post.is_done()
+        [parked] = post.parked()
+        assert bytes(parked.body) == an_order(13)
+        assert parked.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
+
     def test_is_parked_once_when_its_neighbours_have_to_wait(self, post, shop, backlog):
         shop.trouble = self._be_away
         backlog(b"hello", an_order())
@@ -607,6 +651,26 @@ class TestALostConnection:
 
         eventually(lambda: thread.is_consuming)
         # What was not acknowledged when the line was cut comes again, and may.
+        assert set(shop.applied) == {0, 1, 2}
+
+    def test_is_replaced_after_an_error_that_nobody_expects(self, post, shop, monkeypatch):
+        step, bugs = ConsumerThread._step, iter([True])
+
+        def choke_once(thread: ConsumerThread) -> bool:
+            has_applied = step(thread)
+            if has_applied and next(bugs, False):
+                raise ZeroDivisionError("a bug")
+            return has_applied
+
+        monkeypatch.setattr(ConsumerThread, "_step", choke_once)
+        post.open()
+        for number in range(3):
+            post.send(an_order(number))
+            eventually(lambda number=number: shop.applied[-1:] == [number])
+
+        assert next(bugs, None) is None
+        assert post.is_done()
+        # The acknowledgement of the first may have been lost with its connection.
         assert set(shop.applied) == {0, 1, 2}
 
     def test_is_noticed_when_the_queue_is_deleted(self, post, shop, broker):
@@ -733,20 +797,8 @@ class TestAnswers:
         eventually(lambda: shop.applied == [1])
         assert post.is_done()
 
-    def test_that_cannot_be_published_hold_their_batch(
-        self, post, shop, broker, answers, monkeypatch
-    ):
-        publish = ConfirmingPublisher.publish
-        failures = iter([True, True])
-
-        def fail_twice(
-            publisher: ConfirmingPublisher, messages: Sequence[OutgoingMessage]
-        ) -> list[Outcome]:
-            if next(failures, False):
-                raise PublishingFailed("away", maybe_published=True)
-            return publish(publisher, messages)
-
-        monkeypatch.setattr(ConfirmingPublisher, "publish", fail_twice)
+    @pytest.mark.usefixtures("failing_publisher")
+    def test_that_cannot_be_published_hold_their_batch(self, post, shop, broker, answers):
         post.open()
         post.send(an_order(1))
         [answer] = broker.take(answers, count=1)

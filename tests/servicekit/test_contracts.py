@@ -279,7 +279,7 @@ class TestPersistOrders:
 
 
 class TestAsUuid:
-    @pytest.mark.parametrize("foreign", [4711, "4711", "order-1", "x" * 32])
+    @pytest.mark.parametrize("foreign", [4711, "4711", "order-1", "x" * 32, "x" * 36])
     def test_tells_the_orders_of_other_systems(self, foreign):
         assert as_uuid(foreign) is None
 

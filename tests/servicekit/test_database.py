@@ -1,6 +1,7 @@
 """Connections to a server that is silent or has lost them; migrations of tables in use."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -108,6 +109,22 @@ class TestPreparing:
         call_command("prepare")
 
         assert len(attempts) == 2
+
+    def test_waits_for_a_server_that_is_not_there_yet(self, monkeypatch):
+        migrated = []
+        monkeypatch.setattr(f"{_PREPARE}.call_command", lambda *_, **__: migrated.append(1))
+        with Proxy(URL) as line, monkeypatch.context() as elsewhere:
+            connection.close()
+            elsewhere.setitem(connection.settings_dict, "PORT", line.port)
+            line.refuse()
+            with pytest.raises(CommandError, match="PostgreSQL does not answer"):
+                call_command("prepare", wait=0)
+            assert migrated == []
+            threading.Timer(0.3, line.heal).start()
+            call_command("prepare")
+            connection.close()
+
+        assert migrated == [1]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -98,10 +98,11 @@ class TestLoggingIn:
         for address in made:
             best_effort(lambda client, a=address: client.unlink(*client.keys(f"login:{a[:15]}*")))
 
-    def test_is_refused_for_some_minutes_after_ten_failures(self, log_in):
-        failures = [log_in().status_code for _ in range(login.ATTEMPTS_PER_NAME)]
+    @pytest.mark.parametrize("from_where", [{}, {"address": ""}], ids=["an address", "a socket"])
+    def test_is_refused_for_some_minutes_after_ten_failures(self, log_in, from_where):
+        failures = [log_in(**from_where).status_code for _ in range(login.ATTEMPTS_PER_NAME)]
 
-        refused = log_in(GOOD)
+        refused = log_in(GOOD, **from_where)
 
         assert failures == [200] * login.ATTEMPTS_PER_NAME
         assert refused.status_code == 429

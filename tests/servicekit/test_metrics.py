@@ -223,6 +223,14 @@ class TestAWorker:
         assert not [name for name, _ in told if name == "queue_messages"]
         assert told["outbox_events", frozenset()] == 0
 
+    def test_leaves_out_what_is_in_the_database_while_it_is_away(self, worker, monkeypatch):
+        with monkeypatch.context() as away:
+            away.setitem(connection.settings_dict, "PORT", unused_port())
+            told = samples(worker)
+
+        assert not {"outbox_events", "parked_messages"} & {name for name, _ in told}
+        assert told["queue_messages", frozenset({("queue", "metrics-queue")})] == 0
+
     def test_leaves_no_connection_behind(self, worker):
         def connections() -> int:
             with connection.cursor() as cursor:

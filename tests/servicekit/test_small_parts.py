@@ -1,5 +1,6 @@
 """Failpoints, times, pages, problems, task messages."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -70,7 +71,7 @@ class TestFailpoint:
         runs = [
             subprocess.run(
                 [sys.executable, "-c", code],
-                env={"FAILPOINTS": f"here:kill={armed}"}, timeout=30, check=False,
+                env={**os.environ, "FAILPOINTS": f"here:kill={armed}"}, timeout=30, check=False,
             )
             for _ in range(2)
         ]  # fmt: skip
