@@ -18,6 +18,19 @@ up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wa
 down: $(VENV)/.complete ## Stop it; the data stays
 	@$(BIN)/python -m deploy down
 
+restart: down ## Stop it, and bring it up again
+	@$(MAKE) --no-print-directory up
+
+manage: $(VENV)/.complete ## Run a command of Django's: make manage S=orders C="showmigrations"
+	@$(BIN)/python -m deploy manage $(S) $(C)
+
+shell: $(VENV)/.complete ## Open Django's shell of a service: make shell S=orders
+	@$(BIN)/python -m deploy manage $(S) shell
+
+migrate: $(VENV)/.complete ## Migrate both databases
+	@$(BIN)/python -m deploy manage products migrate
+	@$(BIN)/python -m deploy manage orders migrate
+
 ps: $(VENV)/.complete ## Show what runs
 	@$(BIN)/python -m deploy ps
 

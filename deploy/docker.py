@@ -21,7 +21,7 @@ class DockerEngine(Engine):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The published addresses."""
+        """The settings, and the published addresses."""
 
         def password(name: str) -> str:
             return self._settings.get(name, "")
@@ -30,13 +30,19 @@ class DockerEngine(Engine):
             return self._settings.get(name, str(default))
 
         postgres = f"127.0.0.1:{port('POSTGRES_PORT', 5432)}"
+        rabbitmq = f"127.0.0.1:{port('RABBITMQ_PORT', 5672)}"
+        own = {"BROKER_URL": f"amqp://shop:{password('BROKER_PASSWORD')}@{rabbitmq}//"}
+        for owner in ("products", "orders"):
+            for role in (owner, f"{owner}_runtime"):
+                secret = password(f"{role.upper()}_DATABASE_PASSWORD")
+                own[f"{role.upper()}_DATABASE_URL"] = (
+                    f"postgresql://{role}:{secret}@{postgres}/{owner}"
+                )
+            secret = password(f"{owner.upper()}_BROKER_PASSWORD")
+            own[f"{owner.upper()}_BROKER_URL"] = f"amqp://{owner}:{secret}@{rabbitmq}//"
         return {
-            "PRODUCTS_DATABASE_URL": "postgresql://products:"
-            f"{password('PRODUCTS_DATABASE_PASSWORD')}@{postgres}/products",
-            "ORDERS_DATABASE_URL": "postgresql://orders:"
-            f"{password('ORDERS_DATABASE_PASSWORD')}@{postgres}/orders",
-            "BROKER_URL": f"amqp://shop:{password('BROKER_PASSWORD')}"
-            f"@127.0.0.1:{port('RABBITMQ_PORT', 5672)}//",
+            **self._settings,
+            **own,
             "CACHE_URL": f"redis://127.0.0.1:{port('REDIS_PORT', 6379)}/0",
             "PRODUCT_API_URL": f"http://127.0.0.1:{port('PRODUCT_PORT', 3001)}/products",
             "ORDER_API_URL": f"http://127.0.0.1:{port('ORDER_PORT', 3002)}/orders",

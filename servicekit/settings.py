@@ -1,10 +1,9 @@
 """The Django settings that both services have in common, each imported by both `config.settings`.
 
-Values come from environment variables, which `.env.example` lists. What has no right value
-everywhere has no default: the process does not start, and names the variable.
+Values come from environment variables, which `.env.example` lists (`servicekit.environment`). What
+has no right value everywhere has no default: the process does not start, and names the variable.
 """
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +19,6 @@ from servicekit import logs
 django_stubs_ext.monkeypatch()
 
 env = environ.Env()
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
