@@ -36,6 +36,7 @@ _WEB = (
 _ADMIN = ("ADMIN_USERNAME", "ADMIN_PASSWORD", "BIND_ADDRESS", "PUBLIC_URL")
 _WORKER = (
     "BROKER_URL",
+    "CELERY_REMOTE_CONTROL",
     "WORKER_ALIVE_FILE",
     "WORKER_METRICS_ADDRESS",
     "WORKER_METRICS_PORT",
@@ -62,11 +63,6 @@ _OF_ORDERS = {
     "BROKER_URL": "ORDERS_BROKER_URL",
     "ORDERS_DATABASE_URL": "ORDERS_RUNTIME_DATABASE_URL",
 }
-
-# Both worker commands leave out what a fleet of identical consumers has no use
-# for: gossip and mingle talk to every other worker, and the broker's own
-# heartbeats already tell the living from the dead.
-_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +95,8 @@ def _gunicorn(project: str) -> tuple[str, ...]:
     )
 
 
-def _celery(worker: str, *, queue: str) -> tuple[str, ...]:
-    return (
-        *("celery", "--app", f"celery_workers.{worker}.app", "worker"),
-        # One task at a time, in the thread that owns the connection (docs/decisions/0003).
-        *("--pool", "solo", "--queues", queue),
-        *_QUIET,
-    )
+def _celery(worker: str) -> tuple[str, ...]:
+    return ("celery", "--app", f"celery_workers.{worker}", "worker")
 
 
 #: Run to completion, in any order, before the services start.
@@ -154,14 +145,14 @@ SERVICES = (
     ),
     Process(
         name="products-worker",
-        command=_celery("products", queue="products.tasks"),
+        command=_celery("products"),
         environment=(*_DJANGO, *_PRODUCTS, *_WORKER),
         names=_OF_PRODUCTS,
         defaults={"OTEL_SERVICE_NAME": "products-worker"},
     ),
     Process(
         name="orders-worker",
-        command=_celery("orders", queue="orders.persist"),
+        command=_celery("orders"),
         environment=(*_DJANGO, *_ORDERS, *_WORKER),
         names=_OF_ORDERS,
         defaults={"OTEL_SERVICE_NAME": "orders-worker"},

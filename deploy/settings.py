@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, str] = {
     "ADMIN_USERNAME": "admin",
     "ALLOWED_HOSTS": "localhost,127.0.0.1",
     "BIND_ADDRESS": "127.0.0.1",
+    "CELERY_REMOTE_CONTROL": "true",
     "CSRF_TRUSTED_ORIGINS": "",
     "DATABASE_POOL_SIZE": "8",
     "DATABASE_STATEMENT_TIMEOUT_MS": "1200",

@@ -164,6 +164,8 @@ RATE_LIMIT_PER_KEY = env.str("RATE_LIMIT_PER_KEY", default="")
 RATE_LIMIT_PER_ADDRESS = env.str("RATE_LIMIT_PER_ADDRESS", default="")
 
 BROKER_URL = env.str("BROKER_URL", default="")
+# Whether the workers answer `celery inspect`, and tell how they are (Flower).
+CELERY_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=True)
 
 # A stage starts a batch at most this often, in seconds, and at once after a pause. A longer pace
 # makes larger batches under load: less CPU per order, and more milliseconds until it is final.
