@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load bench chaos test check schema postman screenshots format lock clean
+.PHONY: help up down restart manage shell migrate ps logs env demo seed ledger load bench chaos test check schema postman screenshots format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
@@ -42,6 +42,9 @@ env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
 
 demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
+
+seed: $(VENV)/.complete ## Fill the shop: eight products, and an hour of orders
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.busy_shop
 
 ledger: $(VENV)/.complete ## Check the books of both services against each other; starts nothing
 	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m deploy.ledger $(ARGS)
