@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down ps logs env demo ledger load bench chaos test coverage check schema postman screenshots format lock clean
+.PHONY: help up down restart manage shell migrate ps logs env demo seed ledger load bench chaos test coverage check schema postman screenshots format lock clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
@@ -17,6 +17,19 @@ up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wa
 
 down: $(VENV)/.complete ## Stop it; the data stays
 	@$(BIN)/python -m deploy down
+
+restart: down ## Stop it, and bring it up again
+	@$(MAKE) --no-print-directory up
+
+manage: $(VENV)/.complete ## Run a command of Django's: make manage S=orders C="showmigrations"
+	@$(BIN)/python -m deploy manage $(S) $(C)
+
+shell: $(VENV)/.complete ## Open Django's shell of a service: make shell S=orders
+	@$(BIN)/python -m deploy manage $(S) shell
+
+migrate: $(VENV)/.complete ## Migrate both databases
+	@$(BIN)/python -m deploy manage products migrate
+	@$(BIN)/python -m deploy manage orders migrate
 
 ps: $(VENV)/.complete ## Show what runs
 	@$(BIN)/python -m deploy ps
@@ -29,6 +42,9 @@ env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
 
 demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
+
+seed: $(VENV)/.complete ## Fill the shop: eight products, and an hour of orders
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.busy_shop
 
 ledger: $(VENV)/.complete ## Check the books of both services against each other; starts nothing
 	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m deploy.ledger $(ARGS)

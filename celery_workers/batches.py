@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery
 from celery.worker import state
 from django.conf import settings
 
@@ -38,13 +37,6 @@ class TaskSource:
         :raises MalformedMessage: if it is none of this task
         """
         return received(self.parse(keywords_of(delivery, task=self.task)), delivery)
-
-
-def no_tasks(app: Celery) -> TaskSource:
-    """Return the source of a worker that has no tasks: whatever comes is parked."""
-    return TaskSource(
-        app.conf.task_default_queue, "none at all", lambda _: None, lambda _: Handled()
-    )
 
 
 class CeleryPump:

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from deploy.addresses import ADDRESSES
+from deploy.by_hand import write_addresses
 from deploy.choice import Engine, choose
 from deploy.console import Progress, TerminalProgress
 from deploy.failure import DeployFailure
-from deploy.settings import DEFAULTS, load, write_env_file
+from deploy.settings import DEFAULTS, ROOT, load, write_env_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = verbs.add_parser("run", help="run a command that is given the addresses in use")
     run.add_argument("--as-is", action="store_true", help="do not bring the system up first")
     run.add_argument("command", nargs=argparse.REMAINDER)
+    manage = verbs.add_parser("manage", help="run a command of Django's")
+    manage.add_argument("service", choices=("products", "orders"))
+    manage.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -45,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    quiet = options.verb in {"env", "ps", "logs", "run"}
+    quiet = options.verb in {"env", "ps", "logs", "run", "manage"}
     progress = Progress() if quiet else TerminalProgress()
     looks_only = options.verb == "run" and options.as_is
-    if options.verb in {"up", "run"} and not looks_only and (written := write_env_file()):
+    if options.verb in {"up", "run", "manage"} and not looks_only and (written := write_env_file()):
         progress.note(written)
     engine = choose(load(), progress)
     match options.verb:
@@ -68,11 +72,17 @@ def _run(options: argparse.Namespace) -> int:
             engine.logs(follow=follow, names=options.names)
         case "run":
             _exec(engine, options.command, as_is=options.as_is)
+        case "manage":
+            _bring_up(engine)
+            # It finds its settings as it does when somebody calls it by hand.
+            program = [sys.executable, str(ROOT / f"{options.service}_project" / "manage.py")]
+            os.execv(program[0], [*program, *options.command])  # noqa: S606 - that is what it is for
     return 0
 
 
 def _up(engine: Engine) -> None:
     engine.up()
+    write_addresses(engine.environment)
     products, orders = (
         engine.environment[name].rsplit("/", 1)[0] for name in ("PRODUCT_API_URL", "ORDER_API_URL")
     )
@@ -96,13 +106,19 @@ def _exec(engine: Engine, command: Sequence[str], *, as_is: bool) -> None:
     command = [part for part in command if part != "--"]
     if not command:
         raise DeployFailure("`run` needs a command.")
-    if not as_is and not engine.is_up():
-        # No target needs another to have been run before it.
+    if not as_is:
+        _bring_up(engine)
+    addresses = {name: engine.environment[name] for name in ADDRESSES}
+    os.execvpe(command[0], command, {**os.environ, **addresses})  # noqa: S606 - that is what it is for
+
+
+def _bring_up(engine: Engine) -> None:
+    """Bring the system up unless it is: no target needs another to have been run before it."""
+    if not engine.is_up():
         print("The system is not up yet: bringing it up first.", file=sys.stderr)
         choose(load(), TerminalProgress()).up()
         print(file=sys.stderr)
-    addresses = {name: engine.environment[name] for name in ADDRESSES}
-    os.execvpe(command[0], command, {**os.environ, **addresses})  # noqa: S606 - that is what it is for
+    write_addresses(engine.environment)
 
 
 if __name__ == "__main__":

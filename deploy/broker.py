@@ -20,7 +20,7 @@ import requests
 
 #: The queues that each worker takes messages from; what it cannot use is parked in `<queue>.dead`.
 QUEUES_OF = {
-    "products": ("product_cancellation_queue", "product_order_queue", "products.tasks"),
+    "products": ("product_cancellation_queue", "product_order_queue"),
     "orders": ("order_product_queue", "order_stock_queue", "orders.persist"),
 }
 QUEUES = tuple(queue for queues in QUEUES_OF.values() for queue in queues)
@@ -36,6 +36,8 @@ _NO_CLASSIC_SYNC = 4
 def rights_of(service: str) -> dict[str, str]:
     """Return what a service may configure, write and read, as RabbitMQ's expressions."""
     own = [f"{re.escape(queue)}(\\.dead)?" for queue in QUEUES_OF[service]]
+    # Celery's remote control and events: exchanges, mailboxes of workers, and of who asks them.
+    own += [rf"(.+\.)?{service}\.pidbox", rf"{service}\.celeryev(\..+)?"]
     exchanges = {name: re.escape(exchange) for name, exchange in _EXCHANGE_OF.items()}
     published = exchanges.pop(service)
     # Both exchanges are declared by whoever comes first. Through the default one, orders go to

@@ -1,8 +1,11 @@
-"""A shop after an hour of business, for pictures of its pages."""
+"""A shop after an hour of business: `make seed`, and the pictures of its pages."""
 
 import json
+import os
 import random
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +16,6 @@ import requests
 from kombu import Connection, Producer
 
 from deploy.failure import DeployFailure
-from deploy.native.stack import Stack
 from deploy.native.supervision import wait_until
 
 #: Name, price in cents, stock, how often it is ordered.
@@ -36,15 +38,14 @@ _PATIENCE_SECONDS = 60
 
 
 class BusyShop:
-    """Sells for an hour in half a minute, in a system that nobody else uses.
+    """Sells for an hour in half a minute, beside whatever else is sold.
 
     Everything happens over HTTP and the broker as it always does. Only the times are moved
     afterwards, in the databases, so that it looks like an hour.
     """
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        environment = self._environment = stack.environment
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self.products_url = environment["PRODUCT_API_URL"]
         self.orders_url = environment["ORDER_API_URL"]
         self._session = requests.Session()
@@ -87,13 +88,11 @@ class BusyShop:
         self._session.post(f"{address}/cancel", timeout=5)
 
     def _sell_out(self, index: int) -> None:
-        """Accept more than there is: nobody knows better until the worker is back."""
+        """Accept more than there is: of those who come together, nobody knows yet who is late."""
         product, before = self.products[index], len(self.orders)
-        self._stack.stop_process("products-worker")
-        for _ in range(product["qty"]):
-            self._order(product, 1)
+        with ThreadPoolExecutor(product["qty"]) as buyers:
+            list(buyers.map(lambda _: self._order(product, 1), range(product["qty"])))
         self._order_what_is_unknown()
-        self._stack.start_process("products-worker")
         self._rush |= {order["id"] for order in self.orders[before:]}
         self._wait_until_decided()
 
@@ -134,13 +133,15 @@ class BusyShop:
         self._wait_for(
             "orders",
             f"""SELECT count(*) = {len(self.orders)} AND bool_and(status <> 'PENDING')
-                AND bool_and(status <> 'CANCELLED' OR released_at IS NOT NULL) FROM "order" """,
+                AND bool_and(status <> 'CANCELLED' OR released_at IS NOT NULL)
+                FROM "order" WHERE id = ANY(%s::uuid[])""",
+            [order["id"] for order in self.orders],
         )
 
-    def _wait_for(self, service: str, question: str) -> None:
+    def _wait_for(self, service: str, question: str, *values: object) -> None:
         with self._database(service) as database:
             if not wait_until(
-                lambda: bool((database.execute(question).fetchone() or [False])[0]),
+                lambda: bool((database.execute(question, values).fetchone() or [False])[0]),
                 timeout_seconds=_PATIENCE_SECONDS,
                 pause_seconds=0.2,
             ):
@@ -169,19 +170,30 @@ class BusyShop:
                         WHERE {table}.order_id = moved.id""",
                     [ids, by],
                 )
+            ours = [product["id"] for product in self.products]
             products.execute(
                 """UPDATE stock_movement SET created_at = created_at - CASE reason
                        WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
-                   WHERE order_id = ''"""
+                   WHERE order_id = '' AND product_id = ANY(%s::uuid[])""",
+                [ours],
             )
             # Other systems' orders of what there never was.
             products.execute(
                 """UPDATE reservation SET created_at = created_at - interval '34 minutes'
-                   WHERE reason = 'product_not_found'"""
+                   WHERE reason = 'product_not_found'
+                     AND created_at > now() - interval '5 minutes'"""
             )
-            products.execute("UPDATE product SET created_at = created_at - interval '9 days'")
+            for table, key, column in (
+                ("product", "id", "created_at"), ("product_price", "product_id", "since"),
+            ):  # fmt: skip
+                products.execute(
+                    f"""UPDATE {table} SET {column} = {column} - interval '9 days'
+                        WHERE {key} = ANY(%s::uuid[])""",
+                    [ours],
+                )
         # It remembers what was before.
-        redis.Redis.from_url(self._environment["CACHE_URL"]).flushdb()
+        names = [f"{kind}:{each}" for each in ours for kind in ("product", "orders")]
+        redis.Redis.from_url(self._environment["CACHE_URL"]).delete(*names)
 
     def _moves(self) -> list[timedelta]:
         """Return by how much to move each order, so that some minutes are busier than others."""
@@ -205,3 +217,19 @@ class BusyShop:
 
     def _database(self, service: str) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(self._environment[f"{service.upper()}_DATABASE_URL"])
+
+
+def main() -> int:
+    """Fill the shop that the environment names; return 0 if that went well."""
+    shop = BusyShop(os.environ)
+    try:
+        shop.fill()
+    except (DeployFailure, requests.RequestException) as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    print(f"{len(shop.products)} products, {len(shop.orders)} orders of the last hour.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,9 +22,9 @@ class DockerEngine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The published addresses."""
+        """The settings, and the published addresses."""
         passwords = {**dict.fromkeys(GENERATED, ""), **self._settings}
-        return addresses_of(Ports.of(self._settings), passwords)
+        return {**self._settings, **addresses_of(Ports.of(self._settings), passwords)}
 
     @property
     def management_url(self) -> str:

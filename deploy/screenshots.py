@@ -107,7 +107,7 @@ def main() -> int:
 @contextmanager
 def _busy_shop(progress: TerminalProgress) -> Iterator[BusyShop]:
     with Stack.temporary("screenshots", progress) as stack:
-        shop = BusyShop(stack)
+        shop = BusyShop(stack.environment)
         with progress.step("An hour of business"):
             shop.fill()
         yield shop

@@ -18,10 +18,11 @@ from deploy.native.ports import Ports
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
 
+# A process has the settings of one service.
 _SUITES = (
-    (("tests/deploy", "tests/servicekit", "tests/products"), "products_project.config.settings"),
-    (("tests/orders",), "orders_project.config.settings"),
-    (("tests/system", "tests/interop"), None),
+    ("tests/deploy", "tests/servicekit", "tests/products"),
+    ("tests/orders",),
+    ("tests/system", "tests/interop"),
 )
 
 # pytest's exit code where nothing was selected.
@@ -36,14 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         stack.start_servers()
         _provide_a_browser(progress)
-        for paths, settings in _SUITES:
-            environment = {**os.environ, **stack.environment, "DATABASE_POOL_SIZE": "0"}
-            if settings:
-                environment["DJANGO_SETTINGS_MODULE"] = settings
-            else:
-                environment.pop("DJANGO_SETTINGS_MODULE", None)
-            plugins = [] if settings else ["-p", "no:django"]
-            command = [sys.executable, "-m", "pytest", *plugins, *paths, *arguments]
+        environment = {**os.environ, **stack.environment}
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
+        for paths in _SUITES:
+            command = [sys.executable, "-m", "pytest", *paths, *arguments]
             print(f"\n$ pytest {' '.join([*paths, *arguments])}", flush=True)
             codes.add(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
     except DeployFailure as failure:

@@ -11,7 +11,12 @@ def main() -> None:
     root = str(Path(__file__).resolve().parent.parent)
     sys.path = [root, *(entry for entry in sys.path if entry != str(Path(__file__).parent))]
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orders_project.config.settings")
-    from django.core.management import execute_from_command_line
+    try:
+        from django.core.management import execute_from_command_line
+    except ImportError as error:
+        raise SystemExit(
+            f"{error}: use {root}/.venv/bin/python, which `make up` has made"
+        ) from error
 
     execute_from_command_line(sys.argv)
 

@@ -1,7 +1,7 @@
 """The Django settings that both services have in common, each imported by both `config.settings`.
 
-Values come from environment variables, which `.env.example` lists. What has no right value
-everywhere has no default: the process does not start, and names the variable.
+Values come from environment variables, which `.env.example` lists (`servicekit.environment`). What
+has no right value everywhere has no default: the process does not start, and names the variable.
 """
 
 from pathlib import Path
@@ -21,8 +21,6 @@ from servicekit import logs
 django_stubs_ext.monkeypatch()
 
 env = environ.Env()
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
@@ -68,7 +66,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 STATIC_URL = "static/"
 # The image has them collected, by names that hold their hash, and compressed. Elsewhere they are
 # found where the packages have them: nothing has to be collected before a first start.
-_collected = REPOSITORY / "static"
+_collected = Path(__file__).resolve().parent.parent / "static"
 STATIC_ROOT = _collected if _collected.is_dir() else None
 WHITENOISE_USE_FINDERS = STATIC_ROOT is None
 WHITENOISE_AUTOREFRESH = False
@@ -174,6 +172,8 @@ RATE_LIMIT_PER_KEY = env.str("RATE_LIMIT_PER_KEY", default="")
 RATE_LIMIT_PER_ADDRESS = env.str("RATE_LIMIT_PER_ADDRESS", default="")
 
 BROKER_URL = env.str("BROKER_URL", default="")
+# Whether the workers answer `celery inspect`, and tell how they are (Flower).
+CELERY_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=True)
 
 # A stage starts a batch at most this often, in seconds, and at once after a pause. A longer pace
 # makes larger batches under load: less CPU per order, and more milliseconds until it is final.

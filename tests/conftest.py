@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from servicekit.breaker import Breaker
+from tests import own_servers
 from tests.system.whole_system import shop, stack
 
 __all__ = ["shop", "stack"]
@@ -18,6 +19,12 @@ hypothesis.settings.load_profile("with servers")
 hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("with servers"), max_examples=1500
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    if not session.config.option.collectonly:
+        own_servers.start()
 
 
 @pytest.fixture(scope="session")

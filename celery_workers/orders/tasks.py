@@ -6,7 +6,7 @@ from typing import Any
 from celery import Celery
 
 from celery_workers.batches import Batches, TaskSource
-from celery_workers.orders.app import app
+from celery_workers.orders.celery import app
 from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.consumer import Handled

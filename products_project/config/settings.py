@@ -36,7 +36,7 @@ SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"
 
 # The queues of the worker, whose length the admin shows.
-WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue", "products.tasks"]
+WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue"]
 
 UNFOLD = looks.unfold(
     title=SERVICE_NAME,

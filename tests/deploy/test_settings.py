@@ -4,11 +4,13 @@ import json
 import os
 import re
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from deploy.addresses import addresses_of
+from deploy.by_hand import write_addresses
 from deploy.choice import _succeeds
 from deploy.failure import DeployFailure
 from deploy.native.ports import Ports
@@ -24,6 +26,21 @@ from deploy.settings import (
     load,
     write_env_file,
 )
+from servicekit import environment
+
+INSTALLATION = {
+    "SECRET_KEY": "secret",
+    "CACHE_URL": "redis://in-use",
+    "PRODUCT_API_URL": "http://in-use/products",
+    "BROKER_URL": "amqp://shop@in-use",
+    "ORDERS_DATABASE_URL": "postgresql://orders@in-use/orders",
+    "PRODUCTS_DATABASE_URL": "postgresql://products@in-use/products",
+}
+NARROW = {
+    "ORDERS_BROKER_URL": "amqp://orders@in-use",
+    "ORDERS_RUNTIME_DATABASE_URL": "postgresql://orders_runtime@in-use/orders",
+    "ORDER_PUBLIC_URL": "https://orders.example",
+}
 
 CONTAINERS = yaml.safe_load(COMPOSE)["services"]
 SECRETS = dict.fromkeys(GENERATED, "secret")
@@ -163,3 +180,53 @@ class TestNatively:
             assert not [each for each in said if re.search(r"0\.0\.0\.0|@(?!127)|\$|^/tmp/a", each)]
             assert program.environment.get("ALLOWED_HOSTS", "") in ("", "localhost,127.0.0.1")
             assert program.environment.get("LOG_FORMAT", "text") == "text"
+
+
+class TestAProcessThatIsStartedByHand:
+    @pytest.fixture(autouse=True)
+    def clone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(environment, "_REPOSITORY", tmp_path)
+        monkeypatch.setattr(environment._Files, "ENVIRON", {})
+        monkeypatch.setattr(environment, "os", SimpleNamespace(environ={}))
+        (tmp_path / ".env").write_text("LOG_LEVEL=DEBUG\nCACHE_URL=redis://before\nHSTS=\n")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("command", "role"),
+        [("runserver", "orders_runtime"), ("migrate", "orders"), ("prepare", "orders")],
+    )
+    def test_is_who_the_service_is_and_owns_tables_only_to_migrate(
+        self, clone, monkeypatch, command, role
+    ):
+        write_addresses({**INSTALLATION, **NARROW}, clone / ".run")
+        monkeypatch.setattr("sys.argv", ["manage.py", command])
+        environment.read_files("orders")
+
+        assert environment.os.environ["ORDERS_DATABASE_URL"] == f"postgresql://{role}@in-use/orders"
+        assert environment.os.environ["BROKER_URL"] == "amqp://orders@in-use"
+        assert environment.os.environ["PUBLIC_URL"] == "https://orders.example"
+
+    def test_uses_the_one_account_that_there_is(self, clone):
+        write_addresses(INSTALLATION, clone / ".run")
+        environment.read_files("orders")
+
+        assert environment.os.environ["ORDERS_DATABASE_URL"] == INSTALLATION["ORDERS_DATABASE_URL"]
+        assert environment.os.environ["BROKER_URL"] == INSTALLATION["BROKER_URL"]
+
+    def test_heeds_the_environment_then_the_addresses_in_use_then_env(self, clone):
+        write_addresses(INSTALLATION, clone / ".run")
+        environment.os.environ["BROKER_URL"] = "amqp://mine"
+        environment.read_files("orders")
+
+        found = [
+            environment.os.environ.get(name)
+            for name in ("BROKER_URL", "CACHE_URL", "LOG_LEVEL", "HSTS")
+        ]
+        assert found == ["amqp://mine", "redis://in-use", "DEBUG", None]
+        assert {file.stat().st_mode & 0o777 for file in (clone / ".run").iterdir()} == {0o600}
+
+    def test_reads_nothing_when_it_is_given_all(self):
+        environment.os.environ["SECRET_KEY"] = "given"
+        environment.read_files("orders")
+
+        assert environment.os.environ == {"SECRET_KEY": "given"}

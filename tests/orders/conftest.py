@@ -1,5 +1,9 @@
 """What the tests of the order service share: a product service to ask, a broker of their own."""
 
+from tests import own_servers
+
+own_servers.provide("orders")
+
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -3,6 +3,8 @@
 What the worker of Celery itself does about such messages is to drop them, to end, or to wait.
 """
 
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -347,6 +349,32 @@ class TestAThousandOfThem:
             lambda: ParkedMessage.objects.filter(times_seen=1000).exists(), within_seconds=60
         )
         assert ParkedMessage.objects.count() == 1
+        assert worker.poll() is None
+
+
+class TestTheRemoteControl:
+    BODIES = [
+        b"",
+        b"hello",
+        b"[]",
+        b"5",
+        b'{"method": 5}',
+        b'{"method": "no such", "arguments": 1}',
+    ]
+
+    @pytest.mark.parametrize("content_type", ["application/json", PICKLE])
+    def test_drops_what_it_cannot_read_and_answers(self, sender, broker, worker, content_type):
+        with broker.channel() as channel:
+            for body in self.BODIES:
+                channel.basic_publish(
+                    amqp.Message(body, content_type=content_type), exchange="orders.pidbox"
+                )
+        good = sender.send_good()
+
+        eventually(lambda: is_stored(good))
+        assert not ParkedMessage.objects.exists()
+        ping = ["-m", "celery", "-A", "celery_workers.orders", "-b", broker.url, "inspect", "ping"]
+        eventually(lambda: not subprocess.run([sys.executable, *ping], check=False).returncode)
         assert worker.poll() is None
 
 

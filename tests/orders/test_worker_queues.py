@@ -6,7 +6,7 @@ from deploy import broker
 
 
 def test_all_queues_of_the_worker_are_shown():
-    from celery_workers.orders.app import app  # noqa: PLC0415 - it sets Django up, which is done by now
+    from celery_workers.orders.celery import app  # noqa: PLC0415 - it sets Django up, which is done by now
     from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: PLC0415
 
     consumed = [each.queue for each in SUBSCRIPTIONS] + [each.name for each in app.conf.task_queues]

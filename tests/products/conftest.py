@@ -1,5 +1,9 @@
 """What the tests of the product service share."""
 
+from tests import own_servers
+
+own_servers.provide("products")
+
 import pytest
 
 from products_project.products import services

@@ -1,5 +1,9 @@
 """What the tests of servicekit share: servers of their own."""
 
+from tests import own_servers
+
+own_servers.provide("products")
+
 from collections.abc import Iterator
 
 import pytest

@@ -12,12 +12,12 @@ os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_MS", "10000")
 django.setup()
 
 from celery_workers.background import run_in_background  # noqa: E402 - Django comes first
-from celery_workers.configuration import celery_settings  # noqa: E402
+from celery_workers.configuration import configure  # noqa: E402
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 from orders_project.orders import watchdog  # noqa: E402
 from orders_project.orders.commands import PersistOrders  # noqa: E402
 
 app = Celery("orders")
-app.conf.update(celery_settings(queue=PersistOrders.queue))
+configure(app, queue=PersistOrders.queue)
 app.conf.update(imports=["celery_workers.orders.tasks"])
 run_in_background(app, SUBSCRIPTIONS, watchdog.loops)

@@ -12,9 +12,9 @@ os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_MS", "10000")
 django.setup()
 
 from celery_workers.background import run_in_background  # noqa: E402 - Django comes first
-from celery_workers.configuration import celery_settings  # noqa: E402
+from celery_workers.configuration import configure  # noqa: E402
 from celery_workers.products.subscriptions import SUBSCRIPTIONS  # noqa: E402
 
 app = Celery("products")
-app.conf.update(celery_settings(queue="products.tasks"))
+configure(app)
 run_in_background(app, SUBSCRIPTIONS)
