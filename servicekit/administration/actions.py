@@ -1,24 +1,24 @@
-"""Actions that ask before they act."""
+"""Actions that ask before they act, on one row's page or on rows of a list."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
-from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from servicekit.administration.ledgers import BoundedAdmin
-
-MAX_SELECTED = 500
-"""How many rows one action takes at once."""
+from servicekit.administration.ledgers import MAX_SELECTED, BoundedAdmin
 
 _CONFIRMED = "confirmed"
+
+Ask = Callable[[HttpRequest, Any], HttpResponse | None]
+"""Asks about rows; acts, and returns nothing, once that is confirmed."""
 
 
 class NoteForm(forms.Form):
@@ -29,10 +29,6 @@ class NoteForm(forms.Form):
         widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Why?"}),
         help_text="Stays on record.",
     )
-
-
-class NoteDialog(BaseDialogForm, NoteForm):
-    """The same, in a dialog."""
 
 
 class _OutsideTransaction(admin.ModelAdmin[Any]):
@@ -53,6 +49,21 @@ class _OutsideTransaction(admin.ModelAdmin[Any]):
 class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
     """Writes through services, which commit by themselves."""
 
+    def page_of(self, pk: object) -> str:
+        """Return the address of one row's page."""
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[pk])
+
+    def ask_about(self, request: HttpRequest, object_id: str, ask: Ask) -> HttpResponse:
+        """Ask about one row what is asked about several in a list, and lead back to its page.
+
+        :raises Http404: if there is none
+        """
+        row = self.get_object(request, object_id)
+        if row is None:
+            raise Http404
+        rows = self.model._default_manager.filter(pk=row.pk)  # noqa: SLF001 - Django documents it
+        return ask(request, rows) or HttpResponseRedirect(self.page_of(row.pk))
+
 
 def confirmed(
     model_admin: Any,
@@ -60,13 +71,15 @@ def confirmed(
     rows: Any,
     *,
     about_one: str,
-    about_many: str,
+    about_many: str = "",
     button: str,
-    form_class: type[forms.Form] = forms.Form,
+    leave: str = "Cancel",
+    form: forms.Form | None = None,
+    shown: str = "",
 ) -> forms.Form | HttpResponse:
-    """Return the filled-in form when a bulk action was confirmed, else the page that asks for it.
+    """Return the filled-in form when an action was confirmed, else the page that asks for it.
 
-    It asks `about_one` row, or `about_many`, with their `{count}` filled in.
+    It asks `about_one` row, or `about_many`, with their `{count}` filled in, and shows `shown`.
     More than `MAX_SELECTED` rows are not asked about, but refused.
     """
     ids = [str(pk) for pk in rows.order_by().values_list("pk", flat=True)[: MAX_SELECTED + 1]]
@@ -74,14 +87,18 @@ def confirmed(
         messages.error(request, f"Select at most {MAX_SELECTED:,} at a time.")
         return HttpResponseRedirect(request.get_full_path())
     is_sent = _CONFIRMED in request.POST
-    form = form_class(request.POST if is_sent else None)
+    form = form or forms.Form(request.POST if is_sent else None)
     if is_sent and form.is_valid():
         return form
+    is_of_list = "action" in request.POST
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"{button}?",
         "question": about_one if len(ids) == 1 else about_many.format(count=len(ids)),
+        "shown": shown,
         "button": button,
+        "leave": leave,
+        "leave_to": request.get_full_path() if is_of_list else model_admin.page_of(ids[0]),
         "form": form,
         "ids": ids,
         "ids_name": ACTION_CHECKBOX_NAME,
@@ -90,11 +107,6 @@ def confirmed(
         "opts": model_admin.opts,
     }
     return TemplateResponse(request, "administration/confirm_action.html", context)
-
-
-def go(address: str) -> HttpResponse:
-    """Leave a dialog for a page."""
-    return HttpResponse(headers={"HX-Redirect": address})
 
 
 def log_changes(model_admin: Any, request: HttpRequest, rows: Iterable[Any], what: str) -> None:

@@ -97,5 +97,5 @@ class TestNoPageReadsAWholeLedger:
 
         taken, refused, low, *_others = answer.context["cards"]
         assert "newest 50,000" in taken.note
-        assert refused.is_empty
-        assert len(low.rows) == 10
+        assert not refused.bars
+        assert len(low.bars) == 10

@@ -183,7 +183,7 @@ class TestPages:
         services.move_stock(product_id=sold_lamp.id, delta=7, reason="restock")
         answer = admin_client.get(reverse(f"{PRODUCTS}_change", args=[sold_lamp.id]))
 
-        assert [each.qty_after for each in answer.context["movements"]] == [13, 6, 10]
+        assert [row[2] for row in answer.context["movements"]["rows"]] == ["13", "6", "10"]
 
     def test_load_nothing_from_elsewhere(self, admin_client, sold_lamp):
         for address in [
@@ -201,8 +201,8 @@ class TestTheStartPage:
         """The tile of what was sold, and what is said of the products that run low."""
         context = admin_client.get(reverse("admin:index")).context
         [tile] = [each for each in context["tiles"] if each.title.startswith("Units sold")]
-        [low] = [each for each in context["cards"] if each.title == "Stock running low"]
-        return tile.value, tile.note, [row.note for row in low.rows]
+        [low] = [each for each in context["cards"] if each.title == "Low stock"]
+        return tile.value, tile.note, [bar["note"] for bar in low.bars]
 
     def test_counts_what_was_sold_of_the_products_that_were(self, admin_client, sold_lamp):
         services.create_product(name="Shelf", price=1, qty=50)
@@ -249,21 +249,15 @@ class TestALongName:
         services.create_product(name=self.NAME, price=1, qty=1)
         content = admin_client.get(reverse(f"admin:{page}_changelist")).content.decode()
 
-        assert f'<span class="sk-name" title="{self.NAME}">' in content
-
-    def test_is_whole_in_the_title_of_its_bar(self, admin_client):
-        services.create_product(name=self.NAME, price=1, qty=1)
-        content = admin_client.get(reverse("admin:index")).content.decode()
-
-        assert f'title="{self.NAME}"' in content
+        assert f'truncate" title="{self.NAME}">' in content
 
 
-class TestTheDialogToMoveStock:
+class TestUpdatingStock:
     @staticmethod
     def submit(admin_client, product, **facts):
         return admin_client.post(
             reverse("admin:products_product_restock", args=[product.pk]),
-            {"_form_submitted": "True", **facts},
+            {"confirmed": "1", **facts},
         )
 
     def test_is_shown_before_anything_happens(self, admin_client, lamp):
@@ -276,7 +270,7 @@ class TestTheDialogToMoveStock:
         answer = self.submit(admin_client, lamp, delta="5", reason="restock")
 
         lamp.refresh_from_db()
-        assert answer["HX-Redirect"] == reverse(f"{PRODUCTS}_change", args=[lamp.id])
+        assert answer["Location"] == reverse(f"{PRODUCTS}_change", args=[lamp.id])
         assert lamp.qty == 15
         assert OutgoingEvent.objects.filter(routing_key="product.updated").count() == 1
         assert LogEntry.objects.get().user == admin_user
@@ -286,7 +280,6 @@ class TestTheDialogToMoveStock:
         answer = self.submit(admin_client, lamp, delta=delta, reason="correction")
 
         assert answer.status_code == 200
-        assert "HX-Redirect" not in answer
         assert lamp.movements.count() == 1
 
     def test_is_not_for_those_who_may_only_look(self, client, lamp):

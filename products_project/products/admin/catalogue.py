@@ -15,7 +15,6 @@ from import_export.admin import ImportExportMixin
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 
 from products_project.products import selectors, services
@@ -30,8 +29,8 @@ from products_project.products.admin.files import (
 )
 from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
-from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
-from servicekit.administration.display import badge, code, counted, moment, money, number, short
+from servicekit.administration.actions import ServiceAdmin, confirmed, log_changes
+from servicekit.administration.display import badge, code, counted, moment, number, second, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
@@ -99,7 +98,7 @@ class ProductForm(forms.ModelForm[Product]):
                 self.fields[name].validators += validators
 
 
-class StockDialog(BaseDialogForm):
+class StockForm(forms.Form):
     """Asks how many units come or go, and why."""
 
     delta = forms.IntegerField(
@@ -114,21 +113,18 @@ class StockDialog(BaseDialogForm):
         widget=UnfoldAdminSelectWidget,
     )
 
+    def __init__(self, *args: Any, product: Product, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_stock = product.qty
+
     def clean_delta(self) -> int:
-        """Refuse a movement that moves nothing."""
+        """Refuse what moves nothing, and what there is not, while one can still correct it."""
         delta = int(self.cleaned_data["delta"])
         if not delta:
-            raise forms.ValidationError("Say how many units come or go.")
+            raise forms.ValidationError("Enter how many units to add or remove.")
+        if self._in_stock + delta < 0:
+            raise forms.ValidationError(f"Only {counted(self._in_stock, 'is', 'are')} in stock.")
         return delta
-
-    def clean(self) -> dict[str, Any]:
-        """Say so here when there are not enough units, while one can still correct it."""
-        facts: dict[str, Any] = super().clean() or self.cleaned_data
-        product = Product.objects.filter(pk=self.object_id).first()
-        delta = facts.get("delta")
-        if product is not None and delta is not None and product.qty + delta < 0:
-            self.add_error("delta", f"Only {counted(product.qty, 'is', 'are')} in stock.")
-        return facts
 
 
 @admin.register(Product)
@@ -190,19 +186,19 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         return stock_badge(product.qty)
 
     @admin.display(description="units")
-    def in_stock(self, product: Product) -> SafeString:
+    def in_stock(self, product: Product) -> str:
         """How many there are."""
         return number(product.qty)
 
     @admin.display(description="price")
-    def price_text(self, product: Product) -> SafeString:
+    def price_text(self, product: Product) -> str:
         """In the currency's smallest unit."""
-        return money(product.price)
+        return number(product.price)
 
     @admin.display(description="on sale")
     def sold_badge(self, product: Product) -> SafeString:
         """Whether one can order it."""
-        return badge("on sale", "info") if product.archived_at is None else badge("archived", "")
+        return badge("for sale", "info") if product.archived_at is None else badge("archived", "")
 
     @admin.display(description="created, UTC")
     def created(self, product: Product) -> str:
@@ -268,7 +264,19 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         product = self.get_object(request, object_id)
         movements = product.movements.order_by("-id")[:_SHOWN_MOVEMENTS] if product else []
         extra = {
-            "movements": movements,
+            "movements": {
+                "headers": ["Time, UTC", "Change", "Stock after", "Reason", "Order"],
+                "rows": [
+                    [
+                        second(each.created_at),
+                        badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
+                        number(each.qty_after),
+                        each.get_reason_display(),
+                        code(each.order_id or "—"),
+                    ]
+                    for each in movements
+                ],
+            },
             "shown_movements": _SHOWN_MOVEMENTS,
             "show_save_and_add_another": False,
         }
@@ -291,54 +299,46 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         return list(super().get_actions_detail(request, object_id))
 
     @action(
-        description="Restock",
-        icon="add_box",
-        variant=ActionVariant.PRIMARY,
+        description="Update stock", icon="add_box", variant=ActionVariant.PRIMARY,
         permissions=["change"],
-        dialog={
-            "title": "Change the stock",
-            "description": "A movement is recorded, and the new stock is announced.",
-            "form_class": StockDialog,
-            "form_submit_text": "Move the stock",
-        },
-    )
-    def restock(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+    )  # fmt: skip
+    def restock(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Add units, or take some away."""
+        return self.ask_about(request, object_id, self._ask_to_restock)
+
+    def _ask_to_restock(self, request: HttpRequest, rows: QuerySet[Product]) -> HttpResponse | None:
+        product = rows.get()
+        form = confirmed(
+            self,
+            request,
+            rows,
+            about_one=f"{product}: {counted(product.qty, 'unit')} in stock."
+            " The change is recorded as a movement.",
+            button="Update stock",
+            form=StockForm(request.POST or None, product=product),
+        )
+        if isinstance(form, HttpResponse):
+            return form
         delta, reason = form.cleaned_data["delta"], form.cleaned_data["reason"]
         try:
-            product = selectors.get_product(UUID(object_id))
             movement = services.move_stock(product_id=product.id, delta=delta, reason=reason)
         except (
-            ValueError,
-            selectors.ProductNotFound,
             selectors.ProductIsArchived,
             services.StockBelowZero,
             services.StockTooLarge,
         ) as error:
             messages.error(request, str(error))
         else:
-            log_changes(self, request, [product], f"Stock moved by {delta:+,} ({reason}).")
+            log_changes(self, request, [product], f"Stock changed by {delta:+,} ({reason}).")
             messages.success(
                 request, f"{product}: {delta:+,} units, {movement.qty_after:,} in stock now."
             )
-        return go(reverse("admin:products_product_change", args=[object_id]))
+        return None
 
-    @action(
-        description="Archive",
-        icon="archive",
-        permissions=["change"],
-        dialog={
-            "title": "Archive this product?",
-            "description": "It is not sold any more. Its orders and movements stay. This cannot be"
-            " undone.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Archive",
-        },
-    )
-    def archive(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    @action(description="Archive", icon="archive", permissions=["change"])
+    def archive(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Stop selling one product."""
-        self._archive(request, Product.objects.filter(pk=object_id))
-        return go(reverse("admin:products_product_change", args=[object_id]))
+        return self.ask_about(request, object_id, self.archive_selected)
 
     @admin.action(description="Archive", permissions=["change"])
     def archive_selected(
@@ -349,23 +349,20 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             self,
             request,
             rows,
-            about_one="Archive this product? It is not sold any more; its orders and movements"
-            " stay. This cannot be undone.",
-            about_many="Archive {count:,} products? They are not sold any more; their orders and"
+            about_one="Archive this product? It cannot be ordered any more; its orders and"
             " movements stay. This cannot be undone.",
+            about_many="Archive {count:,} products? They cannot be ordered any more; their orders"
+            " and movements stay. This cannot be undone.",
             button="Archive",
         )
         if isinstance(answer, HttpResponse):
             return answer
-        self._archive(request, rows)
-        return None
-
-    def _archive(self, request: HttpRequest, rows: QuerySet[Product]) -> None:
         products = list(rows)
         for product in products:
             services.archive_product(product.id)
         log_changes(self, request, products, "Archived.")
         messages.success(request, f"Archived: {len(products):,}.")
+        return None
 
     # Files
 

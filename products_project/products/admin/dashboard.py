@@ -9,16 +9,16 @@ from django.urls import reverse
 from products_project.products.admin.stock import LOW_STOCK, stock_tone
 from servicekit.administration import cards
 from servicekit.administration.capped import rows_of
-from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
-from servicekit.administration.display import counted, duration
+from servicekit.administration.cards import Card, Series, Tile
+from servicekit.administration.display import Tone, counted, duration, link
 from servicekit.overview import dashboard as common
 
 _LOW_ROWS = 10
 # Of the products that moved lately, how many are looked at for low stock.
 _LOOKED_AT = 1000
-_REFUSALS = {
-    "insufficient_stock": ("not enough in stock", cards.RED),
-    "product_not_found": ("no such product", cards.AMBER),
+_REFUSALS: dict[str, tuple[str, Tone]] = {
+    "insufficient_stock": ("not enough in stock", "danger"),
+    "product_not_found": ("no such product", "warning"),
 }
 _BOUNDS = {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT}
 
@@ -143,7 +143,6 @@ def _units_tile(sold: dict[str, int]) -> Tile:
         title="Units sold, last hour",
         value=f"{sold['units']:,}",
         note=f"of {counted(sold['products'], 'product')}",
-        icon="shopping_cart",
         link=reverse("admin:products_stockmovement_changelist"),
     )
 
@@ -156,8 +155,7 @@ def _out_of_stock_tile(low: list[dict[str, Any]]) -> Tile:
         note=f"{counted(len(low) - out, 'more has', 'more have')} {LOW_STOCK} or fewer"
         if len(low) > out
         else "of the products that moved lately",
-        icon="production_quantity_limits",
-        tone="bad" if out else "warn" if low else "good",
+        tone="danger" if out else "warning" if low else "success",
         link=reverse("admin:products_product_changelist") + "?stock=out",
     )
 
@@ -175,7 +173,6 @@ def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
         until=sample.until,
         title="Stock taken and added per minute",
         note=f"Units. {sample.text}",
-        width="wide",
         empty="No stock moved in the last hour. Orders and restocking appear here as they happen.",
     )
 
@@ -190,24 +187,25 @@ def _refusals_card(refused: list[dict[str, Any]]) -> Card:
 
 
 def _low_card(low: list[dict[str, Any]]) -> Card:
-    return Bars(
-        title="Stock running low",
+    return Card(
+        title="Low stock",
         note=f"{LOW_STOCK} or fewer left, among the {_LOOKED_AT:,} products that moved last",
-        width="full",
-        rows=[
-            Bar(
-                label=row["name"],
-                value=f"{row['qty']:,} left",
-                percent=100 * row["qty"] / LOW_STOCK,
-                tone=stock_tone(row["qty"]),
-                note=_lasts(row),
-                link=reverse("admin:products_product_change", args=[row["id"]]),
-            )
+        width="lg:col-span-3",
+        bars=[
+            {
+                "title": row["name"],
+                "description": f"{row['qty']:,} left",
+                "value": 100 * row["qty"] // LOW_STOCK,
+                "tone": stock_tone(row["qty"]),
+                "note": _lasts(row),
+                "href": reverse("admin:products_product_change", args=[row["id"]]),
+            }
             for row in low[:_LOW_ROWS]
         ],
         empty="Everything that moved lately is well in stock.",
-        link=reverse("admin:products_product_changelist") + "?stock=short",
-        link_text="All that are low",
+        action=link(
+            reverse("admin:products_product_changelist") + "?stock=short", "All that are low"
+        ),
     )
 
 
@@ -221,6 +219,6 @@ def _lasts(row: dict[str, Any]) -> str:
     return f"{sold:,} sold in the last hour, lasts about {duration(seconds)}"
 
 
-def _refusal(reason: str, count: int) -> tuple[str, int, str]:
-    label, colour = _REFUSALS.get(reason, (reason, cards.GREY))
-    return label, count, colour
+def _refusal(reason: str, count: int) -> tuple[str, int, Tone]:
+    label, tone = _REFUSALS.get(reason, (reason, ""))
+    return label, count, tone

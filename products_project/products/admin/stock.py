@@ -10,7 +10,7 @@ LOW_STOCK = 10
 
 def stock_tone(qty: int) -> Tone:
     """Return how good it is to have this many."""
-    return "bad" if not qty else "warn" if qty <= LOW_STOCK else "good"
+    return "danger" if not qty else "warning" if qty <= LOW_STOCK else "success"
 
 
 def stock_badge(qty: int) -> SafeString:
