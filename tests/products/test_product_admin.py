@@ -85,6 +85,26 @@ class TestChangingAProduct:
         assert (lamp.price, lamp.version) == (180_000, 2)
         assert OutgoingEvent.objects.filter(routing_key="product.updated").count() == 1
 
+    @pytest.mark.parametrize(
+        ("changed", "is_saved"), [({"name": "Torch"}, False), ({"price": 7}, False), (None, True)]
+    )
+    def test_undoes_nothing_that_the_page_did_not_show(self, admin_client, lamp, changed, is_saved):
+        page = reverse(f"{PRODUCTS}_change", args=[lamp.id])
+        opened = admin_client.get(page).content.decode()
+        sent = dict(re.findall(r'name="(initial-\w+)" value="([^"]*)"', opened))
+        if changed:
+            services.update_product(lamp.id, **changed)
+        else:
+            # A sale is no reason to refuse a price.
+            services.move_stock(product_id=lamp.id, delta=-1, reason="correction")
+        answer = admin_client.post(page, {**sent, "name": "Lamp", "price": "180000"}, follow=True)
+
+        assert sent == {"initial-name": "Lamp", "initial-price": "190000"}
+        lamp.refresh_from_db()
+        assert (lamp.price == 180_000) == is_saved
+        assert (b"Not saved: the product was changed" in answer.content) != is_saved
+        assert lamp.name == (changed or {}).get("name", "Lamp")
+
     def test_leaves_the_stock_alone_whatever_the_form_says(self, admin_client, lamp):
         admin_client.post(
             reverse(f"{PRODUCTS}_change", args=[lamp.id]),

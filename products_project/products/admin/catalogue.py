@@ -7,7 +7,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q, QuerySet
-from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -96,6 +95,18 @@ class ProductForm(forms.ModelForm[Product]):
             if name in self.fields:
                 validators = [MinValueValidator(minimum), MaxValueValidator(maximum)]
                 self.fields[name].validators += validators
+        for field in self.fields.values():
+            # The page sends back what it showed.
+            field.show_hidden_initial = not self.instance._state.adding  # noqa: SLF001 - Django documents it
+
+    def shown(self) -> dict[str, object]:
+        """Return the values that the page showed when it was opened."""
+        sent = {name: self.data.get(self[name].html_initial_name) for name in self.fields}
+        return {
+            name: self.fields[name].to_python(value)
+            for name, value in sent.items()
+            if value is not None
+        }
 
 
 class StockForm(forms.Form):
@@ -241,12 +252,12 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         self,
         request: HttpRequest,  # noqa: ARG002 - Django's signature
         obj: Product,
-        form: ModelForm[Product],  # noqa: ARG002 - Django's signature
+        form: Any,
         change: bool,  # noqa: FBT001 - Django's signature
     ) -> None:
         """Save through the services, which record the event and write the cache."""
         saved = (
-            services.update_product(obj.id, name=obj.name, price=obj.price)
+            services.update_product(obj.id, name=obj.name, price=obj.price, if_still=form.shown())
             if change
             else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
         )
@@ -284,6 +295,13 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             return super().change_view(
                 request, object_id, form_url, {**(extra_context or {}), **extra}
             )
+        except services.VersionMismatch:
+            messages.error(
+                request,
+                "Not saved: the product was changed since you opened this page. It is shown as it"
+                " is now.",
+            )
+            return HttpResponseRedirect(request.get_full_path())
         except selectors.ProductIsArchived as error:
             # By somebody else, while this form was open.
             messages.error(request, str(error))
