@@ -260,6 +260,19 @@ class TestTheStartPage:
 
         assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
 
+    def test_counts_all_that_is_sold_out_however_long_ago_it_moved(self, admin_client, sold_lamp):
+        for name in ("a", "b"):
+            services.create_product(name=name, price=1, qty=0)
+        services.archive_product(services.create_product(name="c", price=1, qty=0).id)
+        StockMovement.objects.exclude(product=sold_lamp).delete()
+
+        context = admin_client.get(reverse("admin:index")).context
+        [tile] = [each for each in context["tiles"] if each.title == "Out of stock"]
+        [low] = [each for each in context["cards"] if each.title == "Low stock"]
+        assert (tile.value, tile.note) == ("2", "1 more has 10 or fewer")
+        # First what sells, although it is not the least.
+        assert [bar["title"] for bar in low.bars] == ["Lamp", "b", "a"]
+
 
 class TestALongName:
     NAME = "x" * 255

@@ -26,8 +26,8 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
-from products_project.products.admin.stock import LOW_STOCK, stock_badge
-from products_project.products.models import Product, StockMovement
+from products_project.products.admin.stock import stock_badge
+from products_project.products.models import LOW_STOCK, Product, StockMovement
 from servicekit.administration.actions import ServiceAdmin, confirmed, log_changes
 from servicekit.administration.display import badge, code, counted, moment, number, second, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
@@ -48,9 +48,9 @@ class StockFilter(admin.SimpleListFilter):
         """Offer what the badges say."""
         return [
             ("short", f"{LOW_STOCK} or fewer"),
-            ("out", "Out"),
-            ("low", "Low, and not out"),
-            ("ok", "Ok"),
+            ("out", "Out of stock"),
+            ("low", f"Low stock (1 to {LOW_STOCK})"),
+            ("ok", "In stock"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
@@ -67,12 +67,12 @@ class StockFilter(admin.SimpleListFilter):
 class ArchivedFilter(admin.SimpleListFilter):
     """By whether it is still sold."""
 
-    title = "on sale"
+    title = "for sale"
     parameter_name = "sold"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
         """Offer both."""
-        return [("yes", "Sold"), ("no", "Archived")]
+        return [("yes", "For sale"), ("no", "Archived")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
         """Keep one kind."""
@@ -206,7 +206,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         """In the currency's smallest unit."""
         return number(product.price)
 
-    @admin.display(description="on sale")
+    @admin.display(description="status")
     def sold_badge(self, product: Product) -> SafeString:
         """Whether one can order it."""
         return badge("for sale", "info") if product.archived_at is None else badge("archived", "")

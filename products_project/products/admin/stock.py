@@ -2,10 +2,8 @@
 
 from django.utils.safestring import SafeString
 
+from products_project.products.models import LOW_STOCK
 from servicekit.administration.display import Tone, badge
-
-LOW_STOCK = 10
-"""From here down, a product is running low."""
 
 
 def stock_tone(qty: int) -> Tone:
@@ -15,4 +13,7 @@ def stock_tone(qty: int) -> Tone:
 
 def stock_badge(qty: int) -> SafeString:
     """Return it in a word."""
-    return badge("out" if not qty else "low" if qty <= LOW_STOCK else "ok", stock_tone(qty))
+    return badge(
+        "Out of stock" if not qty else "Low stock" if qty <= LOW_STOCK else "In stock",
+        stock_tone(qty),
+    )
