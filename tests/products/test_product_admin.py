@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from datetime import timedelta
 
@@ -259,6 +260,13 @@ class TestTheStartPage:
         release([OrderCancelled(**cancelled(order))])
 
         assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
+
+    def test_draws_no_initial_stock(self, admin_client, sold_lamp):
+        services.move_stock(product_id=sold_lamp.id, delta=7, reason="restock")
+        taken, *_others = admin_client.get(reverse("admin:index")).context["cards"]
+
+        drawn = json.loads(taken.chart)["datasets"]
+        assert [sum(each["data"]) for each in drawn] == [4, 7]
 
     def test_counts_all_that_is_sold_out_however_long_ago_it_moved(self, admin_client, sold_lamp):
         for name in ("a", "b"):

@@ -59,7 +59,8 @@ def _taken_per_minute() -> list[dict[str, Any]]:
         """
         SELECT date_trunc('minute', created_at) AS minute, count(*) AS count,
                coalesce(-sum(delta) FILTER (WHERE reason = 'order'), 0) AS taken,
-               coalesce(sum(delta) FILTER (WHERE delta > 0), 0) AS added,
+               coalesce(sum(delta) FILTER (WHERE delta > 0 AND reason <> 'initial'), 0)
+                   AS added,
                min(created_at) AS oldest
         FROM (
             SELECT created_at, delta, reason FROM stock_movement ORDER BY id DESC LIMIT %(limit)s
@@ -175,7 +176,7 @@ def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
         since=sample.since,
         until=sample.until,
         title="Stock taken and added per minute",
-        note=f"Units. {sample.text}",
+        note=f"Units, without the initial stock of new products. {sample.text}",
         empty="No stock moved in the last hour. Orders and restocking appear here as they happen.",
     )
 

@@ -64,7 +64,7 @@ class StockMovementAdmin(FoundByOrder):
         """How many came or went."""
         return number(movement.delta, signed=True)
 
-    @admin.display(description="in stock then")
+    @admin.display(description="stock after")
     def left(self, movement: StockMovement) -> str:
         """How many there were afterwards."""
         return number(movement.qty_after)
@@ -98,7 +98,7 @@ class ReservationAdmin(FoundByOrder):
         """How many were asked for."""
         return number(reservation.quantity)
 
-    @admin.display(description="in stock then")
+    @admin.display(description="stock before")
     def before(self, reservation: Reservation) -> str:
         """How many there were."""
         return number(reservation.stock_before)
