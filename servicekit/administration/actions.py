@@ -56,13 +56,23 @@ class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
     def ask_about(self, request: HttpRequest, object_id: str, ask: Ask) -> HttpResponse:
         """Ask about one row what is asked about several in a list, and lead back to its page.
 
+        What is not offered there any more is not asked about; confirmed, it is left with a reason.
+
         :raises Http404: if there is none
         """
         row = self.get_object(request, object_id)
         if row is None:
             raise Http404
+        here = HttpResponseRedirect(self.page_of(row.pk))
+        offered = {each.action_name for each in self.get_actions_detail(request, object_id)}
+        if (
+            request.method == "GET"
+            and getattr(request.resolver_match, "url_name", "") not in offered
+        ):
+            messages.warning(request, f"No longer possible: the {self.opts.verbose_name} changed.")
+            return here
         rows = self.model._default_manager.filter(pk=row.pk)  # noqa: SLF001 - Django documents it
-        return ask(request, rows) or HttpResponseRedirect(self.page_of(row.pk))
+        return ask(request, rows) or here
 
 
 def confirmed(

@@ -95,6 +95,9 @@ class TestTheList:
 
         assert len(listed(admin_client, query)) == found
 
+    def test_has_no_palette_that_cannot_answer(self, admin_client):
+        assert b"opencommand" not in admin_client.get(reverse("admin:index")).content
+
     @pytest.mark.parametrize("page", ["add", "import"])
     def test_lets_nobody_write_orders(self, admin_client, page):
         answer = admin_client.get(f"{reverse(f'{ORDERS}_changelist')}{page}/")
@@ -191,6 +194,23 @@ class TestCancelling:
 
         assert b"Cancelled: 1." in answer.content
         assert b"rejected before: 1." in answer.content
+
+    def test_is_not_offered_by_its_address_when_it_is_too_late(self, admin_client, order):
+        rejected = order(Status.REJECTED)
+        address = reverse("admin:orders_order_cancel", args=[rejected.pk])
+        answer = admin_client.get(address, follow=True)
+
+        assert answer.request["PATH_INFO"] == reverse(f"{ORDERS}_change", args=[rejected.pk])
+        assert b"No longer possible: the order changed." in answer.content
+
+    def test_leads_to_the_log_in_when_the_session_is_over(self, admin_client, order, settings):
+        address = reverse("admin:orders_order_cancel", args=[order().pk])
+        page = admin_client.get(address).content.decode()
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+        del admin_client.cookies[settings.SESSION_COOKIE_NAME]
+        answer = admin_client.post(address, {"confirmed": "1", "csrfmiddlewaretoken": token})
+
+        assert answer.url == f"{reverse('admin:login')}?next={address}"
 
     def test_is_not_for_those_who_may_only_look(self, client, order):
         viewer = User.objects.create_user("viewer", is_staff=True)
