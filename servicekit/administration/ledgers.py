@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePage, InfinitePaginator
 from unfold.views import ChangeList
@@ -48,12 +50,23 @@ class BoundedAdmin(ModelAdmin):
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER
     list_per_page = 50
-    empty_text = "There are none yet."
+    empty_text = "Nothing here yet."
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
     list_filter_submit = True
     list_fullwidth = True
     compressed_fields = True
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show the list; say so when something in its address was not understood."""
+        if "%00" in request.META["QUERY_STRING"]:
+            # PostgreSQL has no such character.
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+        if ERROR_FLAG in request.GET:
+            messages.warning(request, "The filter or page is not valid: the list is not filtered.")
+        return super().changelist_view(request, extra_context)
 
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
         """Return the class that makes a list's page."""

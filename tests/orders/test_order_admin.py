@@ -87,13 +87,42 @@ class TestTheList:
             ("?created_at_from_0=2020-01-03&created_at_from_1=10:00:01", 0),
             ("?created_at_to_0=2020-01-03&created_at_to_1=09:00:00", 0),
             ("?created_at_to_0=2020-01-03", 1),
-            ("?created_at_to_0=nonsense", 1),
+            ("?created_at_to_0=nonsense", 0),
+            ("?created_at_to_1=10:00:00", 0),
         ],
     )
     def test_is_filtered_by_time(self, admin_client, order, query, found):
         order(created_at=datetime(2020, 1, 3, 10, tzinfo=UTC))
 
         assert len(listed(admin_client, query)) == found
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("created_at_to_0=2020-13-01", "“2020-13-01 ” is not a valid date and time."),
+            ("status__exact=%00", "The filter or page is not valid"),
+            ("q=%00", "The filter or page is not valid"),
+            ("p=0", "The filter or page is not valid"),
+            ("nonsense=1", "The filter or page is not valid"),
+        ],
+    )
+    def test_says_which_filter_it_does_not_understand(self, admin_client, query, said):
+        answer = admin_client.get(f"{reverse(f'{ORDERS}_changelist')}?{query}", follow=True)
+
+        assert answer.status_code == 200
+        assert said in answer.content.decode()
+
+    @pytest.mark.parametrize(("count", "is_offered"), [(2, True), (3, False)])
+    def test_offers_to_select_all_where_an_action_takes_all(
+        self, admin_client, order, monkeypatch, count, is_offered
+    ):
+        monkeypatch.setattr("servicekit.administration.ledgers.MAX_SELECTED", 2)
+        monkeypatch.setattr("orders_project.orders.admin.orders.OrderAdmin.list_per_page", 1)
+        for _ in range(count):
+            order()
+        page = admin_client.get(reverse(f"{ORDERS}_changelist")).content.decode()
+
+        assert (f"Select all {count} orders" in page) == is_offered
 
     def test_has_no_palette_that_cannot_answer(self, admin_client):
         assert b"opencommand" not in admin_client.get(reverse("admin:index")).content
