@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from servicekit.access import services
 from servicekit.access.models import ApiKey
-from servicekit.administration.actions import ServiceAdmin, confirmed, log_changes
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
 from servicekit.administration.display import badge, code, moment
 
 
@@ -139,6 +139,6 @@ class ApiKeyAdmin(ServiceAdmin):
         if isinstance(answer, HttpResponse):
             return answer
         revoked = ApiKey.objects.revoke(rows.get().pk)
-        log_changes(self, request, revoked, "Revoked.")
-        messages.success(request, "API key revoked." if revoked else "It was already revoked.")
+        left = {} if revoked else {"already revoked": 1}
+        report(self, request, done="revoked", rows=revoked, left=left)
         return None

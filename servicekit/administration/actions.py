@@ -1,6 +1,6 @@
 """Actions that ask before they act, on one row's page or on rows of a list."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -10,9 +10,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
+from django.utils.text import capfirst
 from django.views.decorators.csrf import csrf_protect
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from servicekit.administration.display import counted
 from servicekit.administration.ledgers import MAX_SELECTED, BoundedAdmin
 
 _CONFIRMED = "confirmed"
@@ -119,7 +121,21 @@ def confirmed(
     return TemplateResponse(request, "administration/confirm_action.html", context)
 
 
-def log_changes(model_admin: Any, request: HttpRequest, rows: Iterable[Any], what: str) -> None:
-    """Note in Django's own log who did what to which rows."""
+def report(
+    model_admin: Any,
+    request: HttpRequest,
+    *,
+    done: str,
+    rows: Sequence[Any],
+    left: Mapping[str, int],
+    note: str = "",
+) -> None:
+    """Say, and log, what was done to which rows, and how many were left for which reasons."""
+    noun = str(model_admin.opts.verbose_name)
     for row in rows:
-        model_admin.log_change(request, row, what)
+        model_admin.log_change(request, row, f"{capfirst(done)}{f': {note}' if note else '.'}")
+    if rows:
+        what = capfirst(noun) if len(rows) == 1 else counted(len(rows), noun)
+        messages.success(request, f"{what} {done}.")
+    for why, count in left.items():
+        messages.warning(request, f"{counted(count, noun)} left unchanged: {why}.")

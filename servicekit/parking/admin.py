@@ -1,6 +1,7 @@
 """Parked messages, for the people who decide what becomes of them."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from django import forms
@@ -13,7 +14,7 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from servicekit.administration.actions import NoteForm, ServiceAdmin, confirmed, log_changes
+from servicekit.administration.actions import NoteForm, ServiceAdmin, confirmed, report
 from servicekit.administration.display import Tone, ago, badge, block, clock, code, counted, number
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
@@ -40,7 +41,7 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
     body_text = forms.CharField(
         label="Body to replay",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 12, "spellcheck": "false"}),
-        help_text="Correct it here and save, then replay. The body that came is kept.",
+        help_text="Correct it here and save, then replay. The received body is kept.",
         # What is saved is what stands there, to the last space.
         strip=False,
         required=False,
@@ -123,7 +124,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
-    empty_text = "No message waits for a decision."
+    empty_text = "No messages are waiting for a decision."
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
@@ -243,7 +244,7 @@ class ParkedMessageAdmin(ServiceAdmin):
         """When it was parked last."""
         return f"{clock(message.last_seen, day=True)} UTC, {ago(message.last_seen)}"
 
-    @admin.display(description="body that came")
+    @admin.display(description="received body")
     def body_that_came(self, message: ParkedMessage) -> SafeString:
         """The bytes as they were sent."""
         return block(shown(bytes(message.body)))
@@ -252,7 +253,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     def body_to_replay(self, message: ParkedMessage) -> SafeString:
         """The body that a replay sends."""
         if message.edited_body is None:
-            return block("The body that came.")
+            return block("The received body.")
         return block(shown(message.current_body))
 
     @admin.display(description="headers and properties")
@@ -342,7 +343,7 @@ class ParkedMessageAdmin(ServiceAdmin):
         )
         if isinstance(answer, HttpResponse):
             return answer
-        self._decide_all(request, rows, "Replay requested", services.request_replay)
+        self._decide(request, rows, "queued for replay", services.request_replay)
         return None
 
     @admin.action(description="Discard", permissions=["change"])
@@ -362,25 +363,31 @@ class ParkedMessageAdmin(ServiceAdmin):
         if isinstance(answer, HttpResponse):
             return answer
         note = answer.cleaned_data["note"]
-        self._decide_all(
+        self._decide(
             request,
             rows,
-            f"Discarded: {note}",
+            "discarded",
             lambda ids, by: services.discard(ids, by=by, note=note),
+            note=note,
         )
         return None
 
-    def _decide_all(
-        self, request: HttpRequest, rows: QuerySet[Any], what: str, service: Any
+    def _decide(
+        self, request: HttpRequest, rows: QuerySet[Any], done: str, service: Any, note: str = ""
     ) -> None:
         selected = list(rows.order_by("id"))
+        parked = [message for message in selected if message.status == Status.PARKED]
+        left = Counter(
+            f"already {message.get_status_display().lower()}"
+            for message in selected
+            if message.status != Status.PARKED
+        )
         try:
-            count = service([message.pk for message in selected], by=_name(request))
+            service([message.pk for message in parked], by=_name(request))
         except NotParked as error:
             messages.error(request, f"Nothing was done. {error}")
-            return
-        log_changes(self, request, selected, what)
-        messages.success(request, f"{what} ({counted(count, 'message')}).")
+        else:
+            report(self, request, done=done, rows=parked, left=left, note=note)
 
 
 def shown(body: bytes) -> str:

@@ -69,7 +69,7 @@ class TestTheList:
         answer = admin_client.get(reverse(f"{ORDERS}_changelist"), {"q": "0198"})
 
         assert list(answer.context["cl"].result_list) == []
-        assert b"That is no id" in answer.content
+        assert "“0198” is not a valid id" in answer.content.decode()
 
     def test_is_filtered_by_status(self, admin_client, order):
         order(Status.CONFIRMED)
@@ -209,8 +209,11 @@ class TestCancelling:
         assert rejected.status == Status.REJECTED
         assert not LogEntry.objects.exists()
 
-    def test_of_several_says_which_were_too_late(self, admin_client, order):
-        chosen = [order(), order(Status.REJECTED)]
+    def test_of_several_says_what_was_done_and_what_was_left_and_why(self, admin_client, order):
+        before = [order(), order()]
+        for each in before:
+            services.cancel_order(each.id)
+        chosen = [order(), order(), order(Status.REJECTED), *before]
         answer = admin_client.post(
             reverse(f"{ORDERS}_changelist"),
             {
@@ -221,8 +224,12 @@ class TestCancelling:
             follow=True,
         )
 
-        assert b"Cancelled: 1." in answer.content
-        assert b"rejected before: 1." in answer.content
+        assert [str(each) for each in answer.context["messages"]] == [
+            "2 orders cancelled.",
+            "1 order left unchanged: rejected before.",
+            "2 orders left unchanged: already cancelled.",
+        ]
+        assert LogEntry.objects.count() == 2
 
     def test_is_not_offered_by_its_address_when_it_is_too_late(self, admin_client, order):
         rejected = order(Status.REJECTED)
@@ -262,13 +269,16 @@ class TestAnnouncingAgain:
     def test_has_the_watchdog_do_it_at_once_and_logs_who_did(self, admin_client, admin_user, order):
         pending, other = order(Status.PENDING), order(Status.PENDING)
 
-        assert self.announce(admin_client, pending) == ["Announced again: 1."]
+        assert self.announce(admin_client, pending) == ["Order announced again."]
         assert [each.id for each in Order.objects.claim_overdue(10)] == [pending.id]
         assert other.recheck_at == Order.objects.get(id=other.id).recheck_at
         assert LogEntry.objects.get().user == admin_user
 
     def test_says_that_there_is_nothing_to_say_of_what_is_settled(self, admin_client, order):
-        assert self.announce(admin_client, order(Status.CONFIRMED)) != ["Announced again: 1."]
+        said = self.announce(admin_client, order(Status.CONFIRMED))
+
+        assert said == ["1 order left unchanged: already decided."]
+        assert not LogEntry.objects.exists()
         assert Order.objects.claim_overdue(10) == []
 
 
@@ -352,4 +362,4 @@ class TestTheStartPage:
         [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
         there, missing = queues.table["rows"]
         assert there[:2] == ["there", "1"]
-        assert "not there yet" in missing[1]
+        assert "does not exist" in missing[1]

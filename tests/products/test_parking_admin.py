@@ -80,7 +80,7 @@ class TestTheList:
         park()
         content = admin_client.get(reverse("admin:index")).content.decode()
 
-        assert "wait for a decision" in content
+        assert "waiting for a decision" in content
         assert "bg-red-100" in content
 
 
@@ -207,8 +207,8 @@ class TestDecidingAboutSeveral:
     @pytest.mark.parametrize(
         ("action", "facts", "said"),
         [
-            ("replay_selected", {}, "Replay requested (1 message)."),
-            ("discard_selected", {"note": "no use"}, "Discarded: no use (1 message)."),
+            ("replay_selected", {}, "Parked message queued for replay."),
+            ("discard_selected", {"note": "no use"}, "Parked message discarded."),
         ],
     )
     def test_speaks_of_one_as_of_one(self, admin_client, action, facts, said):
@@ -236,14 +236,16 @@ class TestDecidingAboutSeveral:
 
         assert ParkedMessage.objects.filter(status=Status.DISCARDED).count() == 2
 
-    def test_does_nothing_when_one_is_decided_already(self, admin_client):
+    def test_leaves_what_is_decided_already_and_says_so(self, admin_client):
         decided, waiting = park(), park()
         services.discard([decided.pk], by="ada", note="no use")
         answer = act_on(admin_client, "replay_selected", decided, waiting, confirmed="1")
 
         waiting.refresh_from_db()
-        assert b"Nothing was done" in answer.content
-        assert waiting.status == Status.PARKED
+        assert b"Parked message queued for replay." in answer.content
+        assert b"1 parked message left unchanged: already discarded." in answer.content
+        assert waiting.status == Status.REPLAY_REQUESTED
+        assert LogEntry.objects.count() == 1
 
     def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
         decided, waiting = park(), park()

@@ -345,6 +345,12 @@ class TestArchivingSeveral:
         assert lamp.archived_at is not None
         assert OutgoingEvent.objects.filter(routing_key="product.archived").count() == 1
 
+        again = admin_client.post(
+            reverse(f"{PRODUCTS}_changelist"), {**selection, "confirmed": "1"}, follow=True
+        )
+        assert b"1 product left unchanged: already archived." in again.content
+        assert LogEntry.objects.count() == 1
+
 
 class TestImporting:
     @staticmethod

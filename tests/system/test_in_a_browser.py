@@ -248,7 +248,7 @@ class TestAParkedMessage:
         page.get_by_role("button", name="Save and continue editing").click()
         admins.said("was changed successfully")
         admins.decide("Replay", "Replay")
-        admins.said("Replay requested.")
+        admins.said("Parked message queued for replay.")
 
         admins.see_soon(lambda: fact(page, "Status"), "Replayed")
         history = page.locator("#main ol")

@@ -1,5 +1,6 @@
 """Orders, for the people who run the shop."""
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from unfold.enums import ActionVariant
 
 from orders_project.orders import selectors, services
 from orders_project.orders.models import Order
-from servicekit.administration.actions import ServiceAdmin, confirmed, log_changes
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
 from servicekit.administration.display import (
     Tone,
     badge,
@@ -112,7 +113,8 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
             wanted = UUID(search_term.strip())
         except ValueError:
             messages.warning(
-                request, "That is no id. Search for the whole id of an order or product."
+                request,
+                f"“{search_term}” is not a valid id. Enter the whole id of an order or product.",
             )
             return queryset.none(), False
         # Not both at once: PostgreSQL may then read its way through the newest orders.
@@ -250,23 +252,18 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         )
         if isinstance(answer, HttpResponse):
             return answer
-        cancelled, refused = [], []
+        cancelled, left = [], Counter[str]()
         for order in rows:
+            if order.status == Status.CANCELLED:
+                left["already cancelled"] += 1
+                continue
             try:
                 cancelled.append(services.cancel_order(order.id))
-            except (
-                services.OrderIsRejected,
-                selectors.OrderNotFound,
-                selectors.OrderNotVisibleYet,
-            ):
-                refused.append(order)
-        log_changes(self, request, cancelled, "Cancelled.")
-        if cancelled:
-            messages.success(request, f"Cancelled: {len(cancelled):,}.")
-        if refused:
-            messages.warning(
-                request, f"Not cancelled, because they were rejected before: {len(refused):,}."
-            )
+            except services.OrderIsRejected:
+                left["rejected before"] += 1
+            except (selectors.OrderNotFound, selectors.OrderNotVisibleYet):
+                left["not found"] += 1
+        report(self, request, done="cancelled", rows=cancelled, left=left)
         return None
 
     @admin.action(description="Announce again", permissions=["operate"])
@@ -284,9 +281,11 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         if isinstance(answer, HttpResponse):
             return answer
         orders = list(rows)
-        count = Order.objects.recheck_now([order.id for order in orders])
-        log_changes(self, request, orders, "Announced again.")
-        messages.success(request, f"Announced again: {count:,}.")
+        waiting = [order for order in orders if order.recheck_at is not None]
+        Order.objects.recheck_now([order.id for order in waiting])
+        settled = len(orders) - len(waiting)
+        left = {"already decided": settled} if settled else {}
+        report(self, request, done="announced again", rows=waiting, left=left)
         return None
 
 

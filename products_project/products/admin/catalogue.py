@@ -1,5 +1,6 @@
 """Products and their stock, for the people who run the shop."""
 
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from products_project.products.admin.files import (
 )
 from products_project.products.admin.stock import stock_badge
 from products_project.products.models import LOW_STOCK, Product, StockMovement
-from servicekit.administration.actions import ServiceAdmin, confirmed, log_changes
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
 from servicekit.administration.display import badge, code, counted, moment, number, second, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
@@ -347,7 +348,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         ) as error:
             messages.error(request, str(error))
         else:
-            log_changes(self, request, [product], f"Stock changed by {delta:+,} ({reason}).")
+            self.log_change(request, product, f"Stock changed by {delta:+,} ({reason}).")
             messages.success(
                 request, f"{product}: {delta:+,} units, {movement.qty_after:,} in stock now."
             )
@@ -375,11 +376,14 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         )
         if isinstance(answer, HttpResponse):
             return answer
-        products = list(rows)
-        for product in products:
+        archived, left = [], Counter[str]()
+        for product in rows:
+            if product.archived_at is not None:
+                left["already archived"] += 1
+                continue
             services.archive_product(product.id)
-        log_changes(self, request, products, "Archived.")
-        messages.success(request, f"Archived: {len(products):,}.")
+            archived.append(product)
+        report(self, request, done="archived", rows=archived, left=left)
         return None
 
     # Files
@@ -414,7 +418,9 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         try:
             return super().import_action(request, **kwargs)
         except FileIsGone:
-            messages.error(request, "The cache is away, and an import needs it. Try again later.")
+            messages.error(
+                request, "Redis is not available, and an import needs it. Try again later."
+            )
             return HttpResponseRedirect(request.get_full_path())
 
     def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
@@ -428,7 +434,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         try:
             return super().process_import(request, **kwargs)
         except FileIsGone:
-            messages.error(request, "The file is not there any more: upload it again.")
+            messages.error(request, "The uploaded file has expired. Upload it again.")
             return HttpResponseRedirect(reverse("admin:products_product_import"))
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
@@ -437,7 +443,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         messages.success(
             request,
             f"Imported: {totals['new']:,} new, {totals['update']:,} changed,"
-            f" {totals['skip']:,} as they were.",
+            f" {totals['skip']:,} unchanged.",
         )
         for number_, errors in result.row_errors():
             said = "; ".join(str(each.error) for each in errors)
