@@ -41,7 +41,7 @@ class ApiKeyAdmin(ServiceAdmin):
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "prefix"]
     ordering = ["-id"]
-    empty_text = "There is no API key yet."
+    empty_text = "No API keys yet."
     sortable_by = ()
     actions_detail = ["revoke"]
 
@@ -82,7 +82,7 @@ class ApiKeyAdmin(ServiceAdmin):
         """What it may be used for."""
         return ", ".join(key.scopes)
 
-    @admin.display(description="made, UTC")
+    @admin.display(description="created, UTC")
     def created(self, key: ApiKey) -> str:
         """When it was made."""
         return moment(key.created_at)

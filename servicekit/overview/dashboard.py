@@ -65,7 +65,7 @@ def outbox_tile() -> Tile:
         value=str(depth),
         note=f"oldest event {duration(age.total_seconds())} old"
         if depth
-        else "everything is published",
+        else "all events are published",
         tone="danger" if is_late else "success",
         link=reverse("admin:outbox_outgoingevent_changelist"),
     )
@@ -77,7 +77,7 @@ def parked_tile() -> Tile:
     return Tile(
         title="Parked messages",
         value=str(parked),
-        note="wait for a decision" if parked else "nothing needs you",
+        note="waiting for a decision" if parked else "none to decide about",
         tone="danger" if parked else "success",
         link=_parked_list(),
     )
@@ -106,7 +106,7 @@ def queues_card() -> Card:
 
 def _queue_row(depth: QueueDepth, parked: dict[str, Capped]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
-        return [depth.name, badge("not there yet", "warning"), "—", "—"]
+        return [depth.name, badge("does not exist", "warning"), "—", "—"]
     waiting, total = f"{depth.waiting:,}", parked.get(depth.name, 0) + (depth.dead or 0)
     return [
         depth.name,
@@ -139,7 +139,7 @@ def parked_card() -> Card:
         .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     )
     return Card(
-        title="Parked last",
+        title="Latest parked messages",
         table={
             "headers": ["Message", "Reason"],
             "rows": [
@@ -154,7 +154,7 @@ def parked_card() -> Card:
             ],
         },
         empty="No message has failed.",
-        action=link(_parked_list(), "All parked messages"),
+        action=link(_parked_list(), "Show all"),
     )
 
 

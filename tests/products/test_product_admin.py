@@ -417,8 +417,8 @@ class TestImporting:
     @pytest.mark.parametrize(
         ("row", "reason"),
         [
-            (",Shelf,5.5,1", "no whole number"),
-            (',Shelf,"1,000",1', "no whole number"),
+            (",Shelf,5.5,1", "not a whole number"),
+            (',Shelf,"1,000",1', "not a whole number"),
             (",Shelf,0,1", "between 1 and"),
             (",Shelf,5,-1", "between 0 and"),
             (",Shelf,5,", "cannot be null"),
@@ -461,7 +461,7 @@ class TestImporting:
         ("content", "said"),
         [
             (b"Artikel,Preis\nShelf,5\n", "columns; missing: name and price."),
-            (b"name,price,qty\nShelf,5,1,9\n", "The file is no CSV"),
+            (b"name,price,qty\nShelf,5,1,9\n", "The file is not a valid CSV file"),
             ("name,price,qty\nKühlschrank,5,1\n".encode("latin-1"), "The file is not UTF-8."),
         ],
     )

@@ -77,9 +77,9 @@ def _pending_tile() -> Tile:
     oldest = pending.order_by("created_at", "id").values_list("created_at", flat=True).first()
     count = count_rows(pending.order_by("-created_at", "-id"))
     return Tile(
-        title="Waiting for their stock",
+        title="Pending orders",
         value=str(count),
-        note=f"the oldest came {ago(oldest)}" if oldest else "every order is decided",
+        note=f"the oldest was created {ago(oldest)}" if oldest else "all orders are decided",
         tone="warning" if oldest else "success",
         link=reverse("admin:orders_order_changelist") + "?status__exact=PENDING",
     )
@@ -110,5 +110,5 @@ def _by_status(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
         [(str(status.label), counts[status], STATUS_TONES[status]) for status in COLOURS],
         title="By status",
         note=sample.text,
-        empty="No orders in the last hour, so there is nothing to divide.",
+        empty="No orders in the last hour.",
     )

@@ -18,8 +18,8 @@ _LOW_ROWS = 10
 # Of the products with low stock, how many are looked at for what they sold.
 _LOOKED_AT = 1000
 _REFUSALS: dict[str, tuple[str, Tone]] = {
-    "insufficient_stock": ("not enough in stock", "danger"),
-    "product_not_found": ("no such product", "warning"),
+    "insufficient_stock": ("Not enough in stock", "danger"),
+    "product_not_found": ("No such product", "warning"),
 }
 _BOUNDS = {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT}
 
@@ -207,9 +207,7 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
             for row in low
         ],
         empty=f"Every product for sale has more than {LOW_STOCK} in stock.",
-        action=link(
-            reverse("admin:products_product_changelist") + "?stock=short", "All that are low"
-        ),
+        action=link(reverse("admin:products_product_changelist") + "?stock=short", "Show all"),
     )
 
 
