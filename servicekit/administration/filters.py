@@ -26,7 +26,8 @@ class TimeRange(RangeDateTimeFilter):
             try:
                 moment = datetime.fromisoformat(f"{day}T{time or else_at}").replace(tzinfo=UTC)
             except ValueError:
-                messages.error(request, f"“{day or ''} {time or ''}” is not a valid date and time.")
+                sent = f"{day or ''} {time or ''}".strip()
+                messages.error(request, f"“{sent}” is not a valid date and time.")
                 return queryset.none()
             queryset = queryset.filter(**{f"{self.parameter_name}__{lookup}": moment})
         return queryset

@@ -99,7 +99,7 @@ class TestTheList:
     @pytest.mark.parametrize(
         ("query", "said"),
         [
-            ("created_at_to_0=2020-13-01", "“2020-13-01 ” is not a valid date and time."),
+            ("created_at_to_0=2020-13-01", "“2020-13-01” is not a valid date and time."),
             ("status__exact=%00", "The filter or page is not valid"),
             ("q=%00", "The filter or page is not valid"),
             ("p=0", "The filter or page is not valid"),
