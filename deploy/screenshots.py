@@ -36,7 +36,7 @@ class _Picture:
 def _find(page: Page) -> None:
     """Open the only message of the list."""
     page.locator("#result_list tbody th a").first.click()
-    page.get_by_role("heading", name="What happened to it").wait_for()
+    page.get_by_role("heading", name="History", exact=True).wait_for()
 
 
 def _pictures(shop: BusyShop) -> list[_Picture]:

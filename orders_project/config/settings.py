@@ -46,7 +46,7 @@ WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
 
 UNFOLD = looks.unfold(
     title=SERVICE_NAME,
-    subtitle="Orders and their way",
+    subtitle="Orders and their progress",
     symbol="shopping_bag",
     palette=looks.INDIGO,
     dashboard="orders_project.orders.admin.dashboard.dashboard",

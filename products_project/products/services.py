@@ -1,7 +1,7 @@
 """Writing products: what people change about them, their stock included."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -67,18 +67,22 @@ def update_product(
     name: str | None = None,
     price: int | None = None,
     if_version: Collection[int] | None = None,
+    if_still: Mapping[str, object] | None = None,
 ) -> Product:
     """Change a product's name or price, and announce the new state in the same transaction.
 
-    With `if_version`, only if its version is one of these. What is so already is no change.
+    With `if_version`, only if its version is one of these; with `if_still`, only if its fields
+    have these values, for who may not be stopped by a sale. What is so already is no change.
 
     :raises ProductNotFound: if there is none
     :raises ProductIsArchived: if it is not sold any more
-    :raises VersionMismatch: if it has another version
+    :raises VersionMismatch: if it has another version, or other values
     """
     started_at = time.time()
     with transaction.atomic(durable=True):
         product = _lock_sold(product_id, if_version)
+        if any(getattr(product, field) != value for field, value in (if_still or {}).items()):
+            raise VersionMismatch(product)
         changes: dict[str, object] = {
             field: value
             for field, value in (("name", name), ("price", price))

@@ -4,19 +4,18 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from servicekit.access import services
 from servicekit.access.models import ApiKey
-from servicekit.administration.actions import ServiceAdmin, go, log_changes
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
 from servicekit.administration.display import badge, code, moment
 
 
@@ -42,7 +41,7 @@ class ApiKeyAdmin(ServiceAdmin):
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     search_fields = ["name", "prefix"]
     ordering = ["-id"]
-    empty_text = "There is no API key yet."
+    empty_text = "No API keys yet."
     sortable_by = ()
     actions_detail = ["revoke"]
 
@@ -75,7 +74,7 @@ class ApiKeyAdmin(ServiceAdmin):
     def state(self, key: ApiKey) -> SafeString:
         """Whether it lets anybody in."""
         if key.revoked_at is None:
-            return badge("good", "good")
+            return badge("active", "success")
         return badge(f"revoked {key.revoked_at:%Y-%m-%d %H:%M}", "")
 
     @admin.display(description="scopes")
@@ -83,7 +82,7 @@ class ApiKeyAdmin(ServiceAdmin):
         """What it may be used for."""
         return ", ".join(key.scopes)
 
-    @admin.display(description="made, UTC")
+    @admin.display(description="created, UTC")
     def created(self, key: ApiKey) -> str:
         """When it was made."""
         return moment(key.created_at)
@@ -123,20 +122,23 @@ class ApiKeyAdmin(ServiceAdmin):
         return list(super().get_actions_detail(request, object_id)) if is_good else []
 
     @action(
-        description="Revoke",
-        icon="block",
-        variant=ActionVariant.DANGER,
-        permissions=["revoke"],
-        dialog={
-            "title": "Revoke this key?",
-            "description": "Within ten seconds it lets nobody in any more, for good.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Revoke",
-        },
+        description="Revoke", icon="block", variant=ActionVariant.DANGER, permissions=["revoke"]
     )
-    def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """End one key."""
-        revoked = ApiKey.objects.revoke(object_id)
-        log_changes(self, request, revoked, "Revoked.")
-        messages.success(request, "Revoked." if revoked else "It was revoked already.")
-        return go(reverse("admin:access_apikey_change", args=[object_id]))
+        return self.ask_about(request, object_id, self._ask_to_revoke)
+
+    def _ask_to_revoke(self, request: HttpRequest, rows: QuerySet[ApiKey]) -> HttpResponse | None:
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            about_one="Revoke this key? It stops working within ten seconds, for good.",
+            button="Revoke",
+        )
+        if isinstance(answer, HttpResponse):
+            return answer
+        revoked = ApiKey.objects.revoke(rows.get().pk)
+        left = {} if revoked else {"already revoked": 1}
+        report(self, request, done="revoked", rows=revoked, left=left)
+        return None

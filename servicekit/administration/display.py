@@ -3,29 +3,25 @@
 from datetime import datetime
 from typing import Literal
 
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-Tone = Literal["good", "warn", "bad", "info", ""]
+Tone = Literal["success", "warning", "danger", "info", ""]
+"""Unfold's names of colours."""
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def badge(text: str, tone: Tone) -> SafeString:
+def badge(text: object, tone: Tone) -> SafeString:
     """Return a word in a colour that says how good it is."""
-    return format_html('<span class="sk-badge sk-{}">{}</span>', tone or "plain", text)
+    return render_to_string("unfold/helpers/label.html", {"text": text, "variant": tone})
 
 
-def money(amount: int) -> SafeString:
-    """Return an amount in the currency's smallest unit, readable and still that integer."""
-    return format_html('<span class="sk-number">{}</span>', f"{amount:,}")
-
-
-def number(value: int, *, signed: bool = False) -> SafeString:
+def number(value: int, *, signed: bool = False) -> str:
     """Return an integer with thousands separators."""
-    text = f"{value:+,}" if signed else f"{value:,}"
-    return format_html('<span class="sk-number">{}</span>', text)
+    return f"{value:+,}" if signed else f"{value:,}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -35,17 +31,22 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 def code(text: object) -> SafeString:
     """Return an id or the like in letters that are told apart."""
-    return format_html('<code class="sk-code">{}</code>', text)
+    return format_html('<code class="text-xs">{}</code>', text)
+
+
+def block(text: str) -> SafeString:
+    """Return text of many lines as it is."""
+    return format_html("<pre>{}</pre>", text)
 
 
 def short(text: object) -> SafeString:
     """Return a name for a column: cut off where it is too long, whole to who points at it."""
-    return format_html('<span class="sk-name" title="{0}">{0}</span>', text)
+    return format_html('<span class="block max-w-sm truncate" title="{0}">{0}</span>', text)
 
 
 def link(address: str, text: object) -> SafeString:
     """Return a link within the admin."""
-    return format_html('<a class="sk-link" href="{}">{}</a>', address, text)
+    return format_html('<a class="text-link" href="{}">{}</a>', address, text)
 
 
 def duration(seconds: float) -> str:
@@ -64,14 +65,14 @@ def ago(moment: datetime) -> str:
     return duration((timezone.now() - moment).total_seconds()) + " ago"
 
 
-def moment(value: datetime | None) -> SafeString:
+def moment(value: datetime | None) -> str:
     """Return a time in UTC, to the millisecond."""
-    return format_html('<span class="sk-moment">{}</span>', clock(value, day=True))
+    return clock(value, day=True)
 
 
-def second(value: datetime) -> SafeString:
+def second(value: datetime) -> str:
     """Return a time in UTC, to the second, for columns."""
-    return format_html('<span class="sk-moment">{}</span>', f"{value:%Y-%m-%d %H:%M:%S}")
+    return f"{value:%Y-%m-%d %H:%M:%S}"
 
 
 def clock(value: datetime | None, *, day: bool = False) -> str:

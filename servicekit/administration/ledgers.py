@@ -1,41 +1,44 @@
 """Lists of rows that services write, however many there are."""
 
-from functools import cached_property
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin
+from unfold.paginator import InfinitePage, InfinitePaginator
 from unfold.views import ChangeList
 
-from servicekit.administration.capped import Capped
+MAX_SELECTED = 500
+"""How many rows one action takes at once."""
 
 
-class BoundedPaginator(Paginator[Any]):
-    """Counts no further than anybody will ever page.
+class BoundedPaginator(InfinitePaginator):
+    """Counts nothing, and ends where paging costs too much."""
 
-    Django's own counts the whole table for every page, which takes seconds at five million rows.
-    """
+    count = 10_000
+    """How many rows a list shows at most."""
 
-    MAX_COUNT = 10_000
-
-    @cached_property
-    def count(self) -> Capped:
-        """How many rows there are, up to `MAX_COUNT`."""
-        rows: Any = self.object_list
-        # In the order of the page: the same index gives both. Without an order PostgreSQL may
-        # look for ten thousand rows of a rare status through the whole table.
-        return Capped(rows[: self.MAX_COUNT].count(), self.MAX_COUNT)
+    def page(self, number: int) -> Any:
+        """Return a page; one beyond the end has no rows, and the list says why."""
+        if number > self.num_pages:
+            return InfinitePage([], number, self)
+        return super().page(number)
 
 
 class BoundedChangeList(ChangeList):
-    """Offers to show all only when it does not."""
+    """Tells how many rows match, and offers to select all of them, where an action takes all."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Fetch a page."""
         super().get_results(request)
-        if not self.has_active_filters and not self.query:
+        count = self.queryset[: MAX_SELECTED + 1].count()
+        is_exact = count <= MAX_SELECTED
+        self.result_count = count if is_exact else len(self.result_list)
+        if not is_exact or not (self.has_active_filters or self.query):
+            # Unfold shows the count where these two differ.
             self.full_result_count = self.result_count
 
 
@@ -47,12 +50,23 @@ class BoundedAdmin(ModelAdmin):
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER
     list_per_page = 50
-    empty_text = "There are none yet."
+    empty_text = "Nothing here yet."
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
     list_filter_submit = True
     list_fullwidth = True
     compressed_fields = True
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show the list; say so when something in its address was not understood."""
+        if "%00" in request.META["QUERY_STRING"]:
+            # PostgreSQL has no such character.
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
+        if ERROR_FLAG in request.GET:
+            messages.warning(request, "The filter or page is not valid: the list is not filtered.")
+        return super().changelist_view(request, extra_context)
 
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
         """Return the class that makes a list's page."""

@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from servicekit.administration.capped import Capped, count_rows, rows_of
-from servicekit.administration.cards import Card, Cell, Table, Tile
-from servicekit.administration.display import Tone, ago, duration
+from servicekit.administration.cards import Card, Tile
+from servicekit.administration.display import ago, badge, duration, link
 from servicekit.administration.queues import QueueDepth, queue_depths
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
@@ -65,9 +65,8 @@ def outbox_tile() -> Tile:
         value=str(depth),
         note=f"oldest event {duration(age.total_seconds())} old"
         if depth
-        else "everything is published",
-        icon="outbox",
-        tone="bad" if is_late else "good",
+        else "all events are published",
+        tone="danger" if is_late else "success",
         link=reverse("admin:outbox_outgoingevent_changelist"),
     )
 
@@ -78,56 +77,42 @@ def parked_tile() -> Tile:
     return Tile(
         title="Parked messages",
         value=str(parked),
-        note="wait for a decision" if parked else "nothing needs you",
-        icon="report",
-        tone="bad" if parked else "good",
+        note="waiting for a decision" if parked else "none to decide about",
+        tone="danger" if parked else "success",
         link=_parked_list(),
     )
 
 
 def queues_card() -> Card:
     """Return how long each queue of the worker is, and what is parked from it."""
-    parked = _parked_by_queue()
-    about: dict[str, Any] = {
-        "title": "Queues",
-        "headers": ["Queue", "Waiting", "Consumers", "Parked"],
-        "empty": "",
-        "width": "wide",
-    }
+    about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
     try:
         depths = queue_depths(settings.WORKER_QUEUES)
     except BrokerUnavailable:
-        return Table(
-            **{
-                **about,
-                "rows": [],
-                "note": "Orders are accepted all the same; their outcome comes later.",
-                "empty": "The broker does not answer, so nobody can say how long the queues are.",
-            }
+        return Card(
+            **about,
+            note="Orders are accepted all the same; their outcome comes later.",
+            empty="The broker does not answer, so the lengths of the queues are unknown.",
         )
-    return Table(**about, rows=[_queue_row(depth, parked) for depth in depths])
+    parked = _parked_by_queue()
+    return Card(
+        **about,
+        table={
+            "headers": ["Queue", "Waiting", "Consumers", "Parked"],
+            "rows": [_queue_row(depth, parked) for depth in depths],
+        },
+    )
 
 
-def _queue_row(depth: QueueDepth, parked: dict[str, Capped]) -> Sequence[Cell]:
+def _queue_row(depth: QueueDepth, parked: dict[str, Capped]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
-        return [
-            Cell(text=depth.name),
-            Cell(text="not there yet", tone="warn", is_number=True),
-            Cell(text="—", is_number=True),
-            Cell(text="—", is_number=True),
-        ]
-    total = parked.get(depth.name, 0) + (depth.dead or 0)
-    tone: Tone = "warn" if depth.waiting >= _QUEUE_IS_LONG_FROM else ""
+        return [depth.name, badge("does not exist", "warning"), "—", "—"]
+    waiting, total = f"{depth.waiting:,}", parked.get(depth.name, 0) + (depth.dead or 0)
     return [
-        Cell(text=depth.name),
-        Cell(text=f"{depth.waiting:,}", tone=tone, is_number=True),
-        Cell(text=f"{depth.consumers:,}", tone="" if depth.consumers else "bad", is_number=True),
-        Cell(
-            text=f"{total:,}",
-            tone="bad" if total else "",
-            is_number=True,
-            link=f"{_parked_list()}&queue={depth.name}" if total else "",
-        ),
+        depth.name,
+        badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
+        f"{depth.consumers:,}" if depth.consumers else badge("0", "danger"),
+        link(f"{_parked_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",
     ]
 
 
@@ -153,23 +138,23 @@ def parked_card() -> Card:
         .order_by("-last_seen", "-id")
         .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     )
-    return Table(
-        title="Parked last",
-        headers=["Message", "Reason"],
-        rows=[
-            [
-                Cell(
-                    text=message.routing_key or message.queue,
-                    link=reverse("admin:parking_parkedmessage_change", args=[message.pk]),
-                    note=ago(message.last_seen),
-                ),
-                Cell(text=message.reason[:120]),
-            ]
-            for message in newest
-        ],
-        empty="Every message that came could be applied.",
-        link=_parked_list(),
-        link_text="All parked messages",
+    return Card(
+        title="Latest parked messages",
+        table={
+            "headers": ["Message", "Reason"],
+            "rows": [
+                [
+                    link(
+                        reverse("admin:parking_parkedmessage_change", args=[message.pk]),
+                        f"{message.routing_key or message.queue}, {ago(message.last_seen)}",
+                    ),
+                    message.reason[:120],
+                ]
+                for message in newest
+            ],
+        },
+        empty="No message has failed.",
+        action=link(_parked_list(), "Show all"),
     )
 
 

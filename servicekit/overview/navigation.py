@@ -37,7 +37,7 @@ def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         {"items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}]},
         {"title": title, "items": [entry.navigation() for entry in entries]},
         {
-            "title": "Trouble",
+            "title": "Failed messages",
             "items": [
                 parked_messages.navigation(badge=str(parked) if parked else ""),
                 Entry("Outbox", "outbox", "outbox", "outgoingevent").navigation(),
@@ -52,7 +52,7 @@ def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
             ],
         },
         {
-            "title": "For machines",
+            "title": "Developers",
             "items": [
                 _page("API", "api", "/"),
                 _page("Documentation", "menu_book", "/docs"),

@@ -1,31 +1,21 @@
 """Parked messages, for the people who decide what becomes of them."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import BinaryField, Func, QuerySet, Value
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from servicekit.administration.actions import (
-    NoteDialog,
-    NoteForm,
-    ServiceAdmin,
-    confirmed,
-    go,
-    log_changes,
-)
-from servicekit.administration.display import Tone, ago, badge, clock, code, counted, number
+from servicekit.administration.actions import NoteForm, ServiceAdmin, confirmed, report
+from servicekit.administration.display import Tone, ago, badge, block, clock, code, counted, number
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
 from servicekit.parking.services import NotParked
@@ -38,9 +28,9 @@ _SHOWN_BYTES = 64 * 1024
 _EDITABLE_BYTES = 16 * 1024
 _SHOWN_EVENTS = 100
 _TONES: dict[str, Tone] = {
-    Status.PARKED: "bad",
+    Status.PARKED: "danger",
     Status.REPLAY_REQUESTED: "info",
-    Status.REPLAYED: "good",
+    Status.REPLAYED: "success",
     Status.DISCARDED: "",
 }
 
@@ -51,14 +41,11 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
     body_text = forms.CharField(
         label="Body to replay",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 12, "spellcheck": "false"}),
-        help_text="Correct it here and save, then replay. The body that came is kept.",
+        help_text="Correct it here and save, then replay. The received body is kept.",
         # What is saved is what stands there, to the last space.
         strip=False,
         required=False,
     )
-
-    class Media:
-        js = ("administration/saved_first.js",)
 
     class Meta:
         model = ParkedMessage
@@ -68,9 +55,6 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
         super().__init__(*args, **kwargs)
         if "body_text" in self.fields:
             self.fields["body_text"].initial = self.instance.current_body.decode("utf-8", "replace")
-            if self.is_bound:
-                # A form comes back with what was sent only when that was refused.
-                self.fields["body_text"].widget.attrs["data-refused"] = True
 
     def clean_body_text(self) -> str:
         """Take JSON only: no consumer here reads anything else."""
@@ -140,12 +124,14 @@ class ParkedMessageAdmin(ServiceAdmin):
     search_fields = ["message_id", "correlation_id"]
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
-    empty_text = "No message waits for a decision."
+    empty_text = "No messages are waiting for a decision."
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
     list_before_template = "parking/list_note.html"
     change_form_outer_after_template = "parking/history.html"
+    # A replay sends what is saved.
+    warn_unsaved_form = True
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
         """Only consumers park messages."""
@@ -210,7 +196,7 @@ class ParkedMessageAdmin(ServiceAdmin):
         return ago(message.last_seen)
 
     @admin.display(description="times seen")
-    def times(self, message: ParkedMessage) -> SafeString:
+    def times(self, message: ParkedMessage) -> str:
         """How often it was parked."""
         return number(message.times_seen)
 
@@ -258,23 +244,23 @@ class ParkedMessageAdmin(ServiceAdmin):
         """When it was parked last."""
         return f"{clock(message.last_seen, day=True)} UTC, {ago(message.last_seen)}"
 
-    @admin.display(description="body that came")
+    @admin.display(description="received body")
     def body_that_came(self, message: ParkedMessage) -> SafeString:
         """The bytes as they were sent."""
-        return _block(shown(bytes(message.body)))
+        return block(shown(bytes(message.body)))
 
     @admin.display(description="body to replay")
     def body_to_replay(self, message: ParkedMessage) -> SafeString:
         """The body that a replay sends."""
         if message.edited_body is None:
-            return _block("The body that came.")
-        return _block(shown(message.current_body))
+            return block("The received body.")
+        return block(shown(message.current_body))
 
     @admin.display(description="headers and properties")
     def all_headers(self, message: ParkedMessage) -> SafeString:
         """What its sender and the broker said about it."""
         said = {"headers": message.headers, "properties": message.properties}
-        return _block(json.dumps(said, indent=2, ensure_ascii=False, sort_keys=True))
+        return block(json.dumps(said, indent=2, ensure_ascii=False, sort_keys=True))
 
     def change_view(
         self,
@@ -327,71 +313,42 @@ class ParkedMessageAdmin(ServiceAdmin):
     # Decisions
 
     @action(
-        description="Replay",
-        icon="replay",
-        variant=ActionVariant.PRIMARY,
-        permissions=["change"],
-        attrs={"data-saved-first": "body_text"},
-        dialog={
-            "title": "Replay this message?",
-            "description": "The worker sends it to its queue again, with the body as it is saved"
-            " now. If it still cannot be applied, it comes back here.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Replay",
-        },
+        description="Replay", icon="replay", variant=ActionVariant.PRIMARY, permissions=["change"]
     )
-    def replay(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Have one message sent again."""
-        return self._decide(
-            request,
-            object_id,
-            "Replay requested.",
-            lambda ids, by: services.request_replay(ids, by=by),
-        )
+        return self.ask_about(request, object_id, self.replay_selected)
 
     @action(
-        description="Discard",
-        icon="delete",
-        variant=ActionVariant.DANGER,
-        permissions=["change"],
-        dialog={
-            "title": "Discard this message?",
-            "description": "It will not be applied. It stays here, with your note.",
-            "form_class": NoteDialog,
-            "form_submit_text": "Discard",
-        },
+        description="Discard", icon="delete", variant=ActionVariant.DANGER, permissions=["change"]
     )
-    def discard(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Decide that one message is not to be applied."""
-        note = form.cleaned_data["note"]
-        return self._decide(
-            request,
-            object_id,
-            f"Discarded: {note}",
-            lambda ids, by: services.discard(ids, by=by, note=note),
-        )
+        return self.ask_about(request, object_id, self.discard_selected)
 
     @admin.action(description="Replay", permissions=["change"])
     def replay_selected(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
-        """Have several messages sent again."""
+        """Have messages sent again."""
+        first = rows[:2]
         answer = confirmed(
             self,
             request,
             rows,
-            about_one="Send this message to its queue again? If it still cannot be applied, it"
-            " comes back here.",
+            about_one="Send this message to its queue again, with the body below? If it still"
+            " cannot be applied, it comes back here.",
             about_many="Send {count:,} messages to their queues again? The worker sends at most"
             " fifty per second. What still cannot be applied comes back here.",
             button="Replay",
+            shown=block(shown(first[0].current_body)) if len(first) == 1 else "",
         )
         if isinstance(answer, HttpResponse):
             return answer
-        self._decide_all(request, rows, "Replay requested", services.request_replay)
+        self._decide(request, rows, "queued for replay", services.request_replay)
         return None
 
     @admin.action(description="Discard", permissions=["change"])
     def discard_selected(self, request: HttpRequest, rows: QuerySet[Any]) -> HttpResponse | None:
-        """Decide that several messages are not to be applied."""
+        """Decide that messages are not to be applied."""
         answer = confirmed(
             self,
             request,
@@ -401,45 +358,36 @@ class ParkedMessageAdmin(ServiceAdmin):
             about_many="Discard {count:,} messages? They will not be applied. They stay here,"
             " with your note.",
             button="Discard",
-            form_class=NoteForm,
+            form=NoteForm(request.POST if "note" in request.POST else None),
         )
         if isinstance(answer, HttpResponse):
             return answer
         note = answer.cleaned_data["note"]
-        self._decide_all(
+        self._decide(
             request,
             rows,
-            f"Discarded: {note}",
+            "discarded",
             lambda ids, by: services.discard(ids, by=by, note=note),
+            note=note,
         )
         return None
 
     def _decide(
-        self, request: HttpRequest, object_id: str, what: str, service: Any
-    ) -> HttpResponse:
-        message = self.get_object(request, object_id)
-        if message is None:
-            raise PermissionDenied
-        try:
-            service([message.pk], by=_name(request))
-        except NotParked as error:
-            messages.error(request, str(error))
-        else:
-            log_changes(self, request, [message], what)
-            messages.success(request, what)
-        return go(reverse("admin:parking_parkedmessage_change", args=[message.pk]))
-
-    def _decide_all(
-        self, request: HttpRequest, rows: QuerySet[Any], what: str, service: Any
+        self, request: HttpRequest, rows: QuerySet[Any], done: str, service: Any, note: str = ""
     ) -> None:
         selected = list(rows.order_by("id"))
+        parked = [message for message in selected if message.status == Status.PARKED]
+        left = Counter(
+            f"already {message.get_status_display().lower()}"
+            for message in selected
+            if message.status != Status.PARKED
+        )
         try:
-            count = service([message.pk for message in selected], by=_name(request))
+            service([message.pk for message in parked], by=_name(request))
         except NotParked as error:
             messages.error(request, f"Nothing was done. {error}")
-            return
-        log_changes(self, request, selected, what)
-        messages.success(request, f"{what} ({counted(count, 'message')}).")
+        else:
+            report(self, request, done=done, rows=parked, left=left, note=note)
 
 
 def shown(body: bytes) -> str:
@@ -465,10 +413,6 @@ def _is_editable(message: ParkedMessage | None) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _block(text: str) -> SafeString:
-    return format_html('<pre class="sk-block">{}</pre>', text)
 
 
 def _name(request: HttpRequest) -> str:

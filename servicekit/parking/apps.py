@@ -8,5 +8,5 @@ class ParkingConfig(AppConfig):
 
     name = "servicekit.parking"
     label = "parking"
-    verbose_name = "Trouble"
+    verbose_name = "Failed messages"
     default_auto_field = "django.db.models.BigAutoField"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -69,7 +70,7 @@ class TestTheList:
         answer = admin_client.get(reverse(f"{ORDERS}_changelist"), {"q": "0198"})
 
         assert list(answer.context["cl"].result_list) == []
-        assert b"That is no id" in answer.content
+        assert "“0198” is not a valid id" in answer.content.decode()
 
     def test_is_filtered_by_status(self, admin_client, order):
         order(Status.CONFIRMED)
@@ -87,13 +88,45 @@ class TestTheList:
             ("?created_at_from_0=2020-01-03&created_at_from_1=10:00:01", 0),
             ("?created_at_to_0=2020-01-03&created_at_to_1=09:00:00", 0),
             ("?created_at_to_0=2020-01-03", 1),
-            ("?created_at_to_0=nonsense", 1),
+            ("?created_at_to_0=nonsense", 0),
+            ("?created_at_to_1=10:00:00", 0),
         ],
     )
     def test_is_filtered_by_time(self, admin_client, order, query, found):
         order(created_at=datetime(2020, 1, 3, 10, tzinfo=UTC))
 
         assert len(listed(admin_client, query)) == found
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("created_at_to_0=2020-13-01", "“2020-13-01” is not a valid date and time."),
+            ("status__exact=%00", "The filter or page is not valid"),
+            ("q=%00", "The filter or page is not valid"),
+            ("p=0", "The filter or page is not valid"),
+            ("nonsense=1", "The filter or page is not valid"),
+        ],
+    )
+    def test_says_which_filter_it_does_not_understand(self, admin_client, query, said):
+        answer = admin_client.get(f"{reverse(f'{ORDERS}_changelist')}?{query}", follow=True)
+
+        assert answer.status_code == 200
+        assert said in answer.content.decode()
+
+    @pytest.mark.parametrize(("count", "is_offered"), [(2, True), (3, False)])
+    def test_offers_to_select_all_where_an_action_takes_all(
+        self, admin_client, order, monkeypatch, count, is_offered
+    ):
+        monkeypatch.setattr("servicekit.administration.ledgers.MAX_SELECTED", 2)
+        monkeypatch.setattr("orders_project.orders.admin.orders.OrderAdmin.list_per_page", 1)
+        for _ in range(count):
+            order()
+        page = admin_client.get(reverse(f"{ORDERS}_changelist")).content.decode()
+
+        assert (f"Select all {count} orders" in page) == is_offered
+
+    def test_has_no_palette_that_cannot_answer(self, admin_client):
+        assert b"opencommand" not in admin_client.get(reverse("admin:index")).content
 
     @pytest.mark.parametrize("page", ["add", "import"])
     def test_lets_nobody_write_orders(self, admin_client, page):
@@ -109,23 +142,24 @@ class TestTheTimeline:
         page = reverse(f"{ORDERS}_change", args=[order(created_at=earlier).pk])
         answer = admin_client.get(page)
 
-        drawn = answer.context["timeline"]
-        assert [step["name"] for step in drawn][:2] == ["accepted", "stored"]
-        assert drawn[0]["gap"] is None
-        assert all(step["gap"] for step in drawn[1:])
-        assert b"sk-timeline" in answer.content
+        (accepted, _at, gap), (stored, *_), *_others = drawn = answer.context["timeline"]["table"][
+            "rows"
+        ]
+        assert (accepted, gap, stored) == ("Accepted", "—", "Stored")
+        assert all(gap.endswith("s") for _step, _at, gap in drawn[1:])
+        assert len(answer.context["timeline"]["tracker"]) == len(drawn)
 
     def test_says_that_an_order_is_waiting(self, admin_client, order):
         page = reverse(f"{ORDERS}_change", args=[order(Status.PENDING).pk])
 
-        assert b"for its stock" in admin_client.get(page).content
+        assert b"Waiting for stock" in admin_client.get(page).content
 
 
 class TestCancelling:
     @staticmethod
     def cancel(admin_client, order):
         return admin_client.post(
-            reverse("admin:orders_order_cancel", args=[order.pk]), {"_form_submitted": "True"}
+            reverse("admin:orders_order_cancel", args=[order.pk]), {"confirmed": "1"}
         )
 
     def test_asks_first(self, admin_client, order):
@@ -138,13 +172,13 @@ class TestCancelling:
 
     def test_is_left_by_a_button_that_cannot_be_taken_for_it(self, admin_client, order):
         address = reverse("admin:orders_order_cancel", args=[order().pk])
-        dialog = admin_client.get(address).content.decode()
+        page = admin_client.get(address).content.decode()
 
         buttons = [
             " ".join(re.sub(r"<[^>]+>", " ", each).split())
-            for each in re.findall(r"<(?:a|button)\b.*?</(?:a|button)>", dialog, re.DOTALL)
+            for each in re.findall(r"<(?:a|button)\b.*?</(?:a|button)>", page, re.DOTALL)
         ]
-        assert "Leave it" in buttons
+        assert "Keep order" in buttons
         assert "Cancel" not in buttons
 
     @pytest.mark.parametrize(
@@ -176,8 +210,11 @@ class TestCancelling:
         assert rejected.status == Status.REJECTED
         assert not LogEntry.objects.exists()
 
-    def test_of_several_says_which_were_too_late(self, admin_client, order):
-        chosen = [order(), order(Status.REJECTED)]
+    def test_of_several_says_what_was_done_and_what_was_left_and_why(self, admin_client, order):
+        before = [order(), order()]
+        for each in before:
+            services.cancel_order(each.id)
+        chosen = [order(), order(), order(Status.REJECTED), *before]
         answer = admin_client.post(
             reverse(f"{ORDERS}_changelist"),
             {
@@ -188,8 +225,29 @@ class TestCancelling:
             follow=True,
         )
 
-        assert b"Cancelled: 1." in answer.content
-        assert b"rejected before: 1." in answer.content
+        assert [str(each) for each in answer.context["messages"]] == [
+            "2 orders cancelled.",
+            "1 order left unchanged: rejected before.",
+            "2 orders left unchanged: already cancelled.",
+        ]
+        assert LogEntry.objects.count() == 2
+
+    def test_is_not_offered_by_its_address_when_it_is_too_late(self, admin_client, order):
+        rejected = order(Status.REJECTED)
+        address = reverse("admin:orders_order_cancel", args=[rejected.pk])
+        answer = admin_client.get(address, follow=True)
+
+        assert answer.request["PATH_INFO"] == reverse(f"{ORDERS}_change", args=[rejected.pk])
+        assert b"No longer possible: the order changed." in answer.content
+
+    def test_leads_to_the_log_in_when_the_session_is_over(self, admin_client, order, settings):
+        address = reverse("admin:orders_order_cancel", args=[order().pk])
+        page = admin_client.get(address).content.decode()
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[1]
+        del admin_client.cookies[settings.SESSION_COOKIE_NAME]
+        answer = admin_client.post(address, {"confirmed": "1", "csrfmiddlewaretoken": token})
+
+        assert answer.url == f"{reverse('admin:login')}?next={address}"
 
     def test_is_not_for_those_who_may_only_look(self, client, order):
         viewer = User.objects.create_user("viewer", is_staff=True)
@@ -205,20 +263,23 @@ class TestAnnouncingAgain:
     @staticmethod
     def announce(admin_client, order):
         answer = admin_client.post(
-            reverse("admin:orders_order_announce", args=[order.pk]), {"_form_submitted": "True"}
+            reverse("admin:orders_order_announce", args=[order.pk]), {"confirmed": "1"}
         )
         return [str(each) for each in get_messages(answer.wsgi_request)]
 
     def test_has_the_watchdog_do_it_at_once_and_logs_who_did(self, admin_client, admin_user, order):
         pending, other = order(Status.PENDING), order(Status.PENDING)
 
-        assert self.announce(admin_client, pending) == ["Announced again: 1."]
+        assert self.announce(admin_client, pending) == ["Order announced again."]
         assert [each.id for each in Order.objects.claim_overdue(10)] == [pending.id]
         assert other.recheck_at == Order.objects.get(id=other.id).recheck_at
         assert LogEntry.objects.get().user == admin_user
 
     def test_says_that_there_is_nothing_to_say_of_what_is_settled(self, admin_client, order):
-        assert self.announce(admin_client, order(Status.CONFIRMED)) != ["Announced again: 1."]
+        said = self.announce(admin_client, order(Status.CONFIRMED))
+
+        assert said == ["1 order left unchanged: already decided."]
+        assert not LogEntry.objects.exists()
         assert Order.objects.claim_overdue(10) == []
 
 
@@ -273,15 +334,16 @@ class TestTheStartPage:
         answer = admin_client.get(reverse("admin:index"))
 
         per_minute, by_status, *_others = answer.context["cards"]
-        assert sum(sum(each["data"]) for each in per_minute.data["datasets"]) == 4
-        assert by_status.data["datasets"][0]["data"] == [1, 1, 1, 1]
+        drawn = json.loads(per_minute.chart)["datasets"]
+        assert [sum(each["data"]) for each in drawn] == [1, 1, 1, 1]
+        assert [bar["description"] for bar in by_status.bars] == ["1 (25%)"] * 4
         assert [tile.value for tile in answer.context["tiles"]] == ["4", "1", "1", "0"]
 
     def test_says_in_a_sentence_that_there_is_nothing(self, admin_client):
         answer = admin_client.get(reverse("admin:index"))
 
         assert b"No orders in the last hour" in answer.content
-        assert b"Every message that came could be applied" in answer.content
+        assert b"No message has failed." in answer.content
 
     # Client frames: four make the connection, the fifth opens the channel that asks.
     @pytest.mark.parametrize("frame", [1, 5])
@@ -304,7 +366,6 @@ class TestTheStartPage:
         broker.delete_queue("there")
 
         [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
-        assert [[cell.text for cell in row][:2] for row in queues.rows] == [
-            ["there", "1"],
-            ["missing", "not there yet"],
-        ]
+        there, missing = queues.table["rows"]
+        assert there[:2] == ["there", "1"]
+        assert "does not exist" in missing[1]

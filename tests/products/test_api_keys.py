@@ -96,9 +96,9 @@ class TestTheAdmin:
     def test_revokes_a_key_once(self, admin_client):
         key = make()
         assert page(key, REVOKE) in admin_client.get(page(key)).content.decode()
-        admin_client.post(page(key, REVOKE), {"_form_submitted": "True"})
+        admin_client.post(page(key, REVOKE), {"confirmed": "1"})
         revoked_at = ApiKey.objects.get().revoked_at
-        admin_client.post(page(key, REVOKE), {"_form_submitted": "True"})
+        admin_client.post(page(key, REVOKE), {"confirmed": "1"})
 
         assert revoked_at is not None
         assert ApiKey.objects.get().revoked_at == revoked_at
@@ -117,6 +117,6 @@ class TestTheAdmin:
         client.force_login(user)
         key = make()
         for address in (reverse(LIST), reverse(ADD), page(key), page(key, REVOKE)):
-            assert client.post(address, {"_form_submitted": "True"}).status_code == 403
+            assert client.post(address, {"confirmed": "1"}).status_code == 403
 
         assert ApiKey.objects.get().revoked_at is None

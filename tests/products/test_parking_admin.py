@@ -25,9 +25,9 @@ def park(body: bytes = b'{"orderId": 1}', queue: str = "product_order_queue") ->
 
 
 def act(client, name: str, message: ParkedMessage, **facts: str):
-    """Submit a dialog of a message's page."""
+    """Confirm an action of a message's page."""
     address = reverse(f"admin:parking_parkedmessage_{name}", args=[message.pk])
-    return client.post(address, {"_form_submitted": "True", **facts})
+    return client.post(address, {"confirmed": "1", **facts})
 
 
 def act_on(client, name: str, *messages: ParkedMessage, **facts: str):
@@ -80,7 +80,7 @@ class TestTheList:
         park()
         content = admin_client.get(reverse("admin:index")).content.decode()
 
-        assert "wait for a decision" in content
+        assert "waiting for a decision" in content
         assert "bg-red-100" in content
 
 
@@ -137,18 +137,15 @@ class TestThePage:
         assert b"This is not JSON" in answer.content
         assert message.edited_body is None
 
-    def test_lets_nobody_replay_past_an_unsaved_correction(self, admin_client):
-        page = admin_client.get(reverse(PAGE, args=[park().pk])).content.decode()
+    def test_warns_who_leaves_a_correction_unsaved_and_shows_what_a_replay_sends(
+        self, admin_client
+    ):
+        message = park(b'{"quantity": 7}')
+        page = admin_client.get(reverse(PAGE, args=[message.pk]))
+        asked = admin_client.get(reverse("admin:parking_parkedmessage_replay", args=[message.pk]))
 
-        assert "administration/saved_first.js" in page
-        assert page.count('data-saved-first="body_text"') == 1
-        assert "data-refused" not in page
-
-    def test_knows_a_body_that_was_refused_from_one_that_is_saved(self, admin_client):
-        address = reverse(PAGE, args=[park().pk])
-        page = admin_client.post(address, {"body_text": "{oops"}).content.decode()
-
-        assert "data-refused" in page
+        assert b"warn-unsaved-form" in page.content
+        assert b"&quot;quantity&quot;: 7" in asked.content
 
     def test_saved_without_a_change_changes_nothing(self, admin_client):
         message = park(b"not JSON")
@@ -188,7 +185,7 @@ class TestDecidingAboutOne:
         act(admin_client, "discard", message, note="a test of the vendor")
 
         message.refresh_from_db()
-        assert "HX-Redirect" not in without
+        assert without.status_code == 200
         assert message.status == Status.DISCARDED
         assert message.events.get(what="DISCARDED").note == "a test of the vendor"
 
@@ -220,14 +217,14 @@ class TestDecidingAboutSeveral:
         answer = act_on(admin_client, "replay_selected", message)
 
         message.refresh_from_db()
-        assert b"Send this message to its queue again?" in answer.content
+        assert b"Send this message to its queue again" in answer.content
         assert message.status == Status.PARKED
 
     @pytest.mark.parametrize(
         ("action", "facts", "said"),
         [
-            ("replay_selected", {}, "Replay requested (1 message)."),
-            ("discard_selected", {"note": "no use"}, "Discarded: no use (1 message)."),
+            ("replay_selected", {}, "Parked message queued for replay."),
+            ("discard_selected", {"note": "no use"}, "Parked message discarded."),
         ],
     )
     def test_speaks_of_one_as_of_one(self, admin_client, action, facts, said):
@@ -255,18 +252,20 @@ class TestDecidingAboutSeveral:
 
         assert ParkedMessage.objects.filter(status=Status.DISCARDED).count() == 2
 
-    def test_does_nothing_when_one_is_decided_already(self, admin_client):
+    def test_leaves_what_is_decided_already_and_says_so(self, admin_client):
         decided, waiting = park(), park()
         services.discard([decided.pk], by="ada", note="no use")
         answer = act_on(admin_client, "replay_selected", decided, waiting, confirmed="1")
 
         waiting.refresh_from_db()
-        assert b"Nothing was done" in answer.content
-        assert waiting.status == Status.PARKED
+        assert b"Parked message queued for replay." in answer.content
+        assert b"1 parked message left unchanged: already discarded." in answer.content
+        assert waiting.status == Status.REPLAY_REQUESTED
+        assert LogEntry.objects.count() == 1
 
     def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
         decided, waiting = park(), park()
         services.discard([decided.pk], by="ada", note="no use")
         answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
 
-        assert b"Send this message to its queue again?" in answer.content
+        assert b"Send this message to its queue again" in answer.content

@@ -72,8 +72,11 @@ class Watch:
 
 def painted(page: Page, label: str) -> set[str]:
     """Return the colours that fill a part of a chart, as `#rrggbb`."""
-    found: list[str] = page.get_by_role("img", name=label).evaluate(
-        """canvas => {
+    found: list[str] = (
+        page.get_by_role("img", name=label)
+        .locator("canvas")
+        .evaluate(
+            """canvas => {
             const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
             const count = new Map();
             for (let at = 0; at < data.length; at += 4) {
@@ -84,5 +87,6 @@ def painted(page: Page, label: str) -> set[str]:
             }
             return [...count].filter(([, pixels]) => pixels > 30).map(([colour]) => colour);
         }"""
+        )
     )
     return set(found)

@@ -39,8 +39,8 @@ class Admin:
         self._submit(f"parking/parkedmessage/{message_id}/change/", body_text=body.decode())
 
     def replay(self, message_id: int) -> None:
-        answer = self._submit(f"parking/parkedmessage/{message_id}/replay/", _form_submitted="True")
-        assert "HX-Redirect" in answer.headers
+        answer = self._submit(f"parking/parkedmessage/{message_id}/replay/", confirmed="1")
+        assert "Replay requested" in answer.text
 
     def page(self, message_id: int) -> str:
         return self.http.get(

@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
+from orders_project.orders.admin.orders import STATUS_TONES
 from orders_project.orders.models import Order
 from servicekit.administration import cards
 from servicekit.administration.capped import count_rows, rows_of
@@ -66,7 +67,6 @@ def _orders_tile(sample: common.Sample) -> Tile:
         title="Orders, last hour",
         value=str(sample.count),
         note=sample.text if sample.count.is_at_limit else "accepted",
-        icon="shopping_bag",
         link=reverse("admin:orders_order_changelist"),
     )
 
@@ -77,11 +77,10 @@ def _pending_tile() -> Tile:
     oldest = pending.order_by("created_at", "id").values_list("created_at", flat=True).first()
     count = count_rows(pending.order_by("-created_at", "-id"))
     return Tile(
-        title="Waiting for their stock",
+        title="Pending orders",
         value=str(count),
-        note=f"the oldest came {ago(oldest)}" if oldest else "every order is decided",
-        icon="hourglass_empty",
-        tone="warn" if oldest else "good",
+        note=f"the oldest was created {ago(oldest)}" if oldest else "all orders are decided",
+        tone="warning" if oldest else "success",
         link=reverse("admin:orders_order_changelist") + "?status__exact=PENDING",
     )
 
@@ -99,7 +98,6 @@ def _per_minute(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
         until=sample.until,
         title="Orders per minute",
         note=sample.text,
-        width="wide",
         empty="No orders in the last hour. They appear here a moment after they are accepted.",
     )
 
@@ -109,8 +107,8 @@ def _by_status(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
     for row in minutes:
         counts[row["status"]] += row["count"]
     return cards.shares(
-        [(str(status.label), counts[status], colour) for status, colour in COLOURS.items()],
+        [(str(status.label), counts[status], STATUS_TONES[status]) for status in COLOURS],
         title="By status",
         note=sample.text,
-        empty="No orders in the last hour, so there is nothing to divide.",
+        empty="No orders in the last hour.",
     )

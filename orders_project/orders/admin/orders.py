@@ -1,6 +1,6 @@
 """Orders, for the people who run the shop."""
 
-from collections.abc import Callable
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -17,11 +17,10 @@ from import_export.resources import ModelResource
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
 
 from orders_project.orders import selectors, services
 from orders_project.orders.models import Order
-from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
 from servicekit.administration.display import (
     Tone,
     badge,
@@ -29,7 +28,6 @@ from servicekit.administration.display import (
     code,
     link,
     moment,
-    money,
     number,
     second,
     span,
@@ -42,21 +40,16 @@ Status = Order.Status
 
 EXPORT_LIMIT = 10_000
 
-_TONES: dict[str, Tone] = {
-    Status.PENDING: "warn",
-    Status.CONFIRMED: "good",
-    Status.REJECTED: "bad",
+STATUS_TONES: dict[str, Tone] = {
+    Status.PENDING: "warning",
+    Status.CONFIRMED: "success",
+    Status.REJECTED: "danger",
     Status.CANCELLED: "",
 }
-_STEPS: dict[str, tuple[str, Tone]] = {
-    "accepted": ("login", "info"),
-    "stored": ("database", "info"),
-    "announced": ("campaign", "info"),
-    "reserved": ("inventory", "good"),
-    "rejected": ("block", "bad"),
-    "settled": ("check", "good"),
-    "cancelled": ("close", ""),
-    "released": ("undo", ""),
+_STEP_COLOURS = {
+    **dict.fromkeys(("accepted", "stored", "announced"), "bg-blue-500"),
+    **dict.fromkeys(("reserved", "settled"), "bg-green-500"),
+    **dict.fromkeys(("cancelled", "released"), "bg-base-400"),
 }
 
 
@@ -120,7 +113,8 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
             wanted = UUID(search_term.strip())
         except ValueError:
             messages.warning(
-                request, "That is no id. Search for the whole id of an order or product."
+                request,
+                f"“{search_term}” is not a valid id. Enter the whole id of an order or product.",
             )
             return queryset.none(), False
         # Not both at once: PostgreSQL may then read its way through the newest orders.
@@ -138,7 +132,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     @admin.display(description="status")
     def status_badge(self, order: Order) -> SafeString:
         """What became of it."""
-        return badge(order.get_status_display(), _TONES[order.status])
+        return badge(order.get_status_display(), STATUS_TONES[order.status])
 
     @admin.display(description="reason")
     def reason_text(self, order: Order) -> str:
@@ -146,14 +140,14 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         return order.reason.replace("_", " ") or "—"
 
     @admin.display(description="units")
-    def units(self, order: Order) -> SafeString:
+    def units(self, order: Order) -> str:
         """How many."""
         return number(order.quantity)
 
     @admin.display(description="total")
-    def total(self, order: Order) -> SafeString:
+    def total(self, order: Order) -> str:
         """The price of that moment times the quantity, in the currency's smallest unit."""
-        return money(order.total_price)
+        return number(order.total_price)
 
     @admin.display(description="product")
     def product(self, order: Order) -> SafeString:
@@ -167,7 +161,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         return moment(order.created_at)
 
     @admin.display(description="created, UTC")
-    def since(self, order: Order) -> SafeString:
+    def since(self, order: Order) -> str:
         """When it was accepted, for the list."""
         return second(order.created_at)
 
@@ -194,7 +188,7 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     ) -> Any:
         """Show one order and its way."""
         order = self.get_object(request, object_id)
-        extra = {"timeline": [] if order is None else _drawn(order)}
+        extra = {"timeline": order and _drawn(order)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
 
     # Export
@@ -232,117 +226,96 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         ]
 
     @action(
-        description="Cancel",
-        icon="close",
-        variant=ActionVariant.DANGER,
+        description="Cancel order", icon="close", variant=ActionVariant.DANGER,
         permissions=["operate"],
-        dialog={
-            "title": "Cancel this order?",
-            "description": "Its units go back into the stock, once.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Cancel the order",
-        },
-    )
-    def cancel(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    )  # fmt: skip
+    def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Cancel one order."""
-        self._cancel(request, Order.objects.filter(pk=object_id))
-        return go(reverse("admin:orders_order_change", args=[object_id]))
+        return self.ask_about(request, object_id, self.cancel_selected)
 
-    @action(
-        description="Announce again",
-        icon="campaign",
-        permissions=["operate"],
-        dialog={
-            "title": "Announce this order again?",
-            "description": "Asks the product service for its decision once more. It decides once,"
-            " so asking again is harmless.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Announce again",
-        },
-    )
-    def announce(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    @action(description="Announce again", icon="campaign", permissions=["operate"])
+    def announce(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Announce one order again."""
-        self._announce(request, Order.objects.filter(pk=object_id))
-        return go(reverse("admin:orders_order_change", args=[object_id]))
+        return self.ask_about(request, object_id, self.announce_selected)
 
-    @admin.action(description="Cancel", permissions=["operate"])
+    @admin.action(description="Cancel orders", permissions=["operate"])
     def cancel_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
         """Cancel several orders."""
-        questions = (
-            "Cancel this order? Its units go back into the stock, once.",
-            "Cancel {count:,} orders? Their units go back into the stock, once.",
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            about_one="Cancel this order? Its units go back into stock.",
+            about_many="Cancel {count:,} orders? Their units go back into stock.",
+            button="Cancel order",
+            leave="Keep order",
         )
-        return self._after_asking(request, rows, questions, "Cancel for good", self._cancel)
+        if isinstance(answer, HttpResponse):
+            return answer
+        cancelled, left = [], Counter[str]()
+        for order in rows:
+            if order.status == Status.CANCELLED:
+                left["already cancelled"] += 1
+                continue
+            try:
+                cancelled.append(services.cancel_order(order.id))
+            except services.OrderIsRejected:
+                left["rejected before"] += 1
+            except (selectors.OrderNotFound, selectors.OrderNotVisibleYet):
+                left["not found"] += 1
+        report(self, request, done="cancelled", rows=cancelled, left=left)
+        return None
 
     @admin.action(description="Announce again", permissions=["operate"])
     def announce_selected(self, request: HttpRequest, rows: QuerySet[Order]) -> HttpResponse | None:
         """Announce several orders again."""
-        questions = (
-            "Announce this order again? It is decided once, so asking again is harmless.",
-            "Announce {count:,} orders again? Each is decided once, so asking again is harmless.",
-        )
-        return self._after_asking(request, rows, questions, "Announce again", self._announce)
-
-    def _after_asking(
-        self,
-        request: HttpRequest,
-        rows: QuerySet[Order],
-        questions: tuple[str, str],
-        button: str,
-        act: Callable[[HttpRequest, QuerySet[Order]], None],
-    ) -> HttpResponse | None:
-        about_one, about_many = questions
         answer = confirmed(
-            self, request, rows, about_one=about_one, about_many=about_many, button=button
+            self,
+            request,
+            rows,
+            about_one="Announce this order again? It is decided once, so asking again is harmless.",
+            about_many="Announce {count:,} orders again? Each is decided once, so asking again is"
+            " harmless.",
+            button="Announce again",
         )
         if isinstance(answer, HttpResponse):
             return answer
-        act(request, rows)
-        return None
-
-    def _cancel(self, request: HttpRequest, rows: QuerySet[Order]) -> None:
-        cancelled, refused = [], []
-        for order in rows:
-            try:
-                cancelled.append(services.cancel_order(order.id))
-            except (
-                services.OrderIsRejected,
-                selectors.OrderNotFound,
-                selectors.OrderNotVisibleYet,
-            ):
-                refused.append(order)
-        log_changes(self, request, cancelled, "Cancelled.")
-        if cancelled:
-            messages.success(request, f"Cancelled: {len(cancelled):,}.")
-        if refused:
-            messages.warning(
-                request, f"Not cancelled, because they were rejected before: {len(refused):,}."
-            )
-
-    def _announce(self, request: HttpRequest, rows: QuerySet[Order]) -> None:
         orders = list(rows)
-        count = Order.objects.recheck_now([order.id for order in orders])
-        log_changes(self, request, orders, "Announced again.")
-        messages.success(request, f"Announced again: {count:,}.")
+        waiting = [order for order in orders if order.recheck_at is not None]
+        Order.objects.recheck_now([order.id for order in waiting])
+        settled = len(orders) - len(waiting)
+        left = {"already decided": settled} if settled else {}
+        report(self, request, done="announced again", rows=waiting, left=left)
+        return None
 
 
 _CANCELLABLE = {Status.PENDING, Status.CONFIRMED}
 
 
-def _drawn(order: Order) -> list[dict[str, Any]]:
-    """Return an order's timeline, ready to be drawn."""
-    steps = []
-    for step in selectors.timeline(order):
-        icon, tone = _STEPS.get(step.name, ("circle", "info"))
-        is_bad = step.name == "settled" and order.status == Status.REJECTED
-        steps.append(
+def _drawn(order: Order) -> dict[str, Any]:
+    """Return an order's timeline as unfold's tracker and table take it."""
+    steps = selectors.timeline(order)
+    is_rejected = order.status == Status.REJECTED
+    return {
+        "tracker": [
             {
-                "name": step.name,
-                "icon": "block" if is_bad else icon,
-                "tone": "bad" if is_bad else tone or "plain",
-                "at": step.at,
-                "clock": clock(step.at),
-                "gap": None if step.since_previous_ms is None else span(step.since_previous_ms),
+                "tooltip": f"{step.name.capitalize()}, {clock(step.at)}",
+                "color": "bg-red-500"
+                if step.name == "rejected" or (is_rejected and step.name == "settled")
+                else _STEP_COLOURS.get(step.name, ""),
             }
-        )
-    return steps
+            for step in steps
+        ],
+        "table": {
+            "headers": ["Step", "Time, UTC", "After the step before"],
+            "rows": [
+                [
+                    step.name.capitalize(),
+                    moment(step.at),
+                    "—" if step.since_previous_ms is None else span(step.since_previous_ms),
+                ]
+                for step in steps
+            ]
+            + ([["Waiting for stock", "", ""]] if order.status == Status.PENDING else []),
+        },
+    }

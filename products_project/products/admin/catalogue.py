@@ -1,5 +1,6 @@
 """Products and their stock, for the people who run the shop."""
 
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q, QuerySet
-from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -15,7 +15,6 @@ from import_export.admin import ImportExportMixin
 from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 
 from products_project.products import selectors, services
@@ -28,10 +27,10 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
-from products_project.products.admin.stock import LOW_STOCK, stock_badge
-from products_project.products.models import Product, StockMovement
-from servicekit.administration.actions import ServiceAdmin, confirmed, go, log_changes
-from servicekit.administration.display import badge, code, counted, moment, money, number, short
+from products_project.products.admin.stock import stock_badge
+from products_project.products.models import LOW_STOCK, Product, StockMovement
+from servicekit.administration.actions import ServiceAdmin, confirmed, report
+from servicekit.administration.display import badge, code, counted, moment, number, second, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
@@ -50,9 +49,9 @@ class StockFilter(admin.SimpleListFilter):
         """Offer what the badges say."""
         return [
             ("short", f"{LOW_STOCK} or fewer"),
-            ("out", "Out"),
-            ("low", "Low, and not out"),
-            ("ok", "Ok"),
+            ("out", "Out of stock"),
+            ("low", f"Low stock (1 to {LOW_STOCK})"),
+            ("ok", "In stock"),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
@@ -69,12 +68,12 @@ class StockFilter(admin.SimpleListFilter):
 class ArchivedFilter(admin.SimpleListFilter):
     """By whether it is still sold."""
 
-    title = "on sale"
+    title = "for sale"
     parameter_name = "sold"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
         """Offer both."""
-        return [("yes", "Sold"), ("no", "Archived")]
+        return [("yes", "For sale"), ("no", "Archived")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
         """Keep one kind."""
@@ -97,9 +96,21 @@ class ProductForm(forms.ModelForm[Product]):
             if name in self.fields:
                 validators = [MinValueValidator(minimum), MaxValueValidator(maximum)]
                 self.fields[name].validators += validators
+        for field in self.fields.values():
+            # The page sends back what it showed.
+            field.show_hidden_initial = not self.instance._state.adding  # noqa: SLF001 - Django documents it
+
+    def shown(self) -> dict[str, object]:
+        """Return the values that the page showed when it was opened."""
+        sent = {name: self.data.get(self[name].html_initial_name) for name in self.fields}
+        return {
+            name: self.fields[name].to_python(value)
+            for name, value in sent.items()
+            if value is not None
+        }
 
 
-class StockDialog(BaseDialogForm):
+class StockForm(forms.Form):
     """Asks how many units come or go, and why."""
 
     delta = forms.IntegerField(
@@ -114,21 +125,18 @@ class StockDialog(BaseDialogForm):
         widget=UnfoldAdminSelectWidget,
     )
 
+    def __init__(self, *args: Any, product: Product, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_stock = product.qty
+
     def clean_delta(self) -> int:
-        """Refuse a movement that moves nothing."""
+        """Refuse what moves nothing, and what there is not, while one can still correct it."""
         delta = int(self.cleaned_data["delta"])
         if not delta:
-            raise forms.ValidationError("Say how many units come or go.")
+            raise forms.ValidationError("Enter how many units to add or remove.")
+        if self._in_stock + delta < 0:
+            raise forms.ValidationError(f"Only {counted(self._in_stock, 'is', 'are')} in stock.")
         return delta
-
-    def clean(self) -> dict[str, Any]:
-        """Say so here when there are not enough units, while one can still correct it."""
-        facts: dict[str, Any] = super().clean() or self.cleaned_data
-        product = Product.objects.filter(pk=self.object_id).first()
-        delta = facts.get("delta")
-        if product is not None and delta is not None and product.qty + delta < 0:
-            self.add_error("delta", f"Only {counted(product.qty, 'is', 'are')} in stock.")
-        return facts
 
 
 @admin.register(Product)
@@ -190,19 +198,19 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         return stock_badge(product.qty)
 
     @admin.display(description="units")
-    def in_stock(self, product: Product) -> SafeString:
+    def in_stock(self, product: Product) -> str:
         """How many there are."""
         return number(product.qty)
 
     @admin.display(description="price")
-    def price_text(self, product: Product) -> SafeString:
+    def price_text(self, product: Product) -> str:
         """In the currency's smallest unit."""
-        return money(product.price)
+        return number(product.price)
 
-    @admin.display(description="on sale")
+    @admin.display(description="status")
     def sold_badge(self, product: Product) -> SafeString:
         """Whether one can order it."""
-        return badge("on sale", "info") if product.archived_at is None else badge("archived", "")
+        return badge("for sale", "info") if product.archived_at is None else badge("archived", "")
 
     @admin.display(description="created, UTC")
     def created(self, product: Product) -> str:
@@ -245,12 +253,12 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         self,
         request: HttpRequest,  # noqa: ARG002 - Django's signature
         obj: Product,
-        form: ModelForm[Product],  # noqa: ARG002 - Django's signature
+        form: Any,
         change: bool,  # noqa: FBT001 - Django's signature
     ) -> None:
         """Save through the services, which record the event and write the cache."""
         saved = (
-            services.update_product(obj.id, name=obj.name, price=obj.price)
+            services.update_product(obj.id, name=obj.name, price=obj.price, if_still=form.shown())
             if change
             else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
         )
@@ -268,7 +276,19 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         product = self.get_object(request, object_id)
         movements = product.movements.order_by("-id")[:_SHOWN_MOVEMENTS] if product else []
         extra = {
-            "movements": movements,
+            "movements": {
+                "headers": ["Time, UTC", "Change", "Stock after", "Reason", "Order"],
+                "rows": [
+                    [
+                        second(each.created_at),
+                        badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
+                        number(each.qty_after),
+                        each.get_reason_display(),
+                        code(each.order_id or "—"),
+                    ]
+                    for each in movements
+                ],
+            },
             "shown_movements": _SHOWN_MOVEMENTS,
             "show_save_and_add_another": False,
         }
@@ -276,6 +296,13 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             return super().change_view(
                 request, object_id, form_url, {**(extra_context or {}), **extra}
             )
+        except services.VersionMismatch:
+            messages.error(
+                request,
+                "Not saved: the product was changed since you opened this page. It is shown as it"
+                " is now.",
+            )
+            return HttpResponseRedirect(request.get_full_path())
         except selectors.ProductIsArchived as error:
             # By somebody else, while this form was open.
             messages.error(request, str(error))
@@ -291,54 +318,46 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         return list(super().get_actions_detail(request, object_id))
 
     @action(
-        description="Restock",
-        icon="add_box",
-        variant=ActionVariant.PRIMARY,
+        description="Update stock", icon="add_box", variant=ActionVariant.PRIMARY,
         permissions=["change"],
-        dialog={
-            "title": "Change the stock",
-            "description": "A movement is recorded, and the new stock is announced.",
-            "form_class": StockDialog,
-            "form_submit_text": "Move the stock",
-        },
-    )
-    def restock(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+    )  # fmt: skip
+    def restock(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Add units, or take some away."""
+        return self.ask_about(request, object_id, self._ask_to_restock)
+
+    def _ask_to_restock(self, request: HttpRequest, rows: QuerySet[Product]) -> HttpResponse | None:
+        product = rows.get()
+        form = confirmed(
+            self,
+            request,
+            rows,
+            about_one=f"{product}: {counted(product.qty, 'unit')} in stock."
+            " The change is recorded as a movement.",
+            button="Update stock",
+            form=StockForm(request.POST or None, product=product),
+        )
+        if isinstance(form, HttpResponse):
+            return form
         delta, reason = form.cleaned_data["delta"], form.cleaned_data["reason"]
         try:
-            product = selectors.get_product(UUID(object_id))
             movement = services.move_stock(product_id=product.id, delta=delta, reason=reason)
         except (
-            ValueError,
-            selectors.ProductNotFound,
             selectors.ProductIsArchived,
             services.StockBelowZero,
             services.StockTooLarge,
         ) as error:
             messages.error(request, str(error))
         else:
-            log_changes(self, request, [product], f"Stock moved by {delta:+,} ({reason}).")
+            self.log_change(request, product, f"Stock changed by {delta:+,} ({reason}).")
             messages.success(
                 request, f"{product}: {delta:+,} units, {movement.qty_after:,} in stock now."
             )
-        return go(reverse("admin:products_product_change", args=[object_id]))
+        return None
 
-    @action(
-        description="Archive",
-        icon="archive",
-        permissions=["change"],
-        dialog={
-            "title": "Archive this product?",
-            "description": "It is not sold any more. Its orders and movements stay. This cannot be"
-            " undone.",
-            "form_class": BaseDialogForm,
-            "form_submit_text": "Archive",
-        },
-    )
-    def archive(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:  # noqa: ARG002 - unfold's signature
+    @action(description="Archive", icon="archive", permissions=["change"])
+    def archive(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Stop selling one product."""
-        self._archive(request, Product.objects.filter(pk=object_id))
-        return go(reverse("admin:products_product_change", args=[object_id]))
+        return self.ask_about(request, object_id, self.archive_selected)
 
     @admin.action(description="Archive", permissions=["change"])
     def archive_selected(
@@ -349,23 +368,23 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
             self,
             request,
             rows,
-            about_one="Archive this product? It is not sold any more; its orders and movements"
-            " stay. This cannot be undone.",
-            about_many="Archive {count:,} products? They are not sold any more; their orders and"
+            about_one="Archive this product? It cannot be ordered any more; its orders and"
             " movements stay. This cannot be undone.",
+            about_many="Archive {count:,} products? They cannot be ordered any more; their orders"
+            " and movements stay. This cannot be undone.",
             button="Archive",
         )
         if isinstance(answer, HttpResponse):
             return answer
-        self._archive(request, rows)
-        return None
-
-    def _archive(self, request: HttpRequest, rows: QuerySet[Product]) -> None:
-        products = list(rows)
-        for product in products:
+        archived, left = [], Counter[str]()
+        for product in rows:
+            if product.archived_at is not None:
+                left["already archived"] += 1
+                continue
             services.archive_product(product.id)
-        log_changes(self, request, products, "Archived.")
-        messages.success(request, f"Archived: {len(products):,}.")
+            archived.append(product)
+        report(self, request, done="archived", rows=archived, left=left)
+        return None
 
     # Files
 
@@ -399,7 +418,9 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         try:
             return super().import_action(request, **kwargs)
         except FileIsGone:
-            messages.error(request, "The cache is away, and an import needs it. Try again later.")
+            messages.error(
+                request, "Redis is not available, and an import needs it. Try again later."
+            )
             return HttpResponseRedirect(request.get_full_path())
 
     def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
@@ -413,7 +434,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         try:
             return super().process_import(request, **kwargs)
         except FileIsGone:
-            messages.error(request, "The file is not there any more: upload it again.")
+            messages.error(request, "The uploaded file has expired. Upload it again.")
             return HttpResponseRedirect(reverse("admin:products_product_import"))
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
@@ -422,7 +443,7 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         messages.success(
             request,
             f"Imported: {totals['new']:,} new, {totals['update']:,} changed,"
-            f" {totals['skip']:,} as they were.",
+            f" {totals['skip']:,} unchanged.",
         )
         for number_, errors in result.row_errors():
             said = "; ".join(str(each.error) for each in errors)

@@ -6,19 +6,20 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from products_project.products.admin.stock import LOW_STOCK, stock_tone
+from products_project.products.admin.stock import stock_tone
+from products_project.products.models import LOW_STOCK, Product
 from servicekit.administration import cards
-from servicekit.administration.capped import rows_of
-from servicekit.administration.cards import Bar, Bars, Card, Series, Tile
-from servicekit.administration.display import counted, duration
+from servicekit.administration.capped import count_rows, rows_of
+from servicekit.administration.cards import Card, Series, Tile
+from servicekit.administration.display import Tone, counted, duration, link
 from servicekit.overview import dashboard as common
 
 _LOW_ROWS = 10
-# Of the products that moved lately, how many are looked at for low stock.
+# Of the products with low stock, how many are looked at for what they sold.
 _LOOKED_AT = 1000
-_REFUSALS = {
-    "insufficient_stock": ("not enough in stock", cards.RED),
-    "product_not_found": ("no such product", cards.AMBER),
+_REFUSALS: dict[str, tuple[str, Tone]] = {
+    "insufficient_stock": ("Not enough in stock", "danger"),
+    "product_not_found": ("No such product", "warning"),
 }
 _BOUNDS = {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT}
 
@@ -39,7 +40,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     )
     tiles = [
         _units_tile(sold),
-        _out_of_stock_tile(low),
+        _out_of_stock_tile(),
         common.outbox_tile(),
         common.parked_tile(),
     ]
@@ -58,7 +59,8 @@ def _taken_per_minute() -> list[dict[str, Any]]:
         """
         SELECT date_trunc('minute', created_at) AS minute, count(*) AS count,
                coalesce(-sum(delta) FILTER (WHERE reason = 'order'), 0) AS taken,
-               coalesce(sum(delta) FILTER (WHERE delta > 0), 0) AS added,
+               coalesce(sum(delta) FILTER (WHERE delta > 0 AND reason <> 'initial'), 0)
+                   AS added,
                min(created_at) AS oldest
         FROM (
             SELECT created_at, delta, reason FROM stock_movement ORDER BY id DESC LIMIT %(limit)s
@@ -111,30 +113,31 @@ def _refusals() -> list[dict[str, Any]]:
 
 
 def _running_low() -> list[dict[str, Any]]:
-    """Return the products with the least stock among those that moved last.
+    """Return the products with the least stock, those that sell first.
 
-    An index on the stock would find the others too, and would make every sale more expensive.
+    The index `product_low_stock` finds them, at most `_LOOKED_AT`.
     """
     return rows_of(
         """
         WITH moved AS (
-            SELECT product_id, max(id) AS latest,
-                   greatest(-sum(delta) FILTER (
-                       WHERE reason IN ('order', 'cancellation')
-                       AND created_at > now() - make_interval(mins => %(minutes)s)
-                   ), 0) AS sold
+            SELECT product_id, greatest(-sum(delta), 0) AS sold
             FROM (
-                SELECT id, product_id, delta, reason, created_at FROM stock_movement
+                SELECT product_id, delta, reason, created_at FROM stock_movement
                 ORDER BY id DESC LIMIT %(limit)s
             ) AS newest
-            GROUP BY product_id ORDER BY latest DESC LIMIT %(products)s
+            WHERE reason IN ('order', 'cancellation')
+                AND created_at > now() - make_interval(mins => %(minutes)s)
+            GROUP BY product_id
         )
-        SELECT product.id, product.name, product.qty, moved.sold
-        FROM moved JOIN product ON product.id = moved.product_id
-        WHERE product.archived_at IS NULL AND product.qty <= %(low)s
-        ORDER BY product.qty, moved.sold DESC
+        SELECT low.id, low.name, low.qty, coalesce(moved.sold, 0) AS sold
+        FROM (
+            SELECT id, name, qty FROM product WHERE archived_at IS NULL AND qty <= %(low)s
+            ORDER BY qty, id LIMIT %(products)s
+        ) AS low LEFT JOIN moved ON low.id = moved.product_id
+        ORDER BY coalesce(moved.sold, 0) = 0, low.qty, moved.sold DESC, low.id DESC
+        LIMIT %(rows)s
         """,
-        {**_BOUNDS, "low": LOW_STOCK, "products": _LOOKED_AT},
+        {**_BOUNDS, "low": LOW_STOCK, "products": _LOOKED_AT, "rows": _LOW_ROWS},
     )
 
 
@@ -143,21 +146,20 @@ def _units_tile(sold: dict[str, int]) -> Tile:
         title="Units sold, last hour",
         value=f"{sold['units']:,}",
         note=f"of {counted(sold['products'], 'product')}",
-        icon="shopping_cart",
         link=reverse("admin:products_stockmovement_changelist"),
     )
 
 
-def _out_of_stock_tile(low: list[dict[str, Any]]) -> Tile:
-    out = sum(not row["qty"] for row in low)
+def _out_of_stock_tile() -> Tile:
+    low = Product.objects.filter(archived_at=None, qty__lte=LOW_STOCK).order_by("qty", "id")
+    out, few = (count_rows(low.filter(**which)) for which in ({"qty": 0}, {"qty__gt": 0}))
     return Tile(
         title="Out of stock",
-        value=f"{out:,}",
-        note=f"{counted(len(low) - out, 'more has', 'more have')} {LOW_STOCK} or fewer"
-        if len(low) > out
-        else "of the products that moved lately",
-        icon="production_quantity_limits",
-        tone="bad" if out else "warn" if low else "good",
+        value=str(out),
+        note=f"{few} more {'has' if few == 1 else 'have'} {LOW_STOCK} or fewer"
+        if few
+        else "of all products for sale",
+        tone="danger" if out else "warning" if few else "success",
         link=reverse("admin:products_product_changelist") + "?stock=out",
     )
 
@@ -174,8 +176,7 @@ def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
         since=sample.since,
         until=sample.until,
         title="Stock taken and added per minute",
-        note=f"Units. {sample.text}",
-        width="wide",
+        note=f"Units, without the initial stock of new products. {sample.text}",
         empty="No stock moved in the last hour. Orders and restocking appear here as they happen.",
     )
 
@@ -190,24 +191,23 @@ def _refusals_card(refused: list[dict[str, Any]]) -> Card:
 
 
 def _low_card(low: list[dict[str, Any]]) -> Card:
-    return Bars(
-        title="Stock running low",
-        note=f"{LOW_STOCK} or fewer left, among the {_LOOKED_AT:,} products that moved last",
-        width="full",
-        rows=[
-            Bar(
-                label=row["name"],
-                value=f"{row['qty']:,} left",
-                percent=100 * row["qty"] / LOW_STOCK,
-                tone=stock_tone(row["qty"]),
-                note=_lasts(row),
-                link=reverse("admin:products_product_change", args=[row["id"]]),
-            )
-            for row in low[:_LOW_ROWS]
+    return Card(
+        title="Low stock",
+        note=f"{LOW_STOCK} or fewer left; first what sold in the last hour",
+        width="lg:col-span-3",
+        bars=[
+            {
+                "title": row["name"],
+                "description": f"{row['qty']:,} left",
+                "value": 100 * row["qty"] // LOW_STOCK,
+                "tone": stock_tone(row["qty"]),
+                "note": _lasts(row),
+                "href": reverse("admin:products_product_change", args=[row["id"]]),
+            }
+            for row in low
         ],
-        empty="Everything that moved lately is well in stock.",
-        link=reverse("admin:products_product_changelist") + "?stock=short",
-        link_text="All that are low",
+        empty=f"Every product for sale has more than {LOW_STOCK} in stock.",
+        action=link(reverse("admin:products_product_changelist") + "?stock=short", "Show all"),
     )
 
 
@@ -221,6 +221,6 @@ def _lasts(row: dict[str, Any]) -> str:
     return f"{sold:,} sold in the last hour, lasts about {duration(seconds)}"
 
 
-def _refusal(reason: str, count: int) -> tuple[str, int, str]:
-    label, colour = _REFUSALS.get(reason, (reason, cards.GREY))
-    return label, count, colour
+def _refusal(reason: str, count: int) -> tuple[str, int, Tone]:
+    label, tone = _REFUSALS.get(reason, (reason, ""))
+    return label, count, tone

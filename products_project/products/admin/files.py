@@ -48,7 +48,7 @@ class WholeNumber(Widget):
         if not text:
             return None
         if not _WHOLE_NUMBER.fullmatch(text):
-            raise ValueError(f"{text!r} is no whole number.")
+            raise ValueError(f"{text!r} is not a whole number.")
         if not self._minimum <= int(text) <= self._maximum:
             raise ValueError(f"Must be between {self._minimum:,} and {self._maximum:,}.")
         return int(text)
@@ -81,8 +81,8 @@ class ProductCSV(CSV):
             )
         except (csv.Error, InvalidDimensions) as error:
             raise UnreadableFile(
-                "The file is no CSV: it has a line with more columns than the first one, or with"
-                " an open quotation mark."
+                "The file is not a valid CSV file: it has a line with more columns than the first"
+                " one, or with an open quotation mark."
             ) from error
         if len(dataset) > MAX_ROWS:
             raise UnreadableFile(

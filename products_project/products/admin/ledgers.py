@@ -14,8 +14,8 @@ from servicekit.administration.filters import AmongNewest, TimeRange
 from servicekit.administration.ledgers import LedgerAdmin
 
 _OUTCOMES: dict[str, Tone] = {
-    Reservation.Outcome.RESERVED: "good",
-    Reservation.Outcome.REJECTED: "bad",
+    Reservation.Outcome.RESERVED: "success",
+    Reservation.Outcome.REJECTED: "danger",
     Reservation.Outcome.RELEASED: "",
     Reservation.Outcome.CANCELLED: "",
 }
@@ -60,12 +60,12 @@ class StockMovementAdmin(FoundByOrder):
         return link(address, short(movement.product))
 
     @admin.display(description="change")
-    def change(self, movement: StockMovement) -> SafeString:
+    def change(self, movement: StockMovement) -> str:
         """How many came or went."""
         return number(movement.delta, signed=True)
 
-    @admin.display(description="in stock then")
-    def left(self, movement: StockMovement) -> SafeString:
+    @admin.display(description="stock after")
+    def left(self, movement: StockMovement) -> str:
         """How many there were afterwards."""
         return number(movement.qty_after)
 
@@ -94,12 +94,12 @@ class ReservationAdmin(FoundByOrder):
         return badge(reservation.get_outcome_display(), _OUTCOMES[reservation.outcome])
 
     @admin.display(description="wanted")
-    def units(self, reservation: Reservation) -> SafeString:
+    def units(self, reservation: Reservation) -> str:
         """How many were asked for."""
         return number(reservation.quantity)
 
-    @admin.display(description="in stock then")
-    def before(self, reservation: Reservation) -> SafeString:
+    @admin.display(description="stock before")
+    def before(self, reservation: Reservation) -> str:
         """How many there were."""
         return number(reservation.stock_before)
 

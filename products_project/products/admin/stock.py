@@ -2,17 +2,18 @@
 
 from django.utils.safestring import SafeString
 
+from products_project.products.models import LOW_STOCK
 from servicekit.administration.display import Tone, badge
-
-LOW_STOCK = 10
-"""From here down, a product is running low."""
 
 
 def stock_tone(qty: int) -> Tone:
     """Return how good it is to have this many."""
-    return "bad" if not qty else "warn" if qty <= LOW_STOCK else "good"
+    return "danger" if not qty else "warning" if qty <= LOW_STOCK else "success"
 
 
 def stock_badge(qty: int) -> SafeString:
     """Return it in a word."""
-    return badge("out" if not qty else "low" if qty <= LOW_STOCK else "ok", stock_tone(qty))
+    return badge(
+        "Out of stock" if not qty else "Low stock" if qty <= LOW_STOCK else "In stock",
+        stock_tone(qty),
+    )
