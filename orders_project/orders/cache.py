@@ -132,6 +132,8 @@ def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unava
 
 def keep_firsts(orders: Sequence[AcceptedOrder]) -> None:
     """Remember the firsts of orders that are safe now, or may be, for who sends them again."""
+    if not orders:
+        return
 
     def keep(client: Any) -> None:
         with client.pipeline(transaction=False) as pipeline:

@@ -13,6 +13,7 @@ from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
 from orders_project.orders.placement.durability import Durability, Outcome
+from servicekit.caching.redis import UNAVAILABLE
 from servicekit.messaging.publisher import Outcome as Confirm
 from servicekit.messaging.publisher import PublishingFailed
 from tests.servicekit.private_broker import unused_port
@@ -274,3 +275,25 @@ class TestPlaceKeyed:
         monkeypatch.setattr(durability.services, "place_orders", pytest.fail)
 
         assert made.place_keyed([accepted_order()]) is SAFE
+
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_tells_redis_later_what_it_could_not(
+        self, made, database_does, accepted_order, monkeypatch, is_told
+    ):
+        first = accepted_order(total_price=10)
+        with monkeypatch.context() as away:
+            away.setattr(cache, "best_effort", lambda _do: UNAVAILABLE)
+            if is_told:
+                assert made.place_keyed([first]) is SAFE
+            else:
+                # It may have been stored all the same.
+                database_does(cut_off())
+                assert made.place_keyed([first]) is UNKNOWN
+        database_does(gone())
+
+        again = accepted_order(id=first.id, total_price=99, product_id=first.product_id)
+        other = accepted_order()
+        assert made.place_keyed([again, other]) is SAFE
+        assert cache.get_first(first.id).total_price == 10
+        assert cache.get_first(other.id).total_price == other.total_price
+        assert cache.get_accepted(first.id) is not None

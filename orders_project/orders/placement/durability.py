@@ -6,6 +6,7 @@ stored once.
 
 import enum
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from django.conf import settings
@@ -35,6 +36,8 @@ _CONFIRM_TIMEOUT_SECONDS = 0.6
 _DATABASE_TIMEOUT_SECONDS = 0.7
 # After a failure a way is left out for a moment.
 _PAUSE_SECONDS = 1.0
+
+_UNCLAIMED_LIMIT = 5000
 
 _DATABASE_FAILURES = (DatabaseError, InterfaceError, DeadlineExceeded)
 
@@ -70,6 +73,9 @@ class Durability:
         self._broker = Breaker("the broker", pause_seconds=_PAUSE_SECONDS)
         # Looking, storing and looking again would each wait for a database that is away.
         self.database = Breaker("the database", pause_seconds=_PAUSE_SECONDS)
+        # Keyed orders that Redis, away, was not told of, and that are stored or may be. It is told
+        # before it decides about another attempt, or it would take that one for the first.
+        self._unclaimed: deque[AcceptedOrder] = deque(maxlen=_UNCLAIMED_LIMIT)
 
     def place(self, orders: Sequence[AcceptedOrder]) -> Outcome:
         """Hand orders to the workers; while the broker does not take them, store them here."""
@@ -92,11 +98,17 @@ class Durability:
         Which of several attempts is the order, the database decides. While it is away, Redis
         decides, which has been told of each attempt before it was stored.
         """
-        claimed = cache.claim_firsts(orders)
+        unclaimed = list(self._unclaimed)
+        claimed = cache.claim_firsts([*unclaimed, *orders])
         # Without Redis there is nobody else to decide, so not even a database that was away a
         # moment ago is spared.
         no_claims = claimed is UNAVAILABLE
-        firsts = orders if claimed is UNAVAILABLE else claimed
+        if claimed is UNAVAILABLE:
+            firsts = orders
+        else:
+            firsts = claimed[len(unclaimed) :]
+            cache.keep_firsts(unclaimed)
+            self._unclaimed.clear()
         outcome = self._store(firsts, force=no_claims)
         if outcome is Outcome.SAFE:
             self._announce(firsts)
@@ -108,9 +120,12 @@ class Durability:
                 # Not before: who knows the key knows the id, and could see or cancel what is
                 # refused then. A worker that was faster leaves a copy that the watchdog drops.
                 cache.keep_copies(firsts)
-        if outcome is not Outcome.NOWHERE and not no_claims:
+        if outcome is not Outcome.NOWHERE:
             # A later attempt must not be another order than the one that may come of this.
-            cache.keep_firsts(firsts)
+            if no_claims:
+                self._unclaimed.extend(firsts)
+            else:
+                cache.keep_firsts(firsts)
         return outcome
 
     def close(self) -> None:
