@@ -63,13 +63,6 @@ class Product(models.Model):
             models.CheckConstraint(condition=Q(qty__gte=0), name="product_qty_not_negative"),
             models.CheckConstraint(condition=Q(price__gt=0), name="product_price_positive"),
         ]
-        indexes = [
-            models.Index(
-                fields=["qty", "id"],
-                condition=Q(archived_at__isnull=True, qty__lte=LOW_STOCK),
-                name="product_low_stock",
-            )
-        ]
 
     def __str__(self) -> str:
         return self.name

@@ -115,7 +115,8 @@ def _refusals() -> list[dict[str, Any]]:
 def _running_low() -> list[dict[str, Any]]:
     """Return the products with the least stock, those that sell first.
 
-    The index `product_low_stock` finds them, at most `_LOOKED_AT`.
+    Every product is looked at: an index on the stock would make each change of a stock write into
+    all indexes of its product, which costs orders more than this costs a dashboard.
     """
     return rows_of(
         """
