@@ -47,7 +47,7 @@ seed: $(VENV)/.complete ## Fill the shop: eight products, and an hour of orders
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.busy_shop
 
 ledger: $(VENV)/.complete ## Check the books of both services against each other; starts nothing
-	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m deploy.ledger $(ARGS)
+	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m tools.ledger $(ARGS)
 
 load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they cost, then the ledger
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.load

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from deploy.broker import QUEUES
-from deploy.ledger.report import Report
-from deploy.ledger.servers import LOOK_AGAIN_SECONDS, UUID, Servers, values
 from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.topology import dead_letter_queue_name
+from tools.ledger.report import Report
+from tools.ledger.servers import LOOK_AGAIN_SECONDS, UUID, Servers, values
 
 # Searched for, not parsed: a message is often parked because it cannot be.
 _ID_OF_ORDER = re.compile(rf'"id"\s*:\s*"({UUID})"'.encode())

@@ -68,6 +68,7 @@ class Database:
         return list(self.live.execute(query, parameters))
 
     def close(self) -> None:
+        """Close both connections."""
         self.live.close()
         self.snapshot.close()
 

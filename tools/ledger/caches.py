@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deploy.ledger.prices import ALLOWANCE, Ages
-from deploy.ledger.report import Check, Report
-from deploy.ledger.servers import LOOK_AGAIN_SECONDS, Servers, values
 from servicekit.timestamps import rfc3339
+from tools.ledger.prices import ALLOWANCE, Ages
+from tools.ledger.report import Check, Report
+from tools.ledger.servers import LOOK_AGAIN_SECONDS, Servers, values
 
 #: The first page of a list of orders.
 PAGE_SIZE = 50

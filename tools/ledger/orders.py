@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deploy.ledger.report import Check, Report
-from deploy.ledger.servers import IS_OURS, ORDER_UUID, Servers, in_batches, side_by_side
 from servicekit.timestamps import rfc3339
+from tools.ledger.report import Check, Report
+from tools.ledger.servers import IS_OURS, ORDER_UUID, Servers, in_batches, side_by_side
 
 #: What an order's stock can have become, by the status of the order.
 OUTCOMES_OF_STATUS = {

@@ -1,6 +1,6 @@
 """Proves, across both databases, the broker and the caches, that no order and no unit went astray.
 
-`python -m deploy.ledger` waits until the system is at rest and then compares what its parts say.
+`python -m tools.ledger` waits until the system is at rest and then compares what its parts say.
 Nothing is changed. The large comparisons are made by the databases, or stream two sorted results
 side by side, so a million orders need no more memory than ten.
 """
@@ -12,9 +12,9 @@ import psycopg
 import redis
 
 from deploy.failure import DeployFailure
-from deploy.ledger import caches, orders, prices, stock, transit
-from deploy.ledger.report import Report
-from deploy.ledger.servers import Servers, one_line
+from tools.ledger import caches, orders, prices, stock, transit
+from tools.ledger.report import Report
+from tools.ledger.servers import Servers, one_line
 
 
 def check_ledger(

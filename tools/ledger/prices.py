@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
-from deploy.ledger.report import Report
-from deploy.ledger.servers import Servers, side_by_side
 from deploy.settings import DEFAULTS
 from servicekit.timestamps import rfc3339
+from tools.ledger.report import Report
+from tools.ledger.servers import Servers, side_by_side
 
 #: A price is the old one until the commit that changes it, and clocks differ a little.
 ALLOWANCE = timedelta(seconds=5)

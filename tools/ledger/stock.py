@@ -1,7 +1,7 @@
 """Stock against its movements, and movements against what orders took."""
 
-from deploy.ledger.report import Report
-from deploy.ledger.servers import IS_OURS, Servers, side_by_side
+from tools.ledger.report import Report
+from tools.ledger.servers import IS_OURS, Servers, side_by_side
 
 
 def check_stock(report: Report, servers: Servers) -> None:

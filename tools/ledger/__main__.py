@@ -1,13 +1,13 @@
-"""`python -m deploy.ledger`: the ledger on the terminal."""
+"""`python -m tools.ledger`: the ledger on the terminal."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from deploy import ledger
 from deploy.failure import DeployFailure
 from deploy.settings import load
+from tools import ledger
 
 
 class _ProgressLine:
@@ -27,7 +27,7 @@ class _ProgressLine:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the ledger; return 0 when all agrees, 1 when something differs, 2 without a server."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.ledger", description=ledger.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.ledger", description=ledger.__doc__)
     parser.add_argument(
         "--wait",
         type=float,
