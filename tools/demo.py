@@ -1,6 +1,6 @@
 """The guided tour: one product, its orders, and every answer that a first-time user should see.
 
-`python -m deploy.demo` prints each request as a line that can be pasted, and the answer below it.
+`python -m tools.demo` prints each request as a line that can be pasted, and the answer below it.
 A request that gets no answer, or "not now", is sent again: that is what Idempotency-Key is for.
 """
 

@@ -52,7 +52,7 @@ class BusyShop:
         # A proxy of the environment knows nothing of services on this machine.
         self._session.trust_env = False
         # The same pictures again and again, but for their times.
-        self._random = random.Random(7)  # noqa: S311 - no secret
+        self._random = random.Random(7)
         self.products: list[dict[str, Any]] = []
         self.orders: list[dict[str, Any]] = []
         self._rush: set[str] = set()

@@ -1,6 +1,6 @@
 """Refuses migrations that lock, or that processes of the version before cannot live with.
 
-`python -m deploy.check_migrations`, with `DJANGO_SETTINGS_MODULE` set, has squawk read the SQL of
+`python -m tools.check_migrations`, with `DJANGO_SETTINGS_MODULE` set, has squawk read the SQL of
 every migration of ours; no database is asked. A comment in a migration, with its reason beside it,
 is passed on to squawk: `# squawk-ignore-file ban-drop-column` (docs/operating.md).
 """

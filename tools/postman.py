@@ -13,8 +13,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 import yaml
 
-from deploy.openapi import DOCUMENTS, write_or_compare
 from deploy.settings import ROOT
+from tools.openapi import DOCUMENTS, write_or_compare
 
 COLLECTION = ROOT / "docs" / "postman" / "products-and-orders.postman_collection.json"
 _SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"

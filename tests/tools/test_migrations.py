@@ -32,7 +32,7 @@ from django.db.models import (
     UniqueConstraint,
 )
 
-from deploy.check_migrations import objections, sql_of
+from tools.check_migrations import objections, sql_of
 
 LIGHT = CheckConstraint(condition=Q(qty__lt=1000), name="planted")
 BY_PRICE = Index(fields=["price"], name="planted")

@@ -8,13 +8,13 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from deploy.busy_shop import BusyShop
 from deploy.console import TerminalProgress
 from deploy.failure import DeployFailure
 from deploy.native import chromium
 from deploy.native.install import ensure_installed
 from deploy.native.stack import Stack
 from deploy.settings import ROOT
+from tools.busy_shop import BusyShop
 
 DIRECTORY = ROOT / "docs" / "images"
 

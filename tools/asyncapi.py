@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from deploy.openapi import write_or_compare
 from deploy.settings import ROOT
 from servicekit import __version__
 from servicekit.contracts.events import ORDER_EXCHANGE, Event
+from tools.openapi import write_or_compare
 
 DOCUMENT = ROOT / "docs" / "asyncapi" / "events.yaml"
 

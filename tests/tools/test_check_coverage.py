@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from deploy import check_coverage
 from deploy.settings import ROOT
+from tools import check_coverage
 
 PROGRAM = """
 def try_this(call):
