@@ -75,13 +75,13 @@ if STATIC_ROOT:
     STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
 
 COMMON_APPS = [
-    "servicekit.administration",
+    "servicekit.backoffice",
     # Without a site of its own: ours is `SiteConfig`.
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "unfold.contrib.import_export",
     "import_export",
-    "servicekit.administration.site.SiteConfig",
+    "servicekit.backoffice.site.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

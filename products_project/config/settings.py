@@ -1,7 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
-from servicekit.administration import looks
+from servicekit.backoffice import looks
 from servicekit.http.openapi_settings import spectacular
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 

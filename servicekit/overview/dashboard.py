@@ -9,10 +9,10 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 
-from servicekit.administration.capped import Capped, count_rows, rows_of
-from servicekit.administration.cards import Card, Tile
-from servicekit.administration.display import ago, badge, duration, link
-from servicekit.administration.queues import QueueDepth, queue_depths
+from servicekit.backoffice.capped import Capped, count_rows, rows_of
+from servicekit.backoffice.cards import Card, Tile
+from servicekit.backoffice.display import ago, badge, duration, link
+from servicekit.backoffice.queues import QueueDepth, queue_depths
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.parking.models import ParkedMessage

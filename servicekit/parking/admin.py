@@ -14,8 +14,8 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from servicekit.administration.actions import NoteForm, ServiceAdmin, confirmed, report
-from servicekit.administration.display import Tone, ago, badge, block, clock, code, counted, number
+from servicekit.backoffice.actions import NoteForm, ServiceAdmin, confirmed, report
+from servicekit.backoffice.display import Tone, ago, badge, block, clock, code, counted, number
 from servicekit.parking import services
 from servicekit.parking.models import ParkedMessage
 from servicekit.parking.services import NotParked

@@ -1,6 +1,6 @@
 """Reading parked messages."""
 
-from servicekit.administration.capped import Capped, count_rows
+from servicekit.backoffice.capped import Capped, count_rows
 from servicekit.parking.models import ParkedMessage
 
 

@@ -14,8 +14,8 @@ from django.utils.text import capfirst
 from django.views.decorators.csrf import csrf_protect
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from servicekit.administration.display import counted
-from servicekit.administration.ledgers import MAX_SELECTED, BoundedAdmin
+from servicekit.backoffice.display import counted
+from servicekit.backoffice.ledgers import MAX_SELECTED, BoundedAdmin
 
 _CONFIRMED = "confirmed"
 
@@ -118,7 +118,7 @@ def confirmed(
         "confirmed_name": _CONFIRMED,
         "opts": model_admin.opts,
     }
-    return TemplateResponse(request, "administration/confirm_action.html", context)
+    return TemplateResponse(request, "backoffice/confirm_action.html", context)
 
 
 def report(

@@ -27,4 +27,4 @@ class Site(UnfoldAdminSite):
 class SiteConfig(AdminConfig):
     """Django's admin, on this site."""
 
-    default_site = "servicekit.administration.site.Site"
+    default_site = "servicekit.backoffice.site.Site"

@@ -3,8 +3,8 @@
 from django.apps import AppConfig
 
 
-class AdministrationConfig(AppConfig):
+class BackofficeConfig(AppConfig):
     """Templates and static files; listed before unfold, whose templates it replaces."""
 
-    name = "servicekit.administration"
-    label = "administration"
+    name = "servicekit.backoffice"
+    label = "backoffice"

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils.safestring import SafeString
 
-from servicekit.administration.display import Tone
+from servicekit.backoffice.display import Tone
 
 GREEN, AMBER, RED, GREY, SKY = "#10b981", "#f59e0b", "#ef4444", "#94a3b8", "#0ea5e9"
 

@@ -47,19 +47,19 @@ def unfold(
         "SITE_SUBHEADER": subtitle,
         "SITE_SYMBOL": symbol,
         "SITE_URL": "/",
-        "LOGIN": {"form": "servicekit.administration.login.LoginForm"},
+        "LOGIN": {"form": "servicekit.backoffice.login.LoginForm"},
         "SITE_FAVICONS": [
             {
                 "rel": "icon",
                 "type": "image/svg+xml",
-                "href": lambda _request: static(f"administration/{symbol}.svg"),
+                "href": lambda _request: static(f"backoffice/{symbol}.svg"),
             }
         ],
         "COLORS": {"primary": palette},
         "BORDER_RADIUS": "8px",
         "SHOW_VIEW_ON_SITE": False,
         "SHOW_BACK_BUTTON": True,
-        "STYLES": [lambda _request: static("administration/pages.css")],
+        "STYLES": [lambda _request: static("backoffice/pages.css")],
         "DASHBOARD_CALLBACK": dashboard,
         "SIDEBAR": {"navigation": sidebar},
     }
