@@ -1,10 +1,10 @@
 """Reading parked messages."""
 
-from servicekit.backoffice.capped import Capped, count_rows
+from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.parking.models import ParkedMessage
 
 
-def parked_count() -> Capped:
+def parked_count() -> BoundedCount:
     """Return how many messages wait for a decision."""
     waiting = ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
     return count_rows(waiting.order_by("-last_seen", "-id"))

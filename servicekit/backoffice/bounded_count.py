@@ -6,12 +6,12 @@ from typing import Any
 from django.db import connection
 
 
-class Capped(int):
+class BoundedCount(int):
     """A count that says `10,000+` when it was given up at ten thousand."""
 
     is_at_limit: bool
 
-    def __new__(cls, value: int, limit: int) -> "Capped":
+    def __new__(cls, value: int, limit: int) -> "BoundedCount":
         """Return `value`, or the limit when there are as many or more."""
         made = super().__new__(cls, min(value, limit))
         made.is_at_limit = value >= limit
@@ -24,9 +24,9 @@ class Capped(int):
 LIMIT = 10_000
 
 
-def count_rows(rows: Any, limit: int = LIMIT) -> Capped:
+def count_rows(rows: Any, limit: int = LIMIT) -> BoundedCount:
     """Count a queryset, no further than `limit`, in its own order and so by that order's index."""
-    return Capped(rows[:limit].count(), limit)
+    return BoundedCount(rows[:limit].count(), limit)
 
 
 def rows_of(sql: str, parameters: Mapping[str, int]) -> list[dict[str, Any]]:
