@@ -23,7 +23,7 @@ def keep_logging(**_options: object) -> None:
 def configure(app: Celery, *, queue: str | None = None) -> None:
     """Give an app the settings of a worker that takes tasks from one queue, or has none."""
     app.conf.update(_settings(app.main, queue))
-    app.events.dispatcher_cls = "celery_workers.connection:PromptDispatcher"
+    app.events.dispatcher_cls = "celery_workers.reconnect:PromptDispatcher"
 
 
 def _settings(service: str, queue: str | None) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _settings(service: str, queue: str | None) -> dict[str, Any]:
             "write_timeout": _SILENCE_SECONDS,
         },
         "broker_channel_error_retry": True,
-        "worker_consumer": "celery_workers.connection:BatchingConsumer",
+        "worker_consumer": "celery_workers.reconnect:BatchingConsumer",
         "broker_pool_acquire_timeout": 1,
         # A typo would otherwise make a queue that nobody reads.
         "task_create_missing_queues": False,
