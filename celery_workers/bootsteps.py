@@ -21,11 +21,11 @@ from celery_workers.policies import DEAD_LETTERS, EVENTS
 from servicekit import worker_metrics
 from servicekit.caching.redis import invalidate_outdated
 from servicekit.database.loop import Loop
+from servicekit.dead_letters.threads import DeadLetterSource, replayer
 from servicekit.messaging import topology
 from servicekit.messaging.consumer import ConsumerThread, Subscription
 from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import relay
-from servicekit.parking.threads import DeadLetterSource, replayer
 from servicekit.threads import StoppableThread, longest_step_seconds
 
 logger = logging.getLogger(__name__)

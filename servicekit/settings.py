@@ -93,7 +93,7 @@ COMMON_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "servicekit.outbox",
-    "servicekit.parking",
+    "servicekit.dead_letters",
     "servicekit.access",
     "servicekit.operations",
 ]

@@ -13,10 +13,10 @@ from servicekit.backoffice.bounded_count import BoundedCount, count_rows, rows_o
 from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
+from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.selectors import parked_count
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
-from servicekit.parking.models import ParkedMessage
-from servicekit.parking.selectors import parked_count
 
 SAMPLE_LIMIT = 50_000
 """No figure looks at more rows than this, however many there are."""

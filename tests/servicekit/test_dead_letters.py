@@ -22,6 +22,11 @@ from deploy.broker import prepare
 from servicekit import failpoints
 from servicekit.contracts.events import OrderCreated, StockDecided, StockReleased
 from servicekit.database.loop import Loop
+from servicekit.dead_letters import services, threads
+from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
+from servicekit.dead_letters.recognising import read
+from servicekit.dead_letters.services import NoteMissing, NotParked, publish_requested
+from servicekit.dead_letters.threads import DeadLetterSource, replay_requested, replayer
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.celery_protocol import task_message
@@ -29,11 +34,6 @@ from servicekit.messaging.consumer import ConsumerThread, Handled, Policy, Subsc
 from servicekit.messaging.envelope import Received
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from servicekit.messaging.topology import dead_letter_queue_name, declare_queue
-from servicekit.parking import services, threads
-from servicekit.parking.models import ParkedMessage, ParkedMessageEvent
-from servicekit.parking.recognising import read
-from servicekit.parking.services import NoteMissing, NotParked, publish_requested
-from servicekit.parking.threads import DeadLetterSource, replay_requested, replayer
 from tests.servicekit.private_broker import VirtualHost, eventually, unused_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -284,7 +284,7 @@ class TestCollecting:
         commits: list[str] = []
 
         def lose_the_connection_once(name: str) -> None:
-            if name == "parking.collect.after_commit":
+            if name == "dead_letters.collect.after_commit":
                 commits.append(name)
                 if len(commits) == 1:
                     collector._connection.connection.transport.sock.shutdown(2)
@@ -415,7 +415,7 @@ class TestReplaying:
         message = keep(post)
         services.request_replay([message.pk], by="ada")
         with monkeypatch.context() as patched:
-            patched.setattr(failpoints, "_ACTIONS", {"parking.replay.after_confirm": "raise"})
+            patched.setattr(failpoints, "_ACTIONS", {"dead_letters.replay.after_confirm": "raise"})
             with pytest.raises(FailpointError):
                 publish_requested(publisher, limit=10)
         publish_requested(publisher, limit=10)

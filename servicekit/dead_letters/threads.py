@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 from servicekit.database.loop import Loop
+from servicekit.dead_letters import recognising, services
+from servicekit.dead_letters.recognising import DeadLetter
 from servicekit.messaging import topology
 from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received, body_of
 from servicekit.messaging.publisher import ConfirmingPublisher
-from servicekit.parking import recognising, services
-from servicekit.parking.recognising import DeadLetter
 
 _REPLAYED_PER_SECOND = 50
 _REPLAYED_TOGETHER = 10

@@ -9,11 +9,11 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
+from servicekit.dead_letters.recognising import DeadLetter, fingerprint
 from servicekit.failpoints import failpoint
 from servicekit.messaging.envelope import OutgoingMessage, short_text
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
-from servicekit.parking.models import ParkedMessage, ParkedMessageEvent
-from servicekit.parking.recognising import DeadLetter, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def collect(letters: Sequence[DeadLetter]) -> int:
                 if is_new:
                     continue
             _count(known[mark], letter)
-        failpoint("parking.collect.before_commit")
-    failpoint("parking.collect.after_commit")
+        failpoint("dead_letters.collect.before_commit")
+    failpoint("dead_letters.collect.after_commit")
     return new
 
 
@@ -156,7 +156,7 @@ def publish_requested(
         if not messages:
             return 0
         outcomes = publisher.publish([_outgoing(message) for message in messages])
-        failpoint("parking.replay.after_confirm")
+        failpoint("dead_letters.replay.after_confirm")
         sent: list[ParkedMessage] = []
         failed: list[ParkedMessage] = []
         for message, outcome in zip(messages, outcomes, strict=True):

@@ -5,10 +5,10 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
+from servicekit.dead_letters import services
+from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.recognising import read
 from servicekit.identifiers import new_id
-from servicekit.parking import services
-from servicekit.parking.models import ParkedMessage
-from servicekit.parking.recognising import read
 
 pytestmark = pytest.mark.django_db
 

@@ -3,10 +3,11 @@
 from django.apps import AppConfig
 
 
-class ParkingConfig(AppConfig):
+class DeadLettersConfig(AppConfig):
     """The parked messages, once in each service's database."""
 
-    name = "servicekit.parking"
+    name = "servicekit.dead_letters"
+    # By this name installations know its migrations, tables and pages.
     label = "parking"
     verbose_name = "Failed messages"
     default_auto_field = "django.db.models.BigAutoField"

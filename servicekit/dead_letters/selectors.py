@@ -1,7 +1,7 @@
 """Reading parked messages."""
 
 from servicekit.backoffice.bounded_count import BoundedCount, count_rows
-from servicekit.parking.models import ParkedMessage
+from servicekit.dead_letters.models import ParkedMessage
 
 
 def parked_count() -> BoundedCount:

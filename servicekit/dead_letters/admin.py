@@ -16,9 +16,9 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from servicekit.backoffice.actions import NoteForm, ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import Tone, ago, badge, block, clock, code, counted, number
-from servicekit.parking import services
-from servicekit.parking.models import ParkedMessage
-from servicekit.parking.services import NotParked
+from servicekit.dead_letters import services
+from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.services import NotParked
 
 Status = ParkedMessage.Status
 
@@ -128,8 +128,8 @@ class ParkedMessageAdmin(ServiceAdmin):
     sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
-    list_before_template = "parking/list_note.html"
-    change_form_outer_after_template = "parking/history.html"
+    list_before_template = "dead_letters/list_note.html"
+    change_form_outer_after_template = "dead_letters/history.html"
     # A replay sends what is saved.
     warn_unsaved_form = True
 
@@ -290,7 +290,7 @@ class ParkedMessageAdmin(ServiceAdmin):
                 form_url,
                 {
                     **(extra_context or {}),
-                    "parking_history": history,
+                    "message_history": history,
                     "show_save_and_add_another": False,
                 },
             )
