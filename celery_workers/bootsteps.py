@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 # Memory of larger blocks goes back to the system when they are freed. By itself glibc keeps it, and
-# fragments it: large poison messages, one after the other, would take three times as much.
+# fragments it: large dead letters, one after the other, would take three times as much.
 _LARGE_BLOCK_BYTES = 1024 * 1024
 
 STUCK_SECONDS = 60.0

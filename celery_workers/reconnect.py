@@ -43,7 +43,7 @@ class BatchingConsumer(Consumer):
     """Gives every message to the strategy of the one task that the worker's queue is for, if any.
 
     Celery itself would acknowledge and drop what it cannot decode, and some bodies that a stranger
-    can send end its worker, again at every start. The strategy parks what is no such task.
+    can send end its worker, again at every start. The strategy dead-letters what is no such task.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc,valid-type]  # its types have a variable
@@ -85,7 +85,7 @@ class BatchingConsumer(Consumer):
         return strategies[own[0]] if own else super().create_task_handler()
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
-        """Take a message that Celery cannot decode as any other: it is parked with its reason.
+        """Take a message that Celery cannot decode as any other: a dead letter, with its reason.
 
         One in the mailbox of the remote control is dropped.
         """

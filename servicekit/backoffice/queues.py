@@ -22,7 +22,7 @@ class QueueDepth:
     waiting: int | None
     consumers: int | None
     dead: int | None
-    """Poison that has not been moved into the database yet."""
+    """Dead letters that have not been moved into the database yet."""
 
 
 def queue_depths(names: Sequence[str]) -> list[QueueDepth]:

@@ -1,4 +1,4 @@
-"""Parked messages, for the people who decide what becomes of them."""
+"""Dead letters, for the people who decide what becomes of them."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ _TONES: dict[str, Tone] = {
 
 
 class BodyForm(forms.ModelForm[ParkedMessage]):
-    """The one thing about a parked message that people may change."""
+    """The one thing about a dead letter that people may change."""
 
     body_text = forms.CharField(
         label="Body to replay",
@@ -83,7 +83,7 @@ class StatusFilter(admin.SimpleListFilter):
         return str(super().value() or ("all" if self.request.GET.get("q") else Status.PARKED.value))
 
     def choices(self, changelist: Any) -> Any:
-        """Leave out the choice of nothing, which would be that of parked messages."""
+        """Leave out the choice of nothing, which would be that of parked ones."""
         return list(super().choices(changelist))[1:]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -134,7 +134,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     warn_unsaved_form = True
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
-        """Only consumers park messages."""
+        """Only consumers make dead letters."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature

@@ -1,10 +1,10 @@
-"""Django's registration of the parked messages."""
+"""Django's registration of the dead letters."""
 
 from django.apps import AppConfig
 
 
 class DeadLettersConfig(AppConfig):
-    """The parked messages, once in each service's database."""
+    """The dead letters, once in each service's database."""
 
     name = "servicekit.dead_letters"
     # By this name installations know its migrations, tables and pages.

@@ -1,4 +1,4 @@
-"""Parked messages, and what was done about each."""
+"""Dead letters, and what was done about each."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -114,7 +114,7 @@ class ParkedMessage(models.Model):
 
 
 class ParkedMessageEvent(models.Model):
-    """One thing that happened to a parked message. None is ever changed or deleted."""
+    """One thing that happened to a dead letter. None is ever changed or deleted."""
 
     class What(models.TextChoices):
         """The thing."""

@@ -57,7 +57,7 @@ def read(
 ) -> DeadLetter:
     """Say what a message in the dead-letter queue of `queue` is.
 
-    Our consumers say in headers why they parked it; what the broker put there by itself (because it
+    Our consumers say in headers why it is one; what the broker put there by itself (because it
     was delivered too often) carries the broker's `x-death`.
     """
     death = _death(headers)

@@ -1,4 +1,4 @@
-"""Reading parked messages."""
+"""Reading dead letters."""
 
 from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.dead_letters.models import ParkedMessage

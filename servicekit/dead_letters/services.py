@@ -1,4 +1,4 @@
-"""Collecting, correcting, replaying and discarding parked messages; each step is on record."""
+"""Collecting, correcting, replaying and discarding dead letters; each step is on record."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -147,7 +147,7 @@ def publish_requested(
     """Send messages whose replay was asked for, at most `limit`; return how many were taken.
 
     A crash between the broker's confirm and our commit sends them again, under the same ids: what
-    consumes them has seen them before. What the broker will not route is parked again.
+    consumes them has seen them before. What the broker will not route waits for a decision again.
 
     :raises PublishingFailed: if the broker is away; the messages wait for it
     """

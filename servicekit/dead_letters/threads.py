@@ -1,4 +1,4 @@
-"""What a worker does about parked messages."""
+"""What a worker does about dead letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def replayer(broker_url: str) -> Loop:
     Several may run side by side, each at this rate.
     """
     publisher = ConfirmingPublisher(broker_url)
-    return Loop("replay of parked messages", partial(replay_requested, publisher))
+    return Loop("replay of dead letters", partial(replay_requested, publisher))
 
 
 def replay_requested(publisher: ConfirmingPublisher) -> None:

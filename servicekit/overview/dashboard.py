@@ -1,4 +1,4 @@
-"""What the dashboards of both services show alike: outbox, queues, parked messages."""
+"""What the dashboards of both services show alike: outbox, queues, dead letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def parked_tile() -> Tile:
 
 
 def queues_card() -> Card:
-    """Return how long each queue of the worker is, and what is parked from it."""
+    """Return how long each queue of the worker is, and how many dead letters are from it."""
     about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
     try:
         depths = queue_depths(settings.WORKER_QUEUES)
@@ -132,7 +132,7 @@ def _parked_by_queue() -> dict[str, BoundedCount]:
 
 
 def parked_card() -> Card:
-    """Return the messages that were parked last."""
+    """Return the latest dead letters."""
     newest = (
         ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
         .order_by("-last_seen", "-id")

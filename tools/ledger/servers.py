@@ -143,7 +143,7 @@ class Servers:
         channel = self._broker.channel()
         channel.auto_decode = False
         try:
-            # No more than there are now: a worker may be parking more.
+            # No more than there are now: there may be new dead letters.
             for _ in range(self.messages_in(queue) or 0):
                 message = channel.basic_get(queue)
                 if message is None:

@@ -10,7 +10,7 @@ from servicekit.messaging.topology import dead_letter_queue_name
 from tools.ledger.report import Report
 from tools.ledger.servers import LOOK_AGAIN_SECONDS, UUID, Servers, values
 
-# Searched for, not parsed: a message is often parked because it cannot be.
+# Searched for, not parsed: a dead letter often is one because it cannot be.
 _ID_OF_ORDER = re.compile(rf'"id"\s*:\s*"({UUID})"'.encode())
 
 _ORDERS_MARK = 'SELECT count(*), max(settled_at), max(cancelled_at), max(released_at) FROM "order"'
@@ -116,7 +116,7 @@ def check_queues(report: Report, servers: Servers) -> None:
 
 
 def check_parked_orders(report: Report, servers: Servers) -> None:
-    """See that no accepted order lies in a parked message instead of the database."""
+    """See that no accepted order lies in a dead letter instead of the database."""
     check = report.add("no order is parked and not stored")
     dead = dead_letter_queue_name(PersistOrders.queue)
     rows = servers.orders.stream(
