@@ -41,13 +41,13 @@ env: $(VENV)/.complete ## Print the addresses in use: eval "$$(make env)"
 	@$(BIN)/python -m deploy env
 
 demo: $(VENV)/.complete ## Create a product, order it, and watch what becomes of both
-	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.demo
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.demo
 
 seed: $(VENV)/.complete ## Fill the shop: eight products, and an hour of orders
-	@$(BIN)/python -m deploy run -- $(BIN)/python -m deploy.busy_shop
+	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.busy_shop
 
 ledger: $(VENV)/.complete ## Check the books of both services against each other; starts nothing
-	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m deploy.ledger $(ARGS)
+	@$(BIN)/python -m deploy run --as-is -- $(BIN)/python -m tools.ledger $(ARGS)
 
 load: $(VENV)/.complete ## 1,000 orders a second for a minute with k6, what they cost, then the ledger
 	@$(BIN)/python -m deploy run -- $(BIN)/python -m tools.load
@@ -66,21 +66,22 @@ test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k n
 coverage: $(VENV)/.complete ## Run the tests of each service with coverage, and fail where none reaches a way back from a failure
 	@rm -rf .run/coverage
 	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m deploy.test \
-	  --deselect=tests/deploy --deselect=tests/system --deselect=tests/interop $(ARGS)
-	@$(BIN)/python -m deploy.check_coverage
+	  --deselect=tests/deploy --deselect=tests/tools --deselect=tests/system \
+	  --deselect=tests/interop $(ARGS)
+	@$(BIN)/python -m tools.check_coverage
 
 check: $(VENV)/.complete ## Run everything that needs no server: format, lint, layers, types, settings
 	@deploy/check.sh
 
 schema: $(VENV)/.complete ## Write docs/openapi/*.yaml and docs/asyncapi/*.yaml anew, from the code
-	@$(BIN)/python -m deploy.openapi
-	@$(BIN)/python -m deploy.asyncapi
+	@$(BIN)/python -m tools.openapi
+	@$(BIN)/python -m tools.asyncapi
 
 postman: $(VENV)/.complete ## Write the Postman collection anew, from docs/openapi
-	@$(BIN)/python -m deploy.postman
+	@$(BIN)/python -m tools.postman
 
 screenshots: $(VENV)/.complete ## Take the pictures in docs/images anew, from a system of their own
-	@$(BIN)/python -m deploy.screenshots
+	@$(BIN)/python -m tools.screenshots
 
 format: $(VENV)/.complete ## Format the code and mend what the linter can
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .

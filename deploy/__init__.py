@@ -1,1 +1,1 @@
-"""Everything that runs the system: process list, images, and the stack without containers."""
+"""What runs the system: process list, images, and the stack without containers."""

@@ -2,8 +2,8 @@
 
 Queues and exchanges are declared without arguments, so that every client's plain declaration fits.
 What arguments would say is said here, before the first declaration: the type of the queues, as the
-default of the virtual host; and by policy, that what the broker itself would drop is parked (a task
-that was rejected, a message that has reached the delivery limit of its quorum queue).
+default of the virtual host; and by policy, that what the broker itself would drop becomes a dead
+letter (a task that was rejected, a message that reached the delivery limit of its quorum queue).
 
 Each service has a user of its own, who can do what the service does, and nothing to the queues of
 the other one (docs/decisions/0021).
@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import requests
 
-#: The queues that each worker takes messages from; what it cannot use is parked in `<queue>.dead`.
+#: The queues that each worker takes messages from; what it cannot use goes to `<queue>.dead`.
 QUEUES_OF = {
     "products": ("product_cancellation_queue", "product_order_queue"),
     "orders": ("order_product_queue", "order_stock_queue", "orders.persist"),

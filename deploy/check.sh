@@ -32,11 +32,11 @@ for service in products orders; do
   step "settings of $service" env PUBLIC_URL=https://shop.example \
     python "${service}_project/manage.py" check --deploy --fail-level WARNING
   step "migrations of $service" python "${service}_project/manage.py" makemigrations --check --dry-run
-  step "locks of migrations of $service" python -m deploy.check_migrations
+  step "locks of migrations of $service" python -m tools.check_migrations
 done
-step "OpenAPI documents" python -m deploy.openapi --check
-step "AsyncAPI document" python -m deploy.asyncapi --check
-step "Postman collection" python -m deploy.postman --check
+step "OpenAPI documents" python -m tools.openapi --check
+step "AsyncAPI document" python -m tools.asyncapi --check
+step "Postman collection" python -m tools.postman --check
 # It needs no engine; where there is no Compose, the tests read the file as we do.
 if docker compose version > /dev/null 2>&1; then
   step "compose file" env $(sed -nE 's/^(\w+)=$/\1=x/p' .env.example) docker compose --env-file .env.example config --quiet

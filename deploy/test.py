@@ -20,7 +20,7 @@ from deploy.settings import ROOT
 
 # A process has the settings of one service.
 _SUITES = (
-    ("tests/deploy", "tests/servicekit", "tests/products"),
+    ("tests/deploy", "tests/tools", "tests/servicekit", "tests/products"),
     ("tests/orders",),
     ("tests/system", "tests/interop"),
 )

@@ -75,13 +75,13 @@ if STATIC_ROOT:
     STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
 
 COMMON_APPS = [
-    "servicekit.administration",
+    "servicekit.backoffice",
     # Without a site of its own: ours is `SiteConfig`.
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "unfold.contrib.import_export",
     "import_export",
-    "servicekit.administration.site.SiteConfig",
+    "servicekit.backoffice.site.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -93,7 +93,7 @@ COMMON_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "servicekit.outbox",
-    "servicekit.parking",
+    "servicekit.dead_letters",
     "servicekit.access",
     "servicekit.operations",
 ]

@@ -26,8 +26,8 @@ def provide(service: str) -> None:
     if os.environ.setdefault("DJANGO_SETTINGS_MODULE", settings) != settings:
         raise pytest.UsageError(
             "The services have settings of their own, and a process takes one:"
-            " `pytest tests/orders`, or `pytest tests/products tests/servicekit tests/deploy`."
-            " `make test` runs all."
+            " `pytest tests/orders`, or `pytest tests/products tests/servicekit tests/deploy"
+            " tests/tools`. `make test` runs all."
         )
     # Of tests alone: `make env` names the servers of the shop, and not this.
     if "RABBITMQ_MANAGEMENT_URL" not in os.environ:

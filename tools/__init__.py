@@ -1,1 +1,1 @@
-"""Programs that measure the system from outside."""
+"""What looks at the system, measures it or breaks it, and writes its documents."""

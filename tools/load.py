@@ -26,7 +26,7 @@ def main() -> int:
         print(failure, file=sys.stderr)
         return 1
     print("\nThe ledger:\n", flush=True)
-    books = subprocess.run([sys.executable, "-m", "deploy.ledger"], cwd=ROOT, check=False)
+    books = subprocess.run([sys.executable, "-m", "tools.ledger"], cwd=ROOT, check=False)
     return status or books.returncode
 
 

@@ -11,8 +11,8 @@ os.environ.setdefault("DATABASE_POOL_SIZE", "0")
 os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_MS", "10000")
 django.setup()
 
-from celery_workers.background import run_in_background  # noqa: E402 - Django comes first
-from celery_workers.configuration import configure  # noqa: E402
+from celery_workers.bootsteps import run_in_background  # noqa: E402 - Django comes first
+from celery_workers.celery_settings import configure  # noqa: E402
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 from orders_project.orders import watchdog  # noqa: E402
 from orders_project.orders.commands import PersistOrders  # noqa: E402

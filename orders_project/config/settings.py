@@ -1,7 +1,7 @@
 """The order service's Django settings."""
 
 from servicekit import settings as common
-from servicekit.administration import looks
+from servicekit.backoffice import theme
 from servicekit.http.openapi_settings import spectacular
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
@@ -44,11 +44,11 @@ CSRF_COOKIE_NAME = "orders_csrf"
 # The queues of the worker, whose length the admin shows.
 WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
 
-UNFOLD = looks.unfold(
+UNFOLD = theme.unfold(
     title=SERVICE_NAME,
     subtitle="Orders and their progress",
     symbol="shopping_bag",
-    palette=looks.INDIGO,
+    palette=theme.INDIGO,
     dashboard="orders_project.orders.admin.dashboard.dashboard",
     sidebar="orders_project.orders.admin.sidebar.sidebar",
 )

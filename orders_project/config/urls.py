@@ -5,7 +5,7 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from orders_project.orders import product_service
-from servicekit.http import exposition, health, problems
+from servicekit.http import health, metrics_view, problems
 
 admin.site.site_header = admin.site.site_title = "Order-Service"
 admin.site.index_title = "Orders"
@@ -15,7 +15,7 @@ urlpatterns = [
     path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
     path("admin", RedirectView.as_view(url="/admin/")),
-    path("metrics", exposition.metrics),
+    path("metrics", metrics_view.metrics),
     path("health/live", health.live),
     path(
         "health/ready",

@@ -15,8 +15,8 @@ from uuid import UUID
 import msgspec
 
 from orders_project.orders.commands import AcceptedOrder
+from orders_project.orders.generational_cache import GenerationalCache, RenderedPage
 from orders_project.orders.representation import OrderDetail
-from servicekit.caching.generational import GenerationalCache, RenderedPage
 from servicekit.caching.redis import (
     UNAVAILABLE,
     Script,

@@ -1,7 +1,7 @@
 """The product service's Django settings."""
 
 from servicekit import settings as common
-from servicekit.administration import looks
+from servicekit.backoffice import theme
 from servicekit.http.openapi_settings import spectacular
 from servicekit.settings import *  # noqa: F403 - what both services share, name by name, is there
 
@@ -38,11 +38,11 @@ CSRF_COOKIE_NAME = "products_csrf"
 # The queues of the worker, whose length the admin shows.
 WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue"]
 
-UNFOLD = looks.unfold(
+UNFOLD = theme.unfold(
     title=SERVICE_NAME,
     subtitle="Products and their stock",
     symbol="inventory_2",
-    palette=looks.TEAL,
+    palette=theme.TEAL,
     dashboard="products_project.products.admin.dashboard.dashboard",
     sidebar="products_project.products.admin.sidebar.sidebar",
 )

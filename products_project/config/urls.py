@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from servicekit.http import exposition, health, problems
+from servicekit.http import health, metrics_view, problems
 
 admin.site.site_header = admin.site.site_title = "Product-Service"
 admin.site.index_title = "Products and stock"
@@ -14,7 +14,7 @@ urlpatterns = [
     path("", include("servicekit.http.documentation")),
     path("admin/", admin.site.urls),
     path("admin", RedirectView.as_view(url="/admin/")),
-    path("metrics", exposition.metrics),
+    path("metrics", metrics_view.metrics),
     path("health/live", health.live),
     path(
         "health/ready",

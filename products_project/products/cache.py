@@ -7,7 +7,7 @@ import msgspec
 
 from products_project.products.models import Product
 from products_project.products.representation import ProductDetail
-from servicekit.caching.versioned import Versioned, VersionedCache
+from products_project.products.versioned_cache import Versioned, VersionedCache
 
 # What a write that Redis missed can cost: an answer this old.
 TTL_SECONDS = 300

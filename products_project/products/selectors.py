@@ -6,7 +6,7 @@ from uuid import UUID
 
 from products_project.products import cache
 from products_project.products.models import Product, StockMovement
-from servicekit.caching.versioned import Versioned
+from products_project.products.versioned_cache import Versioned
 from servicekit.failpoints import failpoint
 
 

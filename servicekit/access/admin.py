@@ -15,8 +15,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from servicekit.access import services
 from servicekit.access.models import ApiKey
-from servicekit.administration.actions import ServiceAdmin, confirmed, report
-from servicekit.administration.display import badge, code, moment
+from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
+from servicekit.backoffice.display import badge, code, moment
 
 
 class NewKeyForm(forms.ModelForm[ApiKey]):

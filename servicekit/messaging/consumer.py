@@ -1,7 +1,7 @@
 """Consuming in batches: what has arrived is handled together, then acknowledged together.
 
 Every message ends in exactly one of three ways: acknowledged after its effect is committed and its
-answers are confirmed; parked in the dead-letter queue, body untouched, with the reason in a header;
+answers are confirmed; put into the dead-letter queue, body untouched, with the reason in a header;
 or held, and tried again with growing pauses, while what it needs (database, broker) is away.
 
 The message in hand is the outbox: whoever dies between the commit and the acknowledgement gets it
@@ -53,7 +53,7 @@ class Unprocessable:
 
 @dataclass(frozen=True)
 class Handled:
-    """What became of a batch: the answers to publish, and the messages to park."""
+    """What became of a batch: the answers to publish, and the dead letters."""
 
     answers: Sequence[OutgoingMessage] = ()
     unprocessable: Sequence[Unprocessable] = ()
@@ -153,7 +153,7 @@ class Policy:
     batch_limit: int = 500
     batch_limit_bytes: int = 1024 * 1024
     message_limit_bytes: int | None = 1024 * 1024
-    """A larger one is not read but parked: ours have a third of this, with 500 orders each."""
+    """A larger one is a dead letter, unread: ours have a third of this, with 500 orders each."""
 
     @property
     def prefetch(self) -> int:
@@ -245,7 +245,7 @@ class Inbox:
         for delivery, reason in unreadable:
             self._park(delivery, reason)
         # One acknowledgement for all up to here, and only after every one of them is committed
-        # or parked.
+        # or a dead letter.
         if deliveries:
             deliveries[-1].channel.basic_ack(deliveries[-1].delivery_tag, multiple=True)
 
@@ -296,7 +296,7 @@ class Inbox:
                     )
                     self._park(delivery, f"{type(error).__name__}: {error}", only)
                     return
-                # One of them is poison. Halves, not singles: the innocent stay together.
+                # One of them is bad. Halves, not singles: the innocent stay together.
                 middle = len(batch) // 2
                 self._apply(batch[:middle])
                 self._apply(batch[middle:])
@@ -420,7 +420,7 @@ class Inbox:
                 continue
             if outcome is Outcome.CONFIRMED:
                 break
-            # Not acknowledged then: it is delivered again, and parked when its queue is back.
+            # Not acknowledged then: it comes again, and is a dead letter when its queue is back.
             raise BrokerUnavailable(f"{message.routing_key} did not take it: {outcome}")
         self._parked.inc()
 

@@ -3,7 +3,7 @@
 Anyone may declare an exchange or `product_order_queue`: they have no arguments, so every client's
 plain declaration fits. What an installation wants to say about its queues (type, limits, where the
 broker puts what it gives up on) is said by policies and by the virtual host's default queue type.
-A queue is declared by its consumer, together with the dead-letter queue where it parks the
+A queue is declared by its consumer, together with the dead-letter queue for the
 messages that it could not read or apply.
 """
 
@@ -33,7 +33,7 @@ CONSUMED_FROM = {
 
 
 def dead_letter_queue_name(queue: str) -> str:
-    """Return the name of the queue where the poison of `queue` is parked."""
+    """Return the name of the queue where the dead letters of `queue` go."""
     return f"{queue}.dead"
 
 

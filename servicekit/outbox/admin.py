@@ -3,8 +3,8 @@
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
-from servicekit.administration.display import ago, code
-from servicekit.administration.ledgers import LedgerAdmin
+from servicekit.backoffice.display import ago, code
+from servicekit.backoffice.ledgers import LedgerAdmin
 from servicekit.outbox.models import OutgoingEvent
 
 
@@ -16,7 +16,7 @@ class OutgoingEventAdmin(LedgerAdmin):
     ordering = ["id"]
     empty_text = "Everything that has happened is published."
     sortable_by = ()
-    list_before_template = "administration/outbox_note.html"
+    list_before_template = "backoffice/outbox_note.html"
 
     @admin.display(description="event")
     def event(self, event: OutgoingEvent) -> str:

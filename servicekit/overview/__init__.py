@@ -1,1 +1,1 @@
-"""What the admins of both services show alike of outbox, queues and parked messages."""
+"""What the admins of both services show alike of outbox, queues and dead letters."""

@@ -1,4 +1,4 @@
-"""What the dashboards of both services show alike: outbox, queues, parked messages."""
+"""What the dashboards of both services show alike: outbox, queues, dead letters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 
-from servicekit.administration.capped import Capped, count_rows, rows_of
-from servicekit.administration.cards import Card, Tile
-from servicekit.administration.display import ago, badge, duration, link
-from servicekit.administration.queues import QueueDepth, queue_depths
+from servicekit.backoffice.bounded_count import BoundedCount, count_rows, rows_of
+from servicekit.backoffice.cards import Card, Tile
+from servicekit.backoffice.display import ago, badge, duration, link
+from servicekit.backoffice.queues import QueueDepth, queue_depths
+from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.selectors import parked_count
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
-from servicekit.parking.models import ParkedMessage
-from servicekit.parking.selectors import parked_count
 
 SAMPLE_LIMIT = 50_000
 """No figure looks at more rows than this, however many there are."""
@@ -34,7 +34,7 @@ class Sample:
 
     since: datetime
     until: datetime
-    count: Capped
+    count: BoundedCount
 
     @property
     def text(self) -> str:
@@ -48,7 +48,7 @@ def sample(*, count: int, oldest: datetime | None) -> Sample:
     """Return what a sample covers: the last hour, or less where there was too much."""
     now = timezone.now()
     hour = now - timedelta(minutes=SAMPLE_MINUTES - 1)
-    capped = Capped(count, SAMPLE_LIMIT)
+    capped = BoundedCount(count, SAMPLE_LIMIT)
     since = oldest if capped.is_at_limit and oldest is not None else hour
     return Sample(since, now, capped)
 
@@ -84,7 +84,7 @@ def parked_tile() -> Tile:
 
 
 def queues_card() -> Card:
-    """Return how long each queue of the worker is, and what is parked from it."""
+    """Return how long each queue of the worker is, and how many dead letters are from it."""
     about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
     try:
         depths = queue_depths(settings.WORKER_QUEUES)
@@ -104,7 +104,7 @@ def queues_card() -> Card:
     )
 
 
-def _queue_row(depth: QueueDepth, parked: dict[str, Capped]) -> list[str]:
+def _queue_row(depth: QueueDepth, parked: dict[str, BoundedCount]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
         return [depth.name, badge("does not exist", "warning"), "—", "—"]
     waiting, total = f"{depth.waiting:,}", parked.get(depth.name, 0) + (depth.dead or 0)
@@ -116,7 +116,7 @@ def _queue_row(depth: QueueDepth, parked: dict[str, Capped]) -> list[str]:
     ]
 
 
-def _parked_by_queue() -> dict[str, Capped]:
+def _parked_by_queue() -> dict[str, BoundedCount]:
     rows = rows_of(
         """
         SELECT queue, count(*) AS count
@@ -128,11 +128,11 @@ def _parked_by_queue() -> dict[str, Capped]:
         """,
         {"limit": SAMPLE_LIMIT},
     )
-    return {row["queue"]: Capped(row["count"], SAMPLE_LIMIT) for row in rows}
+    return {row["queue"]: BoundedCount(row["count"], SAMPLE_LIMIT) for row in rows}
 
 
 def parked_card() -> Card:
-    """Return the messages that were parked last."""
+    """Return the latest dead letters."""
     newest = (
         ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
         .order_by("-last_seen", "-id")

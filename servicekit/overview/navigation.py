@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from servicekit.parking.selectors import parked_count
+from servicekit.dead_letters.selectors import parked_count
 
 
 @dataclass(frozen=True)

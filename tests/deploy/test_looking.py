@@ -8,8 +8,8 @@ import pytest
 
 from deploy import __main__ as deploy
 from deploy.addresses import ADDRESSES
-from deploy.ledger.__main__ import main as ledger
 from deploy.settings import ROOT
+from tools.ledger.__main__ import main as ledger
 
 
 class DownEngine:
@@ -45,7 +45,7 @@ def test_the_ledger_starts_nothing(monkeypatch, arguments):
 
     assert deploy.main(arguments) == 0
 
-    assert ran == [[".venv/bin/python", "-m", "deploy.ledger"]]
+    assert ran == [[".venv/bin/python", "-m", "tools.ledger"]]
 
 
 def test_the_ledger_fails_and_says_which_server_does_not_answer(monkeypatch, capsys):

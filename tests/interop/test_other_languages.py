@@ -14,9 +14,9 @@ from amqp import serialization
 from clients import Client, Message, go, node
 from kombu import Connection
 
-from deploy import asyncapi
 from deploy.native.stack import Stack
 from tests.system.shop import Shop, eventually
+from tools import asyncapi
 
 QUEUE = "product_order_queue"
 DOCUMENT = yaml.safe_load(asyncapi.DOCUMENT.read_text())

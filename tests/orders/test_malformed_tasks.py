@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
+from servicekit.dead_letters.models import ParkedMessage
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
-from servicekit.parking.models import ParkedMessage
 from servicekit.timestamps import now_in_milliseconds
 from tests.servicekit.private_broker import VirtualHost, eventually
 from tests.servicekit.worker import running_worker

@@ -117,7 +117,7 @@ class TestTheList:
     def test_offers_to_select_all_where_an_action_takes_all(
         self, admin_client, order, monkeypatch, count, is_offered
     ):
-        monkeypatch.setattr("servicekit.administration.ledgers.MAX_SELECTED", 2)
+        monkeypatch.setattr("servicekit.backoffice.ledgers.MAX_SELECTED", 2)
         monkeypatch.setattr("orders_project.orders.admin.orders.OrderAdmin.list_per_page", 1)
         for _ in range(count):
             order()

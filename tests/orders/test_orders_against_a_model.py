@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from celery_workers.orders.tasks import place_and_announce
-from deploy.ledger.orders import OUTCOMES_OF_STATUS
 from orders_project.orders import cache, services
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
@@ -33,6 +32,7 @@ from servicekit.messaging.publisher import Outcome, PublishingFailed
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.outbox.relay import publish_recorded_events
 from servicekit.timestamps import now_in_milliseconds
+from tools.ledger.orders import OUTCOMES_OF_STATUS
 
 numbers = st.integers(0, 10**6)
 counts = st.integers(1, 5)

@@ -104,11 +104,12 @@ class TestAReaderThatStallsBetweenItsReadAndItsWrite:
     ):
         client, lamp, redis = map(request.getfixturevalue, ("client", "lamp", "redis"))
         monkeypatch.setattr(cache._products, "_ttl_seconds", 1)
-        monkeypatch.setattr("servicekit.caching.versioned.CLOCK_ALLOWANCE_SECONDS", 0)
+        monkeypatch.setattr("products_project.products.versioned_cache.CLOCK_ALLOWANCE_SECONDS", 0)
         if not sees_its_age:
             # The negative control.
             monkeypatch.setattr(
-                "servicekit.caching.versioned.expiry_ms", lambda *_: int(time.time() + 60) * 1000
+                "products_project.products.versioned_cache.expiry_ms",
+                lambda *_: int(time.time() + 60) * 1000,
             )
         redis.delete(f"product:{lamp.id}", f"product:{lamp.id}:version")
 

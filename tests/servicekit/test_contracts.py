@@ -16,7 +16,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import asyncapi
 from orders_project.orders.commands import PersistOrders
 from servicekit.contracts.events import (
     MalformedMessage,
@@ -27,6 +26,7 @@ from servicekit.contracts.events import (
     StockReleased,
 )
 from servicekit.contracts.fields import MAX_INT64, as_uuid
+from tools import asyncapi
 
 PRODUCT_ID = "0198c0de-0000-7000-8000-00000000000a"
 ORDER_ID = "0198c0de-0000-7000-8000-00000000000b"

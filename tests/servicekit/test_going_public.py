@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from deploy.settings import ROOT
-from servicekit.administration import login
+from servicekit.backoffice import login
 from servicekit.caching.redis import best_effort
 
 GOOD = "correct horse battery"

@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rest_framework import exceptions
 
-from celery_workers import background
+from celery_workers import bootsteps
 from servicekit import failpoints, threads
 from servicekit.failpoints import FailpointError, failpoint
 from servicekit.http.pagination import PageRequest, cursor_after, link_header
@@ -224,9 +224,9 @@ class TestTheSignOfLife:
         takes_tasks = threading.Event()
         takes_tasks.set()
         monkeypatch.setenv("WORKER_ALIVE_FILE", str(tmp_path / "alive"))
-        monkeypatch.setattr(background, "STUCK_SECONDS", 0.5)
-        monkeypatch.setattr(background, "_end_at_once", ended.set)
-        sign = background.SignOfLife([], takes_tasks, every_seconds=0.01)
+        monkeypatch.setattr(bootsteps, "STUCK_SECONDS", 0.5)
+        monkeypatch.setattr(bootsteps, "_end_at_once", ended.set)
+        sign = bootsteps.SignOfLife([], takes_tasks, every_seconds=0.01)
         sign.start()
         yield ended
         sign.stop()

@@ -66,7 +66,7 @@ def deduplication() -> None:
 def versions_of_cached_values() -> None:
     from django_redis import get_redis_connection
 
-    from servicekit.caching.versioned import VersionedCache
+    from products_project.products.versioned_cache import VersionedCache
 
     def plain_set(cache: Any, values: Any, **_read_at: float) -> None:
         for identity, versioned in values:

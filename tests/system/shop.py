@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 import requests
 
-from deploy.ledger import Report, check_ledger
+from tools.ledger import Report, check_ledger
 
 T = TypeVar("T")
 

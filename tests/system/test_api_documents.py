@@ -14,8 +14,8 @@ import pytest
 import requests
 import yaml
 
-from deploy.openapi import DOCUMENTS
-from deploy.postman import COLLECTION
+from tools.openapi import DOCUMENTS
+from tools.postman import COLLECTION
 
 HERE = Path(__file__).parent
 SERVICES = pytest.mark.parametrize("project", DOCUMENTS)

@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.ledger import check_ledger
 from deploy.native.stack import Stack
 from tools.chaos import trial
 from tools.chaos.books import Findings, compare
 from tools.chaos.client import Load, Order
 from tools.chaos.faults import SERVERS, WEB, WORKERS, named
+from tools.ledger import check_ledger
 
 TELLING = (
     *(f"{part}-killed" for part in (*SERVERS, *WEB, *WORKERS)),

@@ -32,9 +32,9 @@ EVERY_PAIR = os.environ.get("EVERY_PAIR") == "1"
 _OF_ANY_WORKER = (
     "consumer.after_answers",
     "outbox.after_confirm",
-    "parking.collect.before_commit",
-    "parking.collect.after_commit",
-    "parking.replay.after_confirm",
+    "dead_letters.collect.before_commit",
+    "dead_letters.collect.after_commit",
+    "dead_letters.replay.after_confirm",
 )
 REACHED_BY = {
     "product-service": ("products.fill.before_cache",),
@@ -158,7 +158,7 @@ class TestDyingAtTheWorstLine:
         while deaths.is_alive():
             (process, name), visit = deaths.place, Visit(shop, is_answered=False)
             visit.run()
-            if name.startswith("parking."):
+            if name.startswith("dead_letters."):
                 park_and_replay(shop, process)
             if process == "product-service":
                 look_at_what_is_not_cached(shop, visit.product_id)

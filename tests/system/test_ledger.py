@@ -12,8 +12,8 @@ import pytest
 import redis
 from shop import Shop, eventually
 
-from deploy.ledger import check_ledger
 from deploy.native.stack import Stack
+from tools.ledger import check_ledger
 
 
 @dataclass

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from deploy.console import TerminalProgress, table
 from deploy.failure import DeployFailure
-from deploy.ledger import check_ledger
 from deploy.native.stack import Stack
 from tools.bench import k6
 from tools.bench.bare import bare_view
 from tools.bench.cpu import Cost, Meter, cpu_table, multiple
 from tools.bench.k6 import Load, Outcome
+from tools.ledger import check_ledger
 from tools.orders import create_product, wait_until_final
 
 _RATES = (100, 300, 600, 1000)

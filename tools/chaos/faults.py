@@ -45,7 +45,7 @@ class Scene:
         self.chance = chance
         self.proxies: dict[Link, Proxy] = {}
         self.poison = 0
-        """How many messages were sent that have to be parked."""
+        """How many messages were sent that have to become dead letters."""
 
     @contextmanager
     def through_proxies(self, links: Iterable[Link]) -> Iterator[None]:

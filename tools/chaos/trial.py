@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import psycopg
 
 from deploy.failure import DeployFailure
-from deploy.ledger import check_ledger
 from deploy.native.stack import Stack
 from tools.chaos import books
 from tools.chaos.books import Findings
 from tools.chaos.client import Load
 from tools.chaos.faults import SERVERS, Fault, Scene
+from tools.ledger import check_ledger
 
 _CALM_SECONDS = 1.0
 #: Longer than the watchdog's half minute, and once more.

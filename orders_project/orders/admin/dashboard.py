@@ -9,10 +9,10 @@ from django.urls import reverse
 
 from orders_project.orders.admin.orders import STATUS_TONES
 from orders_project.orders.models import Order
-from servicekit.administration import cards
-from servicekit.administration.capped import count_rows, rows_of
-from servicekit.administration.cards import Card, Series, Tile
-from servicekit.administration.display import ago
+from servicekit.backoffice import cards
+from servicekit.backoffice.bounded_count import count_rows, rows_of
+from servicekit.backoffice.cards import Card, Series, Tile
+from servicekit.backoffice.display import ago
 from servicekit.overview import dashboard as common
 
 Status = Order.Status

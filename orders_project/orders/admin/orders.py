@@ -20,8 +20,8 @@ from unfold.enums import ActionVariant
 
 from orders_project.orders import selectors, services
 from orders_project.orders.models import Order
-from servicekit.administration.actions import ServiceAdmin, confirmed, report
-from servicekit.administration.display import (
+from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
+from servicekit.backoffice.display import (
     Tone,
     badge,
     clock,
@@ -32,9 +32,9 @@ from servicekit.administration.display import (
     second,
     span,
 )
-from servicekit.administration.filters import TimeRange
-from servicekit.administration.ledgers import LedgerAdmin
-from servicekit.administration.spreadsheets import Text
+from servicekit.backoffice.filters import TimeRange
+from servicekit.backoffice.ledgers import LedgerAdmin
+from servicekit.backoffice.spreadsheets import Text
 
 Status = Order.Status
 

@@ -1,6 +1,7 @@
 """What the OpenAPI document says of the order service's operations."""
 
 from orders_project.orders.api import serializers
+from orders_project.orders.api.waiting import MAX_WAIT_SECONDS
 from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail, TimelineDetail
 from orders_project.orders.selectors import ON_ITS_WAY_SECONDS
@@ -17,7 +18,6 @@ from servicekit.http.operations import (
     header,
     query,
 )
-from servicekit.http.waiting import MAX_WAIT_SECONDS
 
 _UUID = {"type": "string", "format": "uuid"}
 _TIME = {"type": "string", "format": "date-time", "examples": ["2026-11-05T12:00:00Z"]}

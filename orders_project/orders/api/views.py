@@ -13,6 +13,8 @@ from rest_framework.response import Response
 
 from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.api import documentation, serializers
+from orders_project.orders.api.waiting import preferred_wait, wait_parameter
+from orders_project.orders.generational_cache import RenderedPage
 from orders_project.orders.models import Order
 from orders_project.orders.placement.intake import intake
 from orders_project.orders.representation import (
@@ -21,13 +23,11 @@ from orders_project.orders.representation import (
     TimelineStepDetail,
 )
 from orders_project.orders.selectors import OrderFilter, OrderPosition, StoragePosition
-from servicekit.caching.generational import RenderedPage
 from servicekit.http.conditional import json_answer
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
 from servicekit.http.routes import UUID_PATTERN
 from servicekit.http.views import ApiViewSet
-from servicekit.http.waiting import preferred_wait, wait_parameter
 from servicekit.timestamps import rfc3339
 
 # What the list of a product's orders is asked for by, nearly always.

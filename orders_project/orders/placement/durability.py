@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
+from psycopg_pool import PoolTimeout
 
 from orders_project.orders import cache, services
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
@@ -19,7 +20,6 @@ from orders_project.orders.representation import order_created
 from servicekit import metrics
 from servicekit.breaker import Breaker, CircuitOpen
 from servicekit.caching.redis import UNAVAILABLE
-from servicekit.database.errors import may_have_committed
 from servicekit.failpoints import failpoint
 from servicekit.http.deadline import DeadlineExceeded, limited_to
 from servicekit.identifiers import new_id
@@ -181,7 +181,7 @@ class Durability:
         except _DATABASE_FAILURES as error:
             logger.warning("cannot store %d orders: %s", len(orders), error)
             connection.close()
-            return Outcome.UNKNOWN if may_have_committed(error) else Outcome.NOWHERE
+            return Outcome.UNKNOWN if _may_have_committed(error) else Outcome.NOWHERE
         finally:
             close_old_connections()
         if recheck_after_seconds == 0:
@@ -198,3 +198,16 @@ class Durability:
                 Order.objects.recheck_now([order.id for order in orders])
             except _DATABASE_FAILURES as error:
                 logger.info("the watchdog announces %d orders later: %s", len(orders), error)
+
+
+def _may_have_committed(error: Exception) -> bool:
+    """Return whether an error leaves open if the transaction was committed."""
+    cause = error.__cause__
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        # The server itself said so and rolled back, unless it was ending the connection (57P0x,
+        # 08xxx): then the commit may just have happened.
+        return str(sqlstate).startswith(("57P", "08"))
+    # Without a word from the server, only a transaction that never had a connection is certain.
+    never_connected = isinstance(cause, PoolTimeout) or "connection failed" in str(cause)
+    return not never_connected

@@ -8,10 +8,10 @@ from django.urls import reverse
 
 from products_project.products.admin.stock import stock_tone
 from products_project.products.models import LOW_STOCK, Product
-from servicekit.administration import cards
-from servicekit.administration.capped import count_rows, rows_of
-from servicekit.administration.cards import Card, Series, Tile
-from servicekit.administration.display import Tone, counted, duration, link
+from servicekit.backoffice import cards
+from servicekit.backoffice.bounded_count import count_rows, rows_of
+from servicekit.backoffice.cards import Card, Series, Tile
+from servicekit.backoffice.display import Tone, counted, duration, link
 from servicekit.overview import dashboard as common
 
 _LOW_ROWS = 10

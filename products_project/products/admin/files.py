@@ -22,7 +22,7 @@ from unfold.contrib.import_export.forms import ImportForm
 
 from products_project.products import services
 from products_project.products.models import Product
-from servicekit.administration.spreadsheets import Text
+from servicekit.backoffice.spreadsheets import Text
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 MAX_ROWS = 1000

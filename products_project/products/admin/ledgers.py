@@ -9,9 +9,9 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from products_project.products.models import Reservation, StockMovement
-from servicekit.administration.display import Tone, badge, code, link, moment, number, short
-from servicekit.administration.filters import AmongNewest, TimeRange
-from servicekit.administration.ledgers import LedgerAdmin
+from servicekit.backoffice.display import Tone, badge, code, link, moment, number, short
+from servicekit.backoffice.filters import AmongNewest, TimeRange
+from servicekit.backoffice.ledgers import LedgerAdmin
 
 _OUTCOMES: dict[str, Tone] = {
     Reservation.Outcome.RESERVED: "success",

@@ -3,7 +3,7 @@
 from django.utils.safestring import SafeString
 
 from products_project.products.models import LOW_STOCK
-from servicekit.administration.display import Tone, badge
+from servicekit.backoffice.display import Tone, badge
 
 
 def stock_tone(qty: int) -> Tone:

@@ -1,0 +1,145 @@
+"""Dead letters, and what was done about each."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Func, IntegerField, Q
+from django.db.models.functions import Coalesce, Now
+
+
+class ParkedMessageManager(models.Manager["ParkedMessage"]):
+    """Locks messages, so that two people, or two workers, cannot act on one at once."""
+
+    def lock(self, ids: Iterable[int]) -> list["ParkedMessage"]:
+        """Return the messages that exist, locked until the end of the transaction."""
+        # Sorted, so that two people with the same selection wait for each other, not in a circle.
+        wanted = self.filter(id__in=sorted(set(ids))).order_by("id")
+        # Without the bodies: somebody may decide about hundreds of ten megabytes each.
+        return list(wanted.defer("body", "edited_body").select_for_update())
+
+    def lock_alike(self, marks: Iterable[bytes]) -> dict[bytes, "ParkedMessage"]:
+        """Lock the messages with these fingerprints, as they came or as they were corrected."""
+        wanted = list(set(marks))
+        alike = self.filter(Q(fingerprint__in=wanted) | Q(edited_fingerprint__in=wanted))
+        found: dict[bytes, ParkedMessage] = {}
+        for message in alike.defer("body", "edited_body").order_by("id").select_for_update():
+            if message.edited_fingerprint is not None:
+                found.setdefault(bytes(message.edited_fingerprint), message)
+            found[bytes(message.fingerprint)] = message
+        return found
+
+    def claim_requested(self, limit: int, *, limit_bytes: int) -> list["ParkedMessage"]:
+        """Lock messages whose replay was asked for and that no other worker has in hand.
+
+        Their bodies have so many bytes together at most, or it is one message.
+        """
+        asked = self.filter(status=ParkedMessage.Status.REPLAY_REQUESTED).order_by("id")
+        size = Func(
+            Coalesce("edited_body", "body"), function="octet_length", output_field=IntegerField()
+        )
+        sizes = asked.annotate(size=size).select_for_update(skip_locked=True, of=("self",))
+        claimed: list[int] = []
+        for pk, each in sizes.values_list("pk", "size")[:limit]:
+            limit_bytes -= each
+            if claimed and limit_bytes < 0:
+                break
+            claimed.append(pk)
+        return list(self.filter(pk__in=claimed).order_by("id"))
+
+
+class ParkedMessage(models.Model):
+    """A message that could not be applied, as it came, and what became of it."""
+
+    class Status(models.TextChoices):
+        """PARKED waits for a decision; a replay is asked for first and done by the worker."""
+
+        PARKED = "PARKED", "parked"
+        REPLAY_REQUESTED = "REPLAY_REQUESTED", "replay requested"
+        REPLAYED = "REPLAYED", "replayed"
+        DISCARDED = "DISCARDED", "discarded"
+
+    id = models.BigAutoField(primary_key=True)
+    queue = models.TextField(help_text="The queue that it came from, and goes back to.")
+    routing_key = models.TextField(blank=True)
+    reason = models.TextField(blank=True)
+    body = models.BinaryField(help_text="As it came. Never changed.")
+    edited_body = models.BinaryField(null=True, help_text="What is replayed in its place.")
+    headers = models.JSONField(default=dict)
+    properties = models.JSONField(default=dict)
+    message_id = models.TextField()
+    correlation_id = models.TextField(blank=True)
+    # Of queue, message id and body: what makes a message the same message when it comes again.
+    fingerprint = models.BinaryField(max_length=32)
+    edited_fingerprint = models.BinaryField(max_length=32, null=True)
+    first_seen = models.DateTimeField(db_default=Now())
+    last_seen = models.DateTimeField(db_default=Now())
+    times_seen = models.PositiveIntegerField(default=1)
+    status = models.CharField(max_length=16, choices=Status, default=Status.PARKED)
+
+    objects: ClassVar[ParkedMessageManager] = ParkedMessageManager()
+
+    class Meta:
+        db_table = "parked_message"
+        verbose_name = "parked message"
+        indexes = [
+            models.Index(fields=["-last_seen", "-id"], name="parked_message_latest"),
+            models.Index(fields=["status", "-last_seen", "-id"], name="parked_message_by_status"),
+            models.Index(fields=["queue", "-last_seen", "-id"], name="parked_message_by_queue"),
+            models.Index(fields=["message_id"], name="parked_message_by_message_id"),
+            models.Index(fields=["correlation_id"], name="parked_message_by_correlation"),
+            models.Index(
+                fields=["id"],
+                condition=Q(status="REPLAY_REQUESTED"),
+                name="parked_message_to_replay",
+            ),
+            models.Index(
+                fields=["edited_fingerprint"],
+                condition=Q(edited_fingerprint__isnull=False),
+                name="parked_message_edited",
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["fingerprint"], name="parked_message_once"),
+            models.CheckConstraint(condition=Q(times_seen__gt=0), name="parked_message_was_seen"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.routing_key or self.queue} {self.correlation_id or self.message_id}"
+
+    @property
+    def current_body(self) -> bytes:
+        """What a replay sends: the corrected body where there is one."""
+        return bytes(self.body if self.edited_body is None else self.edited_body)
+
+
+class ParkedMessageEvent(models.Model):
+    """One thing that happened to a dead letter. None is ever changed or deleted."""
+
+    class What(models.TextChoices):
+        """The thing."""
+
+        PARKED = "PARKED", "parked"
+        CAME_BACK = "CAME_BACK", "came back"
+        EDITED = "EDITED", "edited"
+        REPLAY_REQUESTED = "REPLAY_REQUESTED", "replay requested"
+        REPLAYED = "REPLAYED", "replayed"
+        REPLAY_FAILED = "REPLAY_FAILED", "replay failed"
+        DISCARDED = "DISCARDED", "discarded"
+
+    id = models.BigAutoField(primary_key=True)
+    message = models.ForeignKey(ParkedMessage, on_delete=models.PROTECT, related_name="events")
+    at = models.DateTimeField(db_default=Now())
+    who = models.TextField(help_text="The name of the account; empty: the worker.", blank=True)
+    what = models.CharField(max_length=16, choices=What)
+    note = models.TextField(blank=True)
+    body_before = models.BinaryField(null=True)
+    body_after = models.BinaryField(null=True)
+
+    class Meta:
+        db_table = "parked_message_event"
+        verbose_name = "event of a parked message"
+        indexes = [models.Index(fields=["message", "-id"], name="parked_message_history")]
+
+    def __str__(self) -> str:
+        return f"{self.get_what_display()} {self.at:%F %T}"

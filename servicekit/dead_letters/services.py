@@ -1,0 +1,231 @@
+"""Collecting, correcting, replaying and discarding dead letters; each step is on record."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
+from servicekit.dead_letters.recognising import DeadLetter, fingerprint
+from servicekit.failpoints import failpoint
+from servicekit.messaging.envelope import OutgoingMessage, short_text
+from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
+
+logger = logging.getLogger(__name__)
+
+Status = ParkedMessage.Status
+What = ParkedMessageEvent.What
+
+# Of a message's first life: they would be taken for those of the second.
+_OLD_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-parked-", "x-delivery-count")
+
+
+class NotParked(Exception):
+    """Somebody has decided about this message already."""
+
+    def __init__(self, message: ParkedMessage) -> None:
+        super().__init__(f"Message {message.pk} is {message.get_status_display()} already.")
+
+
+class NoteMissing(Exception):
+    """A message is not discarded without saying why."""
+
+    def __init__(self) -> None:
+        super().__init__("Say why this message is discarded.")
+
+
+def collect(letters: Sequence[DeadLetter]) -> int:
+    """Keep what was found in a dead-letter queue; return how many messages were new.
+
+    The same message again (id and body, as it came or as it was corrected) is counted, not kept
+    twice, and waits for a decision again if there was one. All commits together; a crash before
+    the messages are acknowledged may count one of them twice.
+    """
+    marks = [letter.fingerprint for letter in letters]
+    with transaction.atomic(durable=True):
+        known = ParkedMessage.objects.lock_alike(marks)
+        new = 0
+        # Sorted, so that two workers that find the same messages wait for each other, not in a
+        # circle.
+        for mark, letter in sorted(zip(marks, letters, strict=True), key=lambda pair: pair[0]):
+            if mark not in known:
+                known[mark], is_new = _keep(mark, letter)
+                new += is_new
+                if is_new:
+                    continue
+            _count(known[mark], letter)
+        failpoint("dead_letters.collect.before_commit")
+    failpoint("dead_letters.collect.after_commit")
+    return new
+
+
+def _keep(mark: bytes, letter: DeadLetter) -> tuple[ParkedMessage, bool]:
+    message, is_new = ParkedMessage.objects.select_for_update().get_or_create(
+        fingerprint=mark,
+        defaults={
+            "queue": letter.queue,
+            "routing_key": letter.routing_key,
+            "reason": letter.reason,
+            "body": letter.body,
+            "headers": letter.headers,
+            "properties": letter.properties,
+            "message_id": letter.message_id,
+            "correlation_id": letter.correlation_id,
+        },
+    )
+    if is_new:
+        _record([message], What.PARKED, note=letter.reason)
+    return message, is_new
+
+
+def _count(message: ParkedMessage, letter: DeadLetter) -> None:
+    if message.status in {Status.REPLAYED, Status.DISCARDED}:
+        _record([message], What.CAME_BACK, note=letter.reason)
+        message.status = Status.PARKED
+    ParkedMessage.objects.filter(pk=message.pk).update(
+        times_seen=F("times_seen") + 1,
+        last_seen=Now(),
+        reason=letter.reason,
+        status=message.status,
+    )
+
+
+def edit_body(message_id: int, body: bytes, *, by: str) -> ParkedMessage:
+    """Correct what a replay of a message will send. The body that came is kept.
+
+    :raises NotParked: if it was decided about meanwhile
+    """
+    with transaction.atomic(durable=True):
+        [message] = _lock_parked([message_id])
+        before = message.current_body
+        if body == before:
+            return message
+        is_original = body == bytes(message.body)
+        message.edited_body = None if is_original else body
+        message.edited_fingerprint = (
+            None if is_original else fingerprint(message.queue, message.message_id, body)
+        )
+        message.save(update_fields=["edited_body", "edited_fingerprint"])
+        _record([message], What.EDITED, who=by, body_before=before, body_after=body)
+    return message
+
+
+def request_replay(message_ids: Iterable[int], *, by: str, note: str = "") -> int:
+    """Have messages sent to their queues again, by the worker; return how many.
+
+    Asked for twice, also by two people at once, each is sent for the first of them.
+
+    :raises NotParked: if one was decided about meanwhile; then none is sent
+    """
+    with transaction.atomic(durable=True):
+        messages = _lock_parked(message_ids)
+        _change(messages, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by, note=note)
+    return len(messages)
+
+
+def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
+    """Decide that messages are not to be applied, and why; return how many. They are kept.
+
+    :raises NotParked: if one was decided about meanwhile; then none is discarded
+    :raises NoteMissing: if the note says nothing
+    """
+    if not note.strip():
+        raise NoteMissing
+    with transaction.atomic(durable=True):
+        messages = _lock_parked(message_ids)
+        _change(messages, Status.DISCARDED, What.DISCARDED, who=by, note=note)
+    return len(messages)
+
+
+def publish_requested(
+    publisher: ConfirmingPublisher, *, limit: int, limit_bytes: int = 1024 * 1024
+) -> int:
+    """Send messages whose replay was asked for, at most `limit`; return how many were taken.
+
+    A crash between the broker's confirm and our commit sends them again, under the same ids: what
+    consumes them has seen them before. What the broker will not route waits for a decision again.
+
+    :raises PublishingFailed: if the broker is away; the messages wait for it
+    """
+    with transaction.atomic(durable=True):
+        messages = ParkedMessage.objects.claim_requested(limit, limit_bytes=limit_bytes)
+        if not messages:
+            return 0
+        outcomes = publisher.publish([_outgoing(message) for message in messages])
+        failpoint("dead_letters.replay.after_confirm")
+        sent: list[ParkedMessage] = []
+        failed: list[ParkedMessage] = []
+        for message, outcome in zip(messages, outcomes, strict=True):
+            (sent if outcome is Outcome.CONFIRMED else failed).append(message)
+        _change(sent, Status.REPLAYED, What.REPLAYED)
+        _change(
+            failed, Status.PARKED, What.REPLAY_FAILED, note="the broker did not take it: no queue?"
+        )
+    if failed:
+        logger.warning("%d messages could not be replayed: %s", len(failed), failed[0].queue)
+    return len(messages)
+
+
+def _lock_parked(message_ids: Iterable[int]) -> list[ParkedMessage]:
+    messages = ParkedMessage.objects.lock(message_ids)
+    for message in messages:
+        if message.status != Status.PARKED:
+            raise NotParked(message)
+    return messages
+
+
+def _change(
+    messages: Sequence[ParkedMessage], status: Status, what: What, *, who: str = "", note: str = ""
+) -> None:
+    ids = [message.pk for message in messages]
+    ParkedMessage.objects.filter(pk__in=ids).update(status=status)
+    _record(messages, what, who=who, note=note)
+
+
+def _record(
+    messages: Iterable[ParkedMessage],
+    what: What,
+    *,
+    who: str = "",
+    note: str = "",
+    body_before: bytes | None = None,
+    body_after: bytes | None = None,
+) -> None:
+    ParkedMessageEvent.objects.bulk_create(
+        ParkedMessageEvent(
+            message=message,
+            who=who,
+            what=what,
+            note=note,
+            body_before=body_before,
+            body_after=body_after,
+        )
+        for message in messages
+    )
+
+
+def _outgoing(message: ParkedMessage) -> OutgoingMessage:
+    """Return the message as it came the first time: whoever consumes the queue takes it."""
+    properties = message.properties
+    headers: dict[str, Any] = {
+        name: value
+        for name, value in message.headers.items()
+        if not name.startswith(_OLD_HEADERS) and short_text(name) is not None
+    }
+    return OutgoingMessage(
+        exchange="",
+        routing_key=message.queue,
+        body=message.current_body,
+        message_id=short_text(message.message_id) or str(uuid4()),
+        # The routing key is now the queue's name: this is how a consumer tells events apart.
+        type=short_text(message.routing_key if message.routing_key != message.queue else "")
+        or short_text(properties.get("type")),
+        correlation_id=short_text(message.correlation_id),
+        content_type=short_text(properties.get("content_type")) or "application/octet-stream",
+        content_encoding=short_text(properties.get("content_encoding")),
+        headers=headers,
+    )

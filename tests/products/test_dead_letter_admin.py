@@ -1,0 +1,271 @@
+"""Parked messages in the admin: seen, corrected, replayed, discarded, each with a name to it."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.urls import reverse
+
+from servicekit.dead_letters import services
+from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.recognising import read
+from servicekit.identifiers import new_id
+
+pytestmark = pytest.mark.django_db
+
+LIST = "admin:parking_parkedmessage_changelist"
+PAGE = "admin:parking_parkedmessage_change"
+Status = ParkedMessage.Status
+
+
+def park(body: bytes = b'{"orderId": 1}', queue: str = "product_order_queue") -> ParkedMessage:
+    headers = {"x-parked-reason": "a field is missing", "x-parked-routing-key": "order.created"}
+    letter = read(queue, body, headers, {"message_id": str(new_id()), "correlation_id": "77"})
+    services.collect([letter])
+    return ParkedMessage.objects.get(message_id=letter.message_id)
+
+
+def act(client, name: str, message: ParkedMessage, **facts: str):
+    """Confirm an action of a message's page."""
+    address = reverse(f"admin:parking_parkedmessage_{name}", args=[message.pk])
+    return client.post(address, {"confirmed": "1", **facts})
+
+
+def act_on(client, name: str, *messages: ParkedMessage, **facts: str):
+    """Submit an action on several messages."""
+    selection = {"action": name, "_selected_action": [str(each.pk) for each in messages]}
+    return client.post(reverse(LIST), {**selection, **facts}, follow=True)
+
+
+def history(message: ParkedMessage) -> list[tuple[str, str]]:
+    return [(event.what, event.who) for event in message.events.order_by("id")]
+
+
+class TestTheList:
+    def test_says_what_why_how_often_and_how_it_begins(self, admin_client):
+        park()
+        content = admin_client.get(reverse(LIST)).content.decode()
+
+        for expected in ("order.created", "a field is missing", "orderId", "times seen"):
+            assert expected.casefold() in content.casefold()
+
+    def test_reads_only_the_beginning_of_a_large_body(self, admin_client):
+        park(b"x" * 1_000_000)
+
+        assert len(admin_client.get(reverse(LIST)).content) < 200_000
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("", 1),
+            ("?status__exact=PARKED", 1),
+            ("?status__exact=DISCARDED", 1),
+            ("?status__exact=all", 2),
+            ("?status__exact=nonsense", 0),
+            ("?queue=another_queue", 0),
+            ("?queue=another_queue&status__exact=all", 1),
+            ("?queue=product_cancellation_queue", 0),
+            ("?q=77", 2),
+            ("?q=78", 0),
+        ],
+    )
+    def test_is_filtered_and_searched(self, admin_client, query, found):
+        park()
+        discarded = park(queue="another_queue")
+        services.discard([discarded.pk], by="ada", note="no use")
+        answer = admin_client.get(reverse(LIST) + query)
+
+        assert answer.context["cl"].result_count == found
+
+    def test_is_announced_in_the_sidebar_and_on_the_start_page(self, admin_client):
+        park()
+        content = admin_client.get(reverse("admin:index")).content.decode()
+
+        assert "waiting for a decision" in content
+        assert "bg-red-100" in content
+
+
+class TestThePage:
+    @pytest.mark.parametrize(
+        ("body", "shown"),
+        [
+            (b'{"a":1}', "&quot;a&quot;: 1"),
+            (b"\xff\x00", "ff 00"),
+            (b"", "(empty)"),
+            (b"<script>alert(1)</script>", "&lt;script&gt;"),
+            (b"[" * 100_000, "more bytes"),
+        ],
+        ids=["JSON", "bytes", "empty", "markup", "large"],
+    )
+    def test_shows_any_body(self, admin_client, body, shown):
+        answer = admin_client.get(reverse(PAGE, args=[park(body).pk]))
+
+        assert shown in answer.content.decode()
+        assert b"<script>alert" not in answer.content
+
+    def test_takes_a_corrected_body(self, admin_client, admin_user):
+        message = park()
+        corrected = '{"orderId": 1,\r\n "quantity": 2}'
+        answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": corrected})
+
+        message.refresh_from_db()
+        assert answer.status_code == 302
+        assert message.current_body == b'{"orderId": 1,\n "quantity": 2}'
+        assert history(message)[-1] == ("EDITED", admin_user.username)
+        assert LogEntry.objects.get().object_id == str(message.pk)
+
+    def test_takes_no_correction_of_what_is_decided_meanwhile(self, admin_client, monkeypatch):
+        message, edit = park(), services.edit_body
+
+        def come_too_late(*arguments: object, **facts: object) -> object:
+            services.discard([message.pk], by="ada", note="a test of the vendor")
+            return edit(*arguments, **facts)
+
+        monkeypatch.setattr(services, "edit_body", come_too_late)
+        page = reverse(PAGE, args=[message.pk])
+        answer = admin_client.post(page, {"body_text": "{}"}, follow=True)
+
+        message.refresh_from_db()
+        assert answer.redirect_chain == [(page, 302)]
+        assert [each.level_tag for each in answer.context["messages"]] == ["error"]
+        assert message.edited_body is None
+
+    def test_takes_no_body_that_is_not_json(self, admin_client):
+        message = park()
+        answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "{oops"})
+
+        message.refresh_from_db()
+        assert b"This is not JSON" in answer.content
+        assert message.edited_body is None
+
+    def test_warns_who_leaves_a_correction_unsaved_and_shows_what_a_replay_sends(
+        self, admin_client
+    ):
+        message = park(b'{"quantity": 7}')
+        page = admin_client.get(reverse(PAGE, args=[message.pk]))
+        asked = admin_client.get(reverse("admin:parking_parkedmessage_replay", args=[message.pk]))
+
+        assert b"warn-unsaved-form" in page.content
+        assert b"&quot;quantity&quot;: 7" in asked.content
+
+    def test_saved_without_a_change_changes_nothing(self, admin_client):
+        message = park(b"not JSON")
+        admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "not JSON"})
+
+        assert history(message) == [("PARKED", "")]
+
+    def test_of_a_decided_message_is_for_reading(self, admin_client):
+        message = park()
+        services.discard([message.pk], by="ada", note="a test of the vendor")
+        page = reverse(PAGE, args=[message.pk])
+
+        assert b"a test of the vendor" in admin_client.get(page).content
+        assert admin_client.post(page, {"body_text": "{}"}).status_code == 403
+
+    @pytest.mark.parametrize("page", ["add", "1/delete"])
+    def test_offers_neither_to_add_nor_to_delete(self, admin_client, page):
+        park()
+        answer = admin_client.get(f"{reverse(LIST)}{page}/")
+
+        assert answer.status_code in {302, 403}
+
+
+class TestDecidingAboutOne:
+    def test_replays_it_in_its_readers_name(self, admin_client, admin_user):
+        message = park()
+        act(admin_client, "replay", message)
+
+        message.refresh_from_db()
+        assert message.status == Status.REPLAY_REQUESTED
+        assert history(message)[-1] == ("REPLAY_REQUESTED", admin_user.username)
+        assert LogEntry.objects.get().user == admin_user
+
+    def test_discards_it_with_a_note(self, admin_client):
+        message = park()
+        without = act(admin_client, "discard", message)
+        act(admin_client, "discard", message, note="a test of the vendor")
+
+        message.refresh_from_db()
+        assert without.status_code == 200
+        assert message.status == Status.DISCARDED
+        assert message.events.get(what="DISCARDED").note == "a test of the vendor"
+
+    def test_comes_too_late_for_what_is_decided(self, admin_client):
+        message = park()
+        services.discard([message.pk], by="ada", note="no use")
+        act(admin_client, "replay", message)
+
+        message.refresh_from_db()
+        assert message.status == Status.DISCARDED
+        assert not LogEntry.objects.exists()
+
+    def test_is_not_for_those_who_may_only_look(self, client):
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.add(Permission.objects.get(codename="view_parkedmessage"))
+        client.force_login(viewer)
+        message = park()
+
+        assert client.get(reverse(PAGE, args=[message.pk])).status_code == 200
+        assert act(client, "replay", message).status_code == 403
+        act_on(client, "replay_selected", message, confirmed="1")
+        message.refresh_from_db()
+        assert message.status == Status.PARKED
+
+
+class TestDecidingAboutSeveral:
+    def test_asks_first(self, admin_client):
+        message = park()
+        answer = act_on(admin_client, "replay_selected", message)
+
+        message.refresh_from_db()
+        assert b"Send this message to its queue again" in answer.content
+        assert message.status == Status.PARKED
+
+    @pytest.mark.parametrize(
+        ("action", "facts", "said"),
+        [
+            ("replay_selected", {}, "Parked message queued for replay."),
+            ("discard_selected", {"note": "no use"}, "Parked message discarded."),
+        ],
+    )
+    def test_speaks_of_one_as_of_one(self, admin_client, action, facts, said):
+        answer = act_on(admin_client, action, park(), confirmed="1", **facts)
+
+        assert said in answer.content.decode()
+
+    def test_speaks_of_several_as_of_several(self, admin_client):
+        answer = act_on(admin_client, "discard_selected", park(), park())
+
+        assert b"Discard 2 messages? They will" in answer.content
+
+    def test_replays_them(self, admin_client):
+        messages = [park(), park()]
+        act_on(admin_client, "replay_selected", *messages, confirmed="1")
+
+        assert ParkedMessage.objects.filter(status=Status.REPLAY_REQUESTED).count() == 2
+        assert LogEntry.objects.count() == 2
+
+    def test_discards_them_with_a_note(self, admin_client):
+        messages = [park(), park()]
+        without = act_on(admin_client, "discard_selected", *messages, confirmed="1", note=" ")
+        assert b"This field is required" in without.content
+        act_on(admin_client, "discard_selected", *messages, confirmed="1", note="no use")
+
+        assert ParkedMessage.objects.filter(status=Status.DISCARDED).count() == 2
+
+    def test_leaves_what_is_decided_already_and_says_so(self, admin_client):
+        decided, waiting = park(), park()
+        services.discard([decided.pk], by="ada", note="no use")
+        answer = act_on(admin_client, "replay_selected", decided, waiting, confirmed="1")
+
+        waiting.refresh_from_db()
+        assert b"Parked message queued for replay." in answer.content
+        assert b"1 parked message left unchanged: already discarded." in answer.content
+        assert waiting.status == Status.REPLAY_REQUESTED
+        assert LogEntry.objects.count() == 1
+
+    def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
+        decided, waiting = park(), park()
+        services.discard([decided.pk], by="ada", note="no use")
+        answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
+
+        assert b"Send this message to its queue again" in answer.content

@@ -1,0 +1,541 @@
+"""Parked messages: collected, corrected, replayed or discarded, on real servers."""
+
+import datetime
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import amqp
+import msgspec
+import pytest
+from django.db import (
+    DatabaseError,
+    OperationalError,
+    close_old_connections,
+    connection,
+    transaction,
+)
+
+from celery_workers.policies import is_trouble_of_ours
+from deploy.broker import prepare
+from servicekit import failpoints
+from servicekit.contracts.events import OrderCreated, StockDecided, StockReleased
+from servicekit.database.loop import Loop
+from servicekit.dead_letters import services, threads
+from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
+from servicekit.dead_letters.recognising import read
+from servicekit.dead_letters.services import NoteMissing, NotParked, publish_requested
+from servicekit.dead_letters.threads import DeadLetterSource, replay_requested, replayer
+from servicekit.failpoints import FailpointError
+from servicekit.messaging.backoff import Backoff
+from servicekit.messaging.celery_protocol import task_message
+from servicekit.messaging.consumer import ConsumerThread, Handled, Policy, Subscription
+from servicekit.messaging.envelope import Received
+from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
+from servicekit.messaging.topology import dead_letter_queue_name, declare_queue
+from tests.servicekit.private_broker import VirtualHost, eventually, unused_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PRODUCT_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
+POLICY = Policy(is_held=is_trouble_of_ours, batch_limit=20)
+Status = ParkedMessage.Status
+
+
+def an_order(quantity: Any = 1, order_id: int = 1) -> bytes:
+    return msgspec.json.encode({"orderId": order_id, "productId": PRODUCT_ID, "quantity": quantity})
+
+
+def history(message: ParkedMessage) -> list[str]:
+    return [event.what for event in message.events.order_by("id")]
+
+
+class Consumer(ConsumerThread):
+    """One that lets go of the database when it ends, as a worker that ends does."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            connection.close()
+
+
+class Post:
+    """A queue with a consumer, a collector and a replayer, each started when it is wanted."""
+
+    def __init__(self, broker: VirtualHost, *events: Any) -> None:
+        self.broker = broker
+        self.queue = f"parking-{uuid4()}"
+        self.dead = dead_letter_queue_name(self.queue)
+        self.applied: list[Any] = []
+        self._subscription = Subscription(self.queue, events, self._apply)
+        self._threads: list[Any] = []
+        prepare(
+            broker.management_url,
+            queue_type="classic",
+            virtual_host=broker.name,
+            queues=[self.queue],
+        )
+        with broker.channel() as channel:
+            declare_queue(
+                channel,
+                self.queue,
+                exchange=events[0].exchange,
+                keys=[each.routing_key for each in events],
+            )
+
+    def _apply(self, batch: Sequence[Received[Any]]) -> Handled:
+        self.applied += [each.event for each in batch]
+        return Handled()
+
+    def consume(self) -> None:
+        self._start(
+            Consumer(self.queue, [self._subscription], broker_url=self.broker.url, policy=POLICY)
+        )
+
+    def collect(self) -> ConsumerThread:
+        return self._start(
+            Consumer(
+                "dead letters",
+                [DeadLetterSource(self.queue)],
+                broker_url=self.broker.url,
+                policy=POLICY,
+            )
+        )
+
+    def replay(self) -> None:
+        self._start(replayer(self.broker.url))
+
+    def _start(self, thread: Any) -> Any:
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def send(self, body: bytes, *, exchange: str = "", key: str = "", **properties: Any) -> None:
+        with self.broker.channel() as channel:
+            channel.basic_publish(
+                amqp.Message(body, **properties), exchange=exchange, routing_key=key or self.queue
+            )
+
+    def park(self, body: bytes, **properties: Any) -> None:
+        """Put poison where a consumer would."""
+        headers = {
+            "x-parked-reason": "it is poison",
+            "x-parked-from": self.queue,
+            "x-parked-routing-key": "order.created",
+        }
+        self.send(body, key=self.dead, application_headers=headers, **properties)
+
+    def parked(self, *, count: int = 1, status: str = Status.PARKED) -> list[ParkedMessage]:
+        """Wait until this many messages have a status, and return them."""
+        rows = ParkedMessage.objects.filter(queue=self.queue, status=status).order_by("id")
+        eventually(lambda: rows.count() == count)
+        return list(rows)
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.stop()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+            if isinstance(thread, Loop):
+                thread._work.args[0].close()
+        self._threads.clear()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch) -> None:
+    """Growing pauses and long looks would only make the tests slow."""
+    monkeypatch.setattr(Backoff, "next_seconds", lambda _backoff: 0.02)
+    drain = ConsumerThread.drain
+    monkeypatch.setattr(
+        ConsumerThread, "drain", lambda thread, seconds: drain(thread, min(seconds, 0.05))
+    )
+
+
+@pytest.fixture
+def open_post(broker) -> Iterator[Callable[..., Post]]:
+    opened: list[Post] = []
+
+    def open_for(*events: Any) -> Post:
+        opened.append(Post(broker, *events))
+        return opened[-1]
+
+    yield open_for
+    for post in opened:
+        post.close()
+        broker.delete_queue(post.queue)
+        broker.delete_queue(post.dead)
+
+
+@pytest.fixture
+def post(open_post) -> Post:
+    return open_post(OrderCreated)
+
+
+def keep(post: Post, body: bytes = b"poison", **properties: Any) -> ParkedMessage:
+    """Store one parked message without a broker."""
+    headers = {"x-parked-reason": "it is poison", "x-parked-routing-key": "order.created"}
+    letter = read(post.queue, body, headers, {"message_id": str(uuid4()), **properties})
+    services.collect([letter])
+    return ParkedMessage.objects.get(message_id=letter.message_id)
+
+
+class TestCollecting:
+    def test_takes_what_a_consumer_has_parked_with_its_reason(self, post, broker):
+        post.consume()
+        post.collect()
+        body = an_order(quantity=0)
+        post.send(
+            body,
+            exchange="order.exchange",
+            key="order.created",
+            message_id="m-1",
+            correlation_id="c-1",
+        )
+
+        [message] = post.parked()
+        assert bytes(message.body) == body
+        assert message.reason.startswith("order.created: ")
+        assert (message.routing_key, message.message_id) == ("order.created", "m-1")
+        assert (message.correlation_id, message.times_seen) == ("c-1", 1)
+        assert history(message) == ["PARKED"]
+        post.close()
+        assert broker.count(post.dead) == 0
+
+    def test_takes_what_the_broker_has_dead_lettered_by_itself(self, post):
+        post.send(b"rejected", message_id="m-1")
+        with post.broker.channel() as channel:
+            channel.basic_reject(channel.basic_get(post.queue).delivery_tag, requeue=False)
+        post.collect()
+
+        [message] = post.parked()
+        assert "rejected" in message.reason
+        assert message.headers["x-death"][0]["queue"] == post.queue
+
+    def test_counts_the_same_message_and_keeps_it_once(self, post):
+        post.collect()
+        for _ in range(3):
+            post.park(b"poison", message_id="m-1")
+        eventually(lambda: ParkedMessage.objects.filter(times_seen=3).exists())
+
+        [message] = post.parked()
+        assert message.last_seen > message.first_seen
+        assert history(message) == ["PARKED"]
+
+    def test_tells_other_bodies_and_other_ids_apart(self, post):
+        post.collect()
+        post.park(b"poison", message_id="m-1")
+        post.park(b"poison", message_id="m-2")
+        post.park(b"other", message_id="m-1")
+
+        assert len(post.parked(count=3)) == 3
+
+    def test_knows_a_message_without_an_id_by_its_body(self, post):
+        post.collect()
+        post.park(b"poison")
+        post.park(b"poison")
+        eventually(lambda: ParkedMessage.objects.filter(times_seen=2).exists())
+
+        assert len(post.parked()) == 1
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "nul \x00 inside",
+            b"\xff\x00",
+            datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+            {"deep": [{"er": [None, True, 2**40, 1.5]}]},
+        ],
+        ids=["nul", "bytes", "time", "nested"],
+    )
+    def test_takes_whatever_a_stranger_puts_into_headers(self, post, value):
+        post.collect()
+        post.send(b"poison", key=post.dead, application_headers={"theirs": value})
+
+        [message] = post.parked()
+        assert "theirs" in message.headers
+        assert message.reason == "nobody said why"
+
+    def test_leaves_everything_in_the_queue_while_the_database_is_away(
+        self, post, broker, monkeypatch
+    ):
+        attempts = []
+
+        def be_away(letters: Sequence[Any]) -> int:
+            attempts.append(len(letters))
+            raise OperationalError("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(services, "collect", be_away)
+            collector = post.collect()
+            post.park(b"poison", message_id="m-1")
+            eventually(lambda: len(attempts) >= 3)
+            collector.stop()
+            collector.join(10)
+        eventually(lambda: broker.count(post.dead) == 1)
+        post.collect()
+
+        [message] = post.parked()
+        assert message.times_seen == 1
+
+    def test_stores_a_message_again_that_it_had_no_time_to_acknowledge(self, post, monkeypatch):
+        commits: list[str] = []
+
+        def lose_the_connection_once(name: str) -> None:
+            if name == "dead_letters.collect.after_commit":
+                commits.append(name)
+                if len(commits) == 1:
+                    collector._connection.connection.transport.sock.shutdown(2)
+
+        monkeypatch.setattr(services, "failpoint", lose_the_connection_once)
+        collector = post.collect()
+        post.park(b"poison", message_id="m-1")
+        eventually(lambda: ParkedMessage.objects.filter(times_seen=2).exists())
+
+        [message] = post.parked()
+        assert history(message) == ["PARKED"]
+        post.close()
+        assert post.broker.count(post.dead) == 0
+
+
+class TestEditing:
+    def test_keeps_the_body_that_came_and_records_who_changed_it(self, post):
+        message = keep(post, b"poison")
+        services.edit_body(message.pk, b"medicine", by="ada")
+
+        message.refresh_from_db()
+        assert (bytes(message.body), message.current_body) == (b"poison", b"medicine")
+        event = message.events.get(what="EDITED")
+        assert (event.who, bytes(event.body_before)) == ("ada", b"poison")
+        assert bytes(event.body_after) == b"medicine"
+
+    def test_back_to_the_original_is_no_correction_any_more(self, post):
+        message = keep(post, b"poison")
+        services.edit_body(message.pk, b"medicine", by="ada")
+        services.edit_body(message.pk, b"poison", by="ada")
+
+        message.refresh_from_db()
+        assert message.edited_body is None
+
+    def test_that_changes_nothing_leaves_no_trace(self, post):
+        message = keep(post, b"poison")
+        services.edit_body(message.pk, b"poison", by="ada")
+
+        assert history(message) == ["PARKED"]
+
+    def test_is_refused_once_it_is_decided(self, post):
+        message = keep(post)
+        services.request_replay([message.pk], by="ada")
+
+        with pytest.raises(NotParked):
+            services.edit_body(message.pk, b"late", by="bob")
+
+
+class TestReplaying:
+    def test_applies_a_corrected_message(self, post):
+        post.consume()
+        post.collect()
+        post.send(an_order(quantity=0), exchange="order.exchange", key="order.created")
+        [message] = post.parked()
+        services.edit_body(message.pk, an_order(quantity=3), by="ada")
+        services.request_replay([message.pk], by="ada")
+        post.replay()
+        eventually(lambda: len(post.applied) == 1)
+
+        assert post.applied[0].quantity == 3
+        [message] = post.parked(status=Status.REPLAYED)
+        assert history(message) == ["PARKED", "EDITED", "REPLAY_REQUESTED", "REPLAYED"]
+
+    def test_says_which_event_it_is_where_a_queue_has_several(self, open_post):
+        post = open_post(StockDecided, StockReleased)
+        post.consume()
+        post.collect()
+        facts = {"orderId": 1, "productId": PRODUCT_ID, "quantity": 1, "remaining": 1, "version": 1}
+        wrong = msgspec.json.encode({**facts, "quantity": 0})
+        post.send(wrong, exchange="product.exchange", key="stock.released")
+        [message] = post.parked()
+        right = msgspec.json.encode(facts)
+        services.edit_body(message.pk, right, by="ada")
+        services.request_replay([message.pk], by="ada")
+        post.replay()
+        eventually(lambda: len(post.applied) == 1)
+
+        assert isinstance(post.applied[0], StockReleased)
+
+    def test_that_did_not_help_brings_it_back_as_the_same_message(self, post):
+        post.consume()
+        post.collect()
+        post.send(b"poison", message_id="m-1")
+        [message] = post.parked()
+        services.edit_body(message.pk, b"worse", by="ada")
+        services.request_replay([message.pk], by="ada")
+        post.replay()
+        eventually(lambda: "CAME_BACK" in history(message))
+
+        [message] = post.parked()
+        assert message.times_seen == 2
+        assert ParkedMessage.objects.count() == 1
+
+    def test_rebuilds_a_task_as_celery_sent_it(self, post, publisher):
+        sent = task_message(
+            task="orders.persist_orders", queue=post.queue, task_id=uuid4(), kwargs={"orders": []}
+        )
+        publisher.publish([sent])
+        with post.broker.channel() as channel:
+            channel.auto_decode = False
+            original = channel.basic_get(post.queue)
+            channel.basic_reject(original.delivery_tag, requeue=False)
+        post.collect()
+        [message] = post.parked()
+        services.request_replay([message.pk], by="ada")
+        publish_requested(publisher, limit=10)
+
+        [replayed] = post.broker.take(post.queue, count=1)
+        assert bytes(replayed.body) == bytes(original.body)
+        assert replayed.headers == original.headers
+        # When it was sent is the only difference.
+        assert {**replayed.properties, "timestamp": 0} == {**original.properties, "timestamp": 0}
+
+    def test_is_held_while_the_broker_is_away(self, post, publisher):
+        message = keep(post)
+        services.request_replay([message.pk], by="ada")
+        away = ConfirmingPublisher(f"amqp://a:b@127.0.0.1:{unused_port()}//")
+        with pytest.raises(PublishingFailed):
+            publish_requested(away, limit=10)
+
+        [message] = post.parked(status=Status.REPLAY_REQUESTED)
+        assert publish_requested(publisher, limit=10) == 1
+        assert len(post.broker.take(post.queue, count=1)) == 1
+
+    def test_again_after_a_crash_sends_the_same_message_and_is_harmless(
+        self, post, publisher, monkeypatch
+    ):
+        message = keep(post)
+        services.request_replay([message.pk], by="ada")
+        with monkeypatch.context() as patched:
+            patched.setattr(failpoints, "_ACTIONS", {"dead_letters.replay.after_confirm": "raise"})
+            with pytest.raises(FailpointError):
+                publish_requested(publisher, limit=10)
+        publish_requested(publisher, limit=10)
+
+        sent = post.broker.take(post.queue, count=2)
+        assert {each.properties["message_id"] for each in sent} == {message.message_id}
+        [message] = post.parked(status=Status.REPLAYED)
+        assert history(message) == ["PARKED", "REPLAY_REQUESTED", "REPLAYED"]
+
+    def test_into_a_queue_that_is_gone_parks_it_again(self, post, publisher):
+        message = keep(post)
+        services.request_replay([message.pk], by="ada")
+        post.broker.delete_queue(post.queue)
+        publish_requested(publisher, limit=10)
+
+        [message] = post.parked()
+        assert history(message)[-1] == "REPLAY_FAILED"
+
+    def test_takes_no_more_at_once_than_its_limit(self, post, publisher):
+        messages = [keep(post) for _ in range(5)]
+        services.request_replay([message.pk for message in messages], by="ada")
+
+        assert publish_requested(publisher, limit=3) == 3
+        assert len(post.parked(count=2, status=Status.REPLAY_REQUESTED)) == 2
+
+    def test_takes_no_more_bytes_at_once_than_its_limit(self, post, publisher):
+        messages = [keep(post) for _ in range(5)]
+        services.request_replay([message.pk for message in messages], by="ada")
+        size = len(messages[0].current_body)
+
+        assert publish_requested(publisher, limit=10, limit_bytes=2 * size) == 2
+        # One at least, whatever its size.
+        assert publish_requested(publisher, limit=10, limit_bytes=1) == 1
+        assert post.broker.count(post.queue) == 3
+
+    def test_sends_no_more_per_second_than_agreed(self, post, publisher, monkeypatch):
+        monkeypatch.setattr(threads, "_REPLAYED_PER_SECOND", 20)
+        messages = [keep(post) for _ in range(45)]
+        services.request_replay([message.pk for message in messages], by="ada")
+
+        # A second's worth, and the loop has to pause: it is not told that there was something.
+        assert not replay_requested(publisher)
+        assert len(post.parked(count=20, status=Status.REPLAYED)) == 20
+        assert post.broker.count(post.queue) == 20
+        for _ in range(2):
+            replay_requested(publisher)
+        assert post.broker.count(post.queue) == 45
+
+    def test_happens_once_a_second(self, post):
+        assert replayer(post.broker.url)._every_seconds == 1.0
+
+    def test_by_many_people_at_once_happens_once(self, post, publisher):
+        message = keep(post)
+        together = threading.Barrier(8)
+        refused: list[NotParked] = []
+
+        def ask(name: str) -> None:
+            together.wait(10)
+            try:
+                services.request_replay([message.pk], by=name)
+            except NotParked as error:
+                refused.append(error)
+            finally:
+                connection.close()
+
+        people = [threading.Thread(target=ask, args=[f"person {n}"]) for n in range(8)]
+        for person in people:
+            person.start()
+        for person in people:
+            person.join()
+        close_old_connections()
+        publish_requested(publisher, limit=10)
+
+        assert len(refused) == 7
+        assert history(message) == ["PARKED", "REPLAY_REQUESTED", "REPLAYED"]
+        assert len(post.broker.take(post.queue, count=1)) == 1
+
+    def test_of_several_is_all_or_nothing(self, post):
+        decided, waiting = keep(post), keep(post)
+        services.discard([decided.pk], by="ada", note="no use")
+
+        with pytest.raises(NotParked):
+            services.request_replay([decided.pk, waiting.pk], by="bob")
+        assert post.parked() == [waiting]
+
+
+class TestDiscarding:
+    def test_is_recorded_with_its_note_and_keeps_the_message(self, post):
+        message = keep(post)
+        services.discard([message.pk], by="ada", note="a test of the vendor")
+
+        [message] = post.parked(status=Status.DISCARDED)
+        event = message.events.get(what="DISCARDED")
+        assert (event.who, event.note) == ("ada", "a test of the vendor")
+        assert bytes(message.body) == b"poison"
+
+    def test_needs_a_note(self, post):
+        message = keep(post)
+
+        with pytest.raises(NoteMissing):
+            services.discard([message.pk], by="ada", note="  ")
+
+    def test_does_not_hide_the_message_when_it_comes_again(self, post):
+        message = keep(post, b"poison", message_id="m-1")
+        services.discard([message.pk], by="ada", note="no use")
+        keep(post, b"poison", message_id="m-1")
+
+        [message] = post.parked()
+        assert history(message) == ["PARKED", "DISCARDED", "CAME_BACK"]
+
+
+class TestTheHistory:
+    @pytest.mark.parametrize("statement", ["UPDATE {} SET who = 'nobody'", "DELETE FROM {}"])
+    def test_cannot_be_changed(self, post, statement):
+        keep(post)
+        table = ParkedMessageEvent._meta.db_table
+
+        with (
+            pytest.raises(DatabaseError, match="append-only"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement.format(table))
