@@ -176,6 +176,10 @@ class Stack:
             for name, program in self._programs().items()
         )
 
+    def runs(self) -> bool:
+        """Tell whether anything of it runs, supervised or not."""
+        return self._supervisor.is_running() or bool(self._survivors())
+
     def is_current(self) -> bool:
         """Tell whether what runs was started from the code and the settings of now."""
         return self._read_state().get("started_from") == self._fingerprints()
@@ -510,7 +514,7 @@ class Stack:
             self._preferred_ports = ports or Ports.of(self.settings, otherwise=before)
             # What runs, runs where it was started, whatever `.env` says by now.
             self.ports = before
-            if not self._supervisor.is_running() and not self._survivors():
+            if not self.runs():
                 self.ports = self._preferred_ports
             if missing or place is None:
                 self._write_state()
