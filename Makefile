@@ -94,4 +94,4 @@ clean: $(VENV)/.complete ## Stop it and throw its data away, after asking (FORCE
 
 # Whatever it prints goes to stderr, so that the first `make env` can be evaluated too.
 $(VENV)/.complete: requirements/dev.txt
-	@PYTHON="$(PYTHON)" deploy/venv.sh $(VENV) >&2
+	@PYTHON="$(PYTHON)" LOOK_AT_PORTS="$(if $(wildcard .env),,$(filter up,$(MAKECMDGOALS)))" deploy/venv.sh $(VENV) >&2

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from deploy.addresses import addresses_of
 from deploy.console import Progress
 from deploy.failure import DeployFailure
-from deploy.native.ports import Ports
+from deploy.native.ports import Ports, require_free
 from deploy.processes import ONE_SHOTS, SERVICES
 from deploy.settings import DEFAULTS, GENERATED, ROOT
 
@@ -41,7 +41,16 @@ class DockerEngine:
         return bool(self._running())
 
     def up(self) -> None:
-        """Build the image, start everything, wait until all is healthy."""
+        """Build the image, start everything, wait until all is healthy.
+
+        :raises DeployFailure: if ports are taken, or something does not get healthy
+        """
+        if not self.runs():
+            ports = Ports.of(self._settings)
+            variables = [f"{name.upper()}_PORT" for name in ports.to_json()]
+            published = {each: "127.0.0.1" for each in variables if each in DEFAULTS}
+            bind = dict.fromkeys(("PRODUCT_PORT", "ORDER_PORT"), self._settings["BIND_ADDRESS"])
+            require_free({**published, **bind}, ports)
         try:
             self._compose("up", "--build", "--detach", "--wait")
         except DeployFailure:
