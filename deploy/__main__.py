@@ -5,7 +5,10 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from environ import Env
 
 from deploy.addresses import ADDRESSES
 from deploy.by_hand import write_addresses
@@ -111,7 +114,7 @@ def _up(engine: Engine) -> None:
 
   Next:  make demo     a product, an order, and what becomes of both
          make logs     what the processes say
-         make down     stop it all; the data stays"""
+         make down     stop it all; the data stays{_open_to_everybody(settings)}"""
     )
 
 
@@ -127,6 +130,19 @@ def _require_consent() -> None:
         raise DeployFailure(f"{question} Nothing was done; `make clean FORCE=1` does it unasked.")
     if input(f"{question} Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
         raise DeployFailure("Nothing was thrown away.")
+
+
+def _open_to_everybody(settings: Mapping[str, str]) -> str:
+    """Return a warning where others than this machine's users need no API key."""
+    address = settings["BIND_ADDRESS"].replace("localhost", "127.0.0.1")
+    published = settings.get("PRODUCT_PUBLIC_URL") or settings.get("ORDER_PUBLIC_URL")
+    is_local = ip_address(address).is_loopback and not published
+    if is_local or settings["REQUIRE_API_KEY"].lower() in Env.BOOLEAN_TRUE_STRINGS:
+        return ""
+    return """
+
+  Everybody who can reach the services can read and change all products and orders by the API,
+  until REQUIRE_API_KEY=true in .env asks for API keys."""
 
 
 def _console(environment: Mapping[str, str]) -> str:

@@ -138,6 +138,33 @@ def test_who_has_read_enough_hears_of_no_broken_pipe():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.fixture
+def said_by_up(monkeypatch, capsys):
+    def say(**settings: str) -> str:
+        monkeypatch.setattr(deploy, "choose", lambda *_: UpEngine(**settings))
+        monkeypatch.setattr(deploy, "load", lambda: settings)
+        monkeypatch.setattr(deploy, "write_env_file", lambda: "")
+        monkeypatch.setattr(deploy, "write_addresses", lambda _: None)
+        assert deploy.main(["up"]) == 0
+        return capsys.readouterr().out
+
+    return say
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_said"),
+    [
+        ({}, False),
+        ({"BIND_ADDRESS": "localhost"}, False),
+        ({"BIND_ADDRESS": "0.0.0.0"}, True),
+        ({"ORDER_PUBLIC_URL": "https://orders.example"}, True),
+        ({"BIND_ADDRESS": "::", "REQUIRE_API_KEY": "True"}, False),
+    ],
+)
+def test_up_says_that_everybody_may_use_an_api_without_keys(said_by_up, settings, is_said):
+    assert ("REQUIRE_API_KEY" in said_by_up(**settings)) == is_said
+
+
 @pytest.mark.parametrize(
     ("broker", "console"),
     [
@@ -145,12 +172,8 @@ def test_who_has_read_enough_hears_of_no_broken_pipe():
         ({"BROKER_URL": "amqp://me:other@elsewhere"}, ""),
     ],
 )
-def test_up_says_who_may_log_in_at_the_console_of_our_broker(monkeypatch, capsys, broker, console):
-    monkeypatch.setattr(deploy, "choose", lambda *_: UpEngine(**broker))
-    monkeypatch.setattr(deploy, "write_env_file", lambda: "")
-    monkeypatch.setattr(deploy, "write_addresses", lambda _: None)
+def test_up_says_who_may_log_in_at_the_console_of_our_broker(said_by_up, broker, console):
+    said = said_by_up(**broker)
 
-    assert deploy.main(["up"]) == 0
-
-    assert console in (said := capsys.readouterr().out)
+    assert console in said
     assert ("RabbitMQ" in said, "secret" in said) == (bool(console), False)
