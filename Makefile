@@ -89,10 +89,10 @@ format: $(VENV)/.complete ## Format the code and mend what the linter can
 lock: $(VENV)/.complete ## Pin requirements/*.in anew, with hashes (needs uv)
 	@requirements/lock.sh
 
-clean: $(VENV)/.complete ## Stop it, throw its data away, and the virtual environment with it
+clean: $(VENV)/.complete ## Stop it and throw its data away, after asking (FORCE=1: unasked), and the virtual environment with it
 	@$(BIN)/python -m deploy clean
 	@rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Whatever it prints goes to stderr, so that the first `make env` can be evaluated too.
 $(VENV)/.complete: requirements/dev.txt
-	@PYTHON="$(PYTHON)" deploy/venv.sh $(VENV) >&2
+	@PYTHON="$(PYTHON)" LOOK_AT_PORTS="$(if $(wildcard .env),,$(filter up,$(MAKECMDGOALS)))" deploy/venv.sh $(VENV) >&2

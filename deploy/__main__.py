@@ -4,7 +4,11 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from environ import Env
 
 from deploy.addresses import ADDRESSES
 from deploy.by_hand import write_addresses
@@ -12,6 +16,9 @@ from deploy.choice import Engine, choose
 from deploy.console import Progress, TerminalProgress
 from deploy.failure import DeployFailure
 from deploy.settings import DEFAULTS, ROOT, load, write_env_file
+
+#: What prints what there is, and changes nothing.
+_LOOKS = {"env", "ps", "logs"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "down": "stop it; the data stays",
         "ps": "show what runs",
         "env": "print the addresses in use as shell assignments",
-        "clean": "stop it and throw its data away",
+        "clean": "stop it and throw its data away, after asking (unless FORCE=1)",
     }.items():
         verbs.add_parser(verb, help=help_text)
     logs = verbs.add_parser("logs", help="show what the processes say")
@@ -41,15 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{failure}", file=sys.stderr)
         return 1
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and options.verb in _LOOKS:
+            # Who reads has enough, as `head` has. Nor is the rest to be written when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         # A full disk, a directory of somebody else's: what Linux says is the clear sentence.
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         return 130
 
 
 def _run(options: argparse.Namespace) -> int:
-    quiet = options.verb in {"env", "ps", "logs", "run", "manage"}
+    quiet = options.verb in {*_LOOKS, "run", "manage"}
     progress = Progress() if quiet else TerminalProgress()
     looks_only = options.verb == "run" and options.as_is
     if options.verb in {"up", "run", "manage"} and not looks_only and (written := write_env_file()):
@@ -61,7 +72,11 @@ def _run(options: argparse.Namespace) -> int:
         case "down":
             engine.down()
         case "clean":
+            _require_consent()
             engine.clean()
+        case "ps" | "env" if not engine.runs():
+            # Its ports may be somebody else's by now.
+            raise DeployFailure("Nothing runs: `make up` brings the system up.")
         case "ps":
             engine.ps()
         case "env":
@@ -77,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
             # It finds its settings as it does when somebody calls it by hand.
             program = [sys.executable, str(ROOT / f"{options.service}_project" / "manage.py")]
             os.execv(program[0], [*program, *options.command])  # noqa: S606 - that is what it is for
+    # While it can still be heard of that nobody reads.
+    sys.stdout.flush()
     return 0
 
 
@@ -93,13 +110,48 @@ def _up(engine: Engine) -> None:
   Product-Service   {products}
           admin     {products}/admin/   {account}
   Order-Service     {orders}
-          admin     {orders}/admin/   {account}
-  RabbitMQ          {engine.management_url}
+          admin     {orders}/admin/   {account}{_console(engine.environment)}
 
   Next:  make demo     a product, an order, and what becomes of both
          make logs     what the processes say
-         make down     stop it all; the data stays"""
+         make down     stop it all; the data stays{_open_to_everybody(settings)}"""
     )
+
+
+def _require_consent() -> None:
+    """Ask whether the data may go, unless `FORCE=1` says so.
+
+    :raises DeployFailure: if it may not, or nobody is there to be asked
+    """
+    if os.environ.get("FORCE") == "1":
+        return
+    question = "This throws away the shop's data: all products, orders and parked messages."
+    if not sys.stdin.isatty():
+        raise DeployFailure(f"{question} Nothing was done; `make clean FORCE=1` does it unasked.")
+    if input(f"{question} Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise DeployFailure("Nothing was thrown away.")
+
+
+def _open_to_everybody(settings: Mapping[str, str]) -> str:
+    """Return a warning where others than this machine's users need no API key."""
+    address = settings["BIND_ADDRESS"].replace("localhost", "127.0.0.1")
+    published = settings.get("PRODUCT_PUBLIC_URL") or settings.get("ORDER_PUBLIC_URL")
+    is_local = ip_address(address).is_loopback and not published
+    if is_local or settings["REQUIRE_API_KEY"].lower() in Env.BOOLEAN_TRUE_STRINGS:
+        return ""
+    return """
+
+  Everybody who can reach the services can read and change all products and orders by the API,
+  until REQUIRE_API_KEY=true in .env asks for API keys."""
+
+
+def _console(environment: Mapping[str, str]) -> str:
+    """Return where RabbitMQ's console is, and who may log in there; nothing if it is not ours."""
+    url = urlsplit(environment["RABBITMQ_MANAGEMENT_URL"])
+    if urlsplit(environment["BROKER_URL"]).password != url.password:
+        return ""
+    address = f"http://{url.hostname}:{url.port}"
+    return f"\n  RabbitMQ          {address}   {url.username}, password: BROKER_URL of `make env`"
 
 
 def _exec(engine: Engine, command: Sequence[str], *, as_is: bool) -> None:

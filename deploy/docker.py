@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from deploy.addresses import addresses_of
 from deploy.console import Progress
 from deploy.failure import DeployFailure
-from deploy.native.ports import Ports
+from deploy.native.ports import Ports, require_free
 from deploy.processes import ONE_SHOTS, SERVICES
 from deploy.settings import DEFAULTS, GENERATED, ROOT
 
@@ -27,24 +27,30 @@ class DockerEngine:
         return {**self._settings, **addresses_of(Ports.of(self._settings), passwords)}
 
     @property
-    def management_url(self) -> str:
-        """RabbitMQ's console."""
-        return f"http://127.0.0.1:{self._settings['RABBITMQ_MANAGEMENT_PORT']}"
-
-    @property
     def pids(self) -> dict[str, int]:
         """None: what runs in containers is not ours to look up."""
         return {}
 
     def is_up(self) -> bool:
         """Tell whether every service of the file runs and is healthy."""
-        listed = self._compose("ps", "--format", "json", capture=True)
-        running = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
-        healthy = {each["Service"] for each in running if each.get("Health") == "healthy"}
+        healthy = {each["Service"] for each in self._running() if each.get("Health") == "healthy"}
         return {each.name for each in SERVICES} <= healthy
 
+    def runs(self) -> bool:
+        """Tell whether any of its containers runs."""
+        return bool(self._running())
+
     def up(self) -> None:
-        """Build the image, start everything, wait until all is healthy."""
+        """Build the image, start everything, wait until all is healthy.
+
+        :raises DeployFailure: if ports are taken, or something does not get healthy
+        """
+        if not self.runs():
+            ports = Ports.of(self._settings)
+            variables = [f"{name.upper()}_PORT" for name in ports.to_json()]
+            published = {each: "127.0.0.1" for each in variables if each in DEFAULTS}
+            bind = dict.fromkeys(("PRODUCT_PORT", "ORDER_PORT"), self._settings["BIND_ADDRESS"])
+            require_free({**published, **bind}, ports)
         try:
             self._compose("up", "--build", "--detach", "--wait")
         except DeployFailure:
@@ -63,11 +69,15 @@ class DockerEngine:
 
     def ps(self) -> None:
         """Print Compose's table."""
-        self._compose("ps", "--all")
+        print(self._compose("ps", "--all", capture=True), end="")
 
     def logs(self, *, follow: bool, names: Sequence[str]) -> None:
         """Print the last lines of every container."""
         self._compose("logs", "--tail", "100", *(["--follow"] if follow else []), *names)
+
+    def _running(self) -> list[dict[str, str]]:
+        listed = self._compose("ps", "--format", "json", capture=True)
+        return [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
 
     def _compose(self, *arguments: str, capture: bool = False) -> str:
         finished = subprocess.run(

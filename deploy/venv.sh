@@ -2,6 +2,7 @@
 # Makes the virtual environment that every `make` target runs in:
 #   deploy/venv.sh DIRECTORY [SYSTEM_PYTHON]
 #
+# With LOOK_AT_PORTS, only if the ports of the services are free: what comes takes a minute.
 # One that is there is kept, whatever made it. Otherwise PYTHON names the interpreter; without it,
 # `python3` on PATH is taken, unless it was built without optimisation (as pyenv does by default)
 # and the system's was not: such an interpreter needs about 1.3 times the CPU for a request.
@@ -37,6 +38,7 @@ make_venv() {
   command -v "$python" > /dev/null \
     || fail "There is no $python here: install Python 3.11 or newer, or name one with PYTHON=…"
   is_recent "$python" || fail "$("$python" --version) is too old: 3.11 or newer is needed. Name one with PYTHON=…"
+  [ -z "${LOOK_AT_PORTS:-}" ] || "$python" -m deploy.native.ports || exit 1
 
   if [ -z "${PYTHON:-}" ] && ! is_optimised "$python"; then
     if [ -x "$system" ] && is_recent "$system" && is_optimised "$system" && can_make_venv "$system"; then

@@ -22,11 +22,6 @@ class NativeEngine(Stack):
     def __init__(self, settings: Mapping[str, str], progress: Progress) -> None:
         super().__init__(RUN_DIR, settings=settings, progress=progress)
 
-    @property
-    def management_url(self) -> str:
-        """RabbitMQ's console, with its account: it is on this machine only."""
-        return self.environment["RABBITMQ_MANAGEMENT_URL"]
-
     def up(self) -> None:
         """Start what does not run, and start again what runs from other code or settings."""
         if self.is_up() and self.is_current():

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import random
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -108,8 +109,26 @@ def alone_with_ports(progress: Progress) -> Iterator[None]:
         yield
 
 
+def require_free(addresses: Mapping[str, str], ports: Ports) -> None:
+    """Refuse ports that somebody else has; `addresses` by variables such as `PRODUCT_PORT`.
+
+    :raises DeployFailure: if there are any, with all of them
+    """
+    numbers = {f"{name.upper()}_PORT": port for name, port in ports.to_json().items()}
+    taken = [
+        f"{numbers[variable]} ({variable})"
+        for variable, address in addresses.items()
+        if not is_free(address, numbers[variable])
+    ]
+    if taken:
+        raise DeployFailure(
+            f"In use by other programs: {', '.join(taken)}. Stop those programs, or set other "
+            "ports in .env."
+        )
+
+
 def is_free(address: str, port: int) -> bool:
-    """Tell whether a server could listen there now."""
+    """Tell whether nobody else listens there now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do; otherwise connections that were closed a moment ago count as use.
@@ -117,8 +136,9 @@ def is_free(address: str, port: int) -> bool:
         try:
             probe.bind((address, port))
             probe.listen(1)
-        except OSError:
-            return False
+        except OSError as error:
+            # Other reasons not to listen there are the server's to name.
+            return error.errno != errno.EADDRINUSE
     return True
 
 
@@ -129,3 +149,17 @@ def answers(address: str, port: int, *, timeout_seconds: float = 1.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def main() -> int:
+    """Look at the ports of the services where there is no `.env`: before anything is installed."""
+    try:
+        require_free(dict.fromkeys(("PRODUCT_PORT", "ORDER_PORT"), "127.0.0.1"), Ports())
+    except DeployFailure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

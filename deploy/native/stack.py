@@ -24,7 +24,7 @@ from deploy.failure import DeployFailure
 from deploy.native import account
 from deploy.native.fingerprint import SERVER_SOURCES, SERVICE_SOURCES, fingerprint
 from deploy.native.install import ensure_installed
-from deploy.native.ports import Ports, alone_with_ports, answers, is_free
+from deploy.native.ports import Ports, alone_with_ports, answers, require_free
 from deploy.native.postgres import Postgres
 from deploy.native.programs import DEFAULTS, Program, native_command, native_environment
 from deploy.native.rabbitmq import RabbitMQ
@@ -175,6 +175,10 @@ class Stack:
             name in states and states[name].state == "RUNNING" and program.is_ready()
             for name, program in self._programs().items()
         )
+
+    def runs(self) -> bool:
+        """Tell whether anything of it runs, supervised or not."""
+        return self._supervisor.is_running() or bool(self._survivors())
 
     def is_current(self) -> bool:
         """Tell whether what runs was started from the code and the settings of now."""
@@ -457,17 +461,13 @@ class Stack:
         :raises DeployFailure: if so
         """
         states = self._supervisor.states()
-        for name, variable in (
-            ("product-service", "PRODUCT_PORT"),
-            ("order-service", "ORDER_PORT"),
-        ):
-            port = self.metrics_port(name)
-            is_ours = states.get(name, ProcessState(name)).pid is not None
-            if not is_ours and not is_free(self.environment["BIND_ADDRESS"], port):
-                raise DeployFailure(
-                    f"Port {port} is in use by another program, and {name} needs it: "
-                    f"stop that program, or set {variable} in .env."
-                )
+        services = {"product-service": "PRODUCT_PORT", "order-service": "ORDER_PORT"}
+        addresses = {
+            variable: self.environment["BIND_ADDRESS"]
+            for name, variable in services.items()
+            if states.get(name, ProcessState(name)).pid is None
+        }
+        require_free(addresses, self.ports)
 
     def _require_named_servers(self) -> None:
         """Check that the servers which the settings name are there.
@@ -510,7 +510,7 @@ class Stack:
             self._preferred_ports = ports or Ports.of(self.settings, otherwise=before)
             # What runs, runs where it was started, whatever `.env` says by now.
             self.ports = before
-            if not self._supervisor.is_running() and not self._survivors():
+            if not self.runs():
                 self.ports = self._preferred_ports
             if missing or place is None:
                 self._write_state()

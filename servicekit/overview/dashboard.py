@@ -164,4 +164,9 @@ def _parked_list() -> str:
 
 def context(tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:
     """Return what the start page's template takes."""
-    return {"tiles": tiles, "cards": cards, "drawn_at": timezone.now()}
+    return {
+        "tiles": tiles,
+        "cards": cards,
+        "drawn_at": timezone.now(),
+        "is_open": not settings.REQUIRE_API_KEY,
+    }

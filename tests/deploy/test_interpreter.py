@@ -17,6 +17,7 @@ case "$*" in
     *ensurepip*) {has_ensurepip} ;;
     *%d.%d*) echo 3.11 ;;
     "-m venv --clear "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo "$0" > "$4/made-by" ;;
+    "-m deploy.native.ports") echo "In use by other programs" >&2; exit 1 ;;
     "-m pip"*|*"import pip"*) ;;
     *) echo "not expected: $*" >&2; exit 64 ;;
 esac
@@ -109,3 +110,11 @@ class TestTheInterpreter:
         machine.make_venv(PYTHON=str(machine.system))
 
         assert machine.made_by == machine.on_path
+
+    def test_makes_nothing_where_ports_are_taken_that_it_looks_at(self, machine):
+        machine.interpreter(machine.on_path)
+
+        with pytest.raises(AssertionError, match="In use"):
+            machine.make_venv(LOOK_AT_PORTS="up")
+
+        assert not machine.venv.exists()

@@ -345,6 +345,16 @@ class TestTheStartPage:
         assert b"No orders in the last hour" in answer.content
         assert b"No message has failed." in answer.content
 
+    @pytest.mark.parametrize("requires_key", [False, True])
+    def test_says_that_the_api_is_open_until_it_takes_keys(
+        self, admin_client, settings, requires_key
+    ):
+        settings.REQUIRE_API_KEY = requires_key
+
+        content = admin_client.get(reverse("admin:index")).content
+
+        assert (b"open to everybody who can reach it" in content) != requires_key
+
     # Client frames: four make the connection, the fifth opens the channel that asks.
     @pytest.mark.parametrize("frame", [1, 5])
     def test_does_without_the_broker(self, admin_client, settings, broker, frame):

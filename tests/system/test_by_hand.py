@@ -1,6 +1,7 @@
 """What people try first in a clone after `make up`, with nothing exported."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -107,6 +109,39 @@ def test_runserver_takes_orders(clone, shop):
         order_id = eventually(place, timeout_seconds=120)
 
     assert shop.final_status(order_id) == "CONFIRMED"
+
+
+def test_the_calls_of_the_readme_can_be_pasted_and_answer_what_it_shows(shop, tmp_path):
+    flow = (ROOT / "README.md").read_text().split("## The flow, by hand\n")[1].split("\n## ")[0]
+    steps = re.findall(r"```sh\n(.*?)```\n```\n(.*?)\n```", flow, re.DOTALL)
+    assert len(steps) == flow.count("```sh")
+    # No progress, as in a terminal, and straight to this machine.
+    (tmp_path / ".curlrc").write_text('silent\nnoproxy = "*"\n')
+    (tmp_path / "variables").touch()
+
+    def here(text: str) -> str:
+        for port, address in (("3001", shop.products), ("3002", shop.orders)):
+            text = text.replace(f"localhost:{port}", f"localhost:{urlsplit(address).port}")
+        return text
+
+    def same_each_time(text: str) -> str:
+        text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]+){4}", "ID", text)
+        return re.sub(r'(?<=":)(?:"\d{4}-[\d:.T-]+Z"|\d+(?=\}))', "WHEN", text)
+
+    for calls, shown in steps:
+        script = f". ./variables\n{here(calls)}\ndeclare -p PRODUCT ORDER 2>/dev/null >variables"
+        expected = re.escape(same_each_time(here(shown))).replace("…", ".*")
+
+        def comes(script: str = script, expected: str = expected) -> bool:
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=tmp_path,
+                env={**os.environ, "CURL_HOME": str(tmp_path)}, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            return bool(re.fullmatch(expected, same_each_time(done.stdout).strip(), re.DOTALL))
+
+        # Again where it was "not now", or the machine so slow that another answer came.
+        eventually(comes, timeout_seconds=120)
 
 
 @pytest.mark.usefixtures("shop")
