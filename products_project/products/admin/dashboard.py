@@ -48,7 +48,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         _taken_card(taken, movements),
         _refusals_card(refused),
         _low_card(low),
-        common.queues_card(),
+        common.queues_card(common.depths_of_queues()),
         common.parked_card(),
     ]
     return {**context, **common.context(tiles, shown)}
