@@ -427,22 +427,23 @@ class TestTheStartPage:
         with virtual_host() as broker, running_worker("orders", broker, tmp_path) as worker:
             settings.BROKER_URL = broker.url
             eventually(lambda: self.row(admin_client)[1:5] == ["0", "0", "—", "1"])
-            assert b"all orders are decided" in admin_client.get(reverse("admin:index")).content
             worker.send_signal(signal.SIGSTOP)
             try:
                 eventually(lambda: "no sign of life for" in self.row(admin_client)[4])
                 answer = admin_client.get(reverse("admin:index"))
             finally:
                 worker.send_signal(signal.SIGCONT)
-            assert b"at least 0 messages with orders to be stored" in answer.content
+            assert b"how many are not stored yet is unknown" in answer.content
+            eventually(lambda: self.row(admin_client)[4] == "1")
 
     @pytest.mark.usefixtures("without_redis")
     def test_does_without_what_workers_report(self, admin_client, settings, broker_with_queue):
         settings.BROKER_URL, settings.WORKER_QUEUES = broker_with_queue.url, [PersistOrders.queue]
         with broker_with_queue.channel() as channel:
             channel.basic_consume(PersistOrders.queue, callback=lambda _: None)
-            assert self.row(admin_client)[2:5] == ["—", "—", "1"]
-            assert b"to be stored" in admin_client.get(reverse("admin:index")).content
+            eventually(lambda: self.row(admin_client)[2:5] == ["—", "—", "1"])
+            answer = admin_client.get(reverse("admin:index"))
+            assert b"how many are not stored yet is unknown" in answer.content
 
     def told(self, admin_client) -> list[str]:
         worker_reports.tell()
@@ -452,4 +453,5 @@ class TestTheStartPage:
     def row(admin_client) -> list[str]:
         answer = admin_client.get(reverse("admin:index"))
         [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
-        return queues.table["rows"][0]
+        # A busy broker may take longer to answer than a page waits.
+        return queues.table.get("rows", [[""] * 6])[0]

@@ -100,9 +100,12 @@ def _not_stored_yet(depths: Sequence[QueueDepth]) -> str:
     for depth in depths:
         if depth.name == PersistOrders.queue and depth.waiting is not None:
             count = depth.waiting + (depth.in_hand or 0)
-            if depth.in_hand is None or (depth.consumers and depth.trouble):
-                return f"at least {counted(count, 'message')} with orders to be stored"
-            return f"{counted(count, 'message')} with orders to be stored" if count else ""
+            is_all = depth.in_hand is not None and not (depth.consumers and depth.trouble)
+            if count:
+                least = "" if is_all else "at least "
+                return f"{least}{counted(count, 'message')} with orders to be stored"
+            if is_all:
+                return ""
     return "how many are not stored yet is unknown"
 
 
