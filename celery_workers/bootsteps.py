@@ -18,7 +18,7 @@ from celery import Celery, bootsteps
 from django.conf import settings
 
 from celery_workers.policies import DEAD_LETTERS, EVENTS
-from servicekit import worker_metrics
+from servicekit import worker_metrics, worker_reports
 from servicekit.caching.redis import invalidate_outdated
 from servicekit.database.loop import Loop
 from servicekit.dead_letters.threads import DeadLetterSource, replayer
@@ -116,6 +116,7 @@ def run_in_background(
                 relay(url),
                 replayer(url),
                 Loop("cache invalidation", invalidate_outdated),
+                Loop("report", worker_reports.tell),
                 *loops(),
             ]
             self._threads: list[StoppableThread] = [*working, SignOfLife(working, takes_tasks)]

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
@@ -28,6 +29,7 @@ from servicekit.messaging.envelope import (
     Received,
     body_of,
     headers_of,
+    published_at_ms,
     received,
     short_text,
 )
@@ -161,6 +163,26 @@ class Policy:
         return self.batch_limit * 2
 
 
+@dataclass(frozen=True)
+class InHand:
+    """The messages of a queue that a consumer has taken and not acknowledged; Unix times."""
+
+    count: int
+    oldest_at: float | None = None
+    """When the broker was given the first of them, if its sender says so."""
+    busy_since: float | None = None
+    """Since when the consumer has been at its present batch."""
+
+
+# By queue: the inbox of this process, the last one where a connection was lost.
+_inboxes: "dict[str, Inbox]" = {}
+
+
+def in_hand() -> dict[str, InHand]:
+    """Return what this process has in hand of each queue that it consumes."""
+    return {queue: inbox.in_hand() for queue, inbox in list(_inboxes.items())}
+
+
 class Load:
     """How many bytes of messages the inboxes of one connection hold."""
 
@@ -187,12 +209,15 @@ class Inbox:
         self._publisher = publisher
         self._policy = policy
         self._arrived: deque[Any] = deque()
+        self._batch: Sequence[Any] = ()
+        self._busy_since: float | None = None
         self._load = load or Load()
         self._started_at = 0.0
         self._recorder = telemetry.recorder()
         self._sizes = metrics.CONSUMER_BATCH.labels(source.queue)
         self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(source.queue)
         self._parked = metrics.CONSUMER_PARKED.labels(source.queue)
+        _inboxes[source.queue] = self
 
     def __len__(self) -> int:
         return len(self._arrived)
@@ -207,20 +232,29 @@ class Inbox:
         self._load.bytes -= _size_of(self._arrived)
         self._arrived.clear()
 
+    def in_hand(self) -> InHand:
+        """Return what is not acknowledged; for other threads, this one may be stuck."""
+        batch, stamp = self._batch, None
+        with suppress(IndexError):  # there is none, or not any more
+            stamp = published_at_ms(headers_of((batch or self._arrived)[0]))
+        oldest_at = None if stamp is None else stamp / 1000
+        return InHand(len(batch) + len(self._arrived), oldest_at, self._busy_since)
+
     def process(self) -> None:
         """Handle one batch of what has arrived or arrives within the pace, and acknowledge it.
 
         :raises Stopped: if the consumer is asked to end meanwhile
         """
-        self._collect()
-        begin_step()
-        count = min(len(self._arrived), self._policy.batch_limit)
-        deliveries = [self._arrived.popleft() for _ in range(count)]
-        size = _size_of(deliveries)
+        self._busy_since = time.time()
         try:
-            self._process(deliveries)
+            self._collect()
+            begin_step()
+            count = min(len(self._arrived), self._policy.batch_limit)
+            self._batch = [self._arrived.popleft() for _ in range(count)]
+            self._process(self._batch)
         finally:
-            self._load.bytes -= size
+            self._load.bytes -= _size_of(self._batch)
+            self._batch, self._busy_since = (), None
             end_step()
 
     def _process(self, deliveries: Sequence[Any]) -> None:

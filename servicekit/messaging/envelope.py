@@ -157,7 +157,7 @@ def received(event: T, delivery: Any) -> Received[T]:
     return Received(
         event,
         Correlation.of_headers(found),
-        _published_at_ms(found),
+        published_at_ms(found),
         delivery.properties.get("message_id"),
         # 64 bits, or not there: py-amqp reads nothing else.
         delivery.properties.get("timestamp"),
@@ -186,7 +186,8 @@ def short_text(value: object) -> str | None:
     return None
 
 
-def _published_at_ms(found: Any) -> int | None:
+def published_at_ms(found: Any) -> int | None:
+    """Return the Unix time at which the broker was given a message, if its headers tell."""
     stamp = found.get(_TIME_HEADER) if isinstance(found, Mapping) else None
     if isinstance(stamp, str) and stamp.isascii() and stamp.isdecimal() and len(stamp) <= 15:  # noqa: PLR2004 - digits of the year 9999
         stamp = int(stamp)

@@ -83,12 +83,18 @@ def parked_tile() -> Tile:
     )
 
 
-def queues_card() -> Card:
-    """Return how long each queue of the worker is, and how many dead letters are from it."""
-    about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
+def depths_of_queues() -> list[QueueDepth]:
+    """Return how long each queue of the worker is, nothing if the broker does not answer."""
     try:
-        depths = queue_depths(settings.WORKER_QUEUES)
+        return queue_depths(settings.WORKER_QUEUES)
     except BrokerUnavailable:
+        return []
+
+
+def queues_card(depths: Sequence[QueueDepth]) -> Card:
+    """Return how long each queue of the worker is, who works on it, and what is parked from it."""
+    about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
+    if not depths:
         return Card(
             **about,
             note="Orders are accepted all the same; their outcome comes later.",
@@ -97,8 +103,9 @@ def queues_card() -> Card:
     parked = _parked_by_queue()
     return Card(
         **about,
+        note="In hand: taken by a worker and not acknowledged. Oldest: the first of those.",
         table={
-            "headers": ["Queue", "Waiting", "Consumers", "Parked"],
+            "headers": ["Queue", "Waiting", "In hand", "Oldest", "Consumers", "Parked"],
             "rows": [_queue_row(depth, parked) for depth in depths],
         },
     )
@@ -106,12 +113,16 @@ def queues_card() -> Card:
 
 def _queue_row(depth: QueueDepth, parked: dict[str, BoundedCount]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
-        return [depth.name, badge("does not exist", "warning"), "—", "—"]
+        return [depth.name, badge("does not exist", "warning"), "—", "—", "—", "—"]
+    in_hand = "—" if depth.in_hand is None else f"{depth.in_hand:,}"
     waiting, total = f"{depth.waiting:,}", parked.get(depth.name, 0) + (depth.dead or 0)
     return [
         depth.name,
         badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
-        f"{depth.consumers:,}" if depth.consumers else badge("0", "danger"),
+        # One that hangs cannot tell what else it was given.
+        f"{in_hand}+" if depth.trouble and depth.in_hand else in_hand,
+        "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
+        badge(depth.trouble, "danger") if depth.trouble else f"{depth.consumers:,}",
         link(f"{_parked_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",
     ]
 

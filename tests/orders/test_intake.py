@@ -18,12 +18,13 @@ from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
 from orders_project.orders.placement.durability import Outcome
 from orders_project.orders.placement.pricing import Pricing
+from servicekit.caching import refusals
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from tests.orders.stock_news import put
-from tests.servicekit.private_broker import unused_port
+from tests.servicekit.private_broker import eventually, unused_port
 from tools.chaos.proxy import Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -160,6 +161,24 @@ class TestARefusal:
         assert product_service.asked == [product_id]
         # Past the cache of the product service, too, which may say too few for as long as it lives.
         assert product_service.headers[0]["Cache-Control"] == "no-cache"
+
+    @pytest.mark.usefixtures("broker_with_queue")
+    @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a-few-too-many"}])
+    def test_is_counted_by_product_and_of_none_as_one(self, client, product_service, headers):
+        short, dear = product_service.add(qty=1), product_service.add(price=MAX_INT64, qty=100)
+        for product_id in (short, short, dear, new_id(), new_id()):
+            assert order(client, product_id, 2, **headers).status_code in (400, 404)
+
+        def is_told() -> bool:
+            # Nothing from a Redis that is busy for a moment.
+            told = refusals.last_hour() or {}
+            return (
+                told.get(("insufficient_stock", short)) == 2
+                and told.get(("total_price_too_large", dear)) == 1
+                and told.get(("product_not_found", None), 0) >= 2
+            )
+
+        eventually(is_told)
 
     @pytest.mark.usefixtures("broker_with_queue", "without_redis")
     def test_needs_no_redis(self, client, product_service):

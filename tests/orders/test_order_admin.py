@@ -4,7 +4,11 @@ import csv
 import io
 import json
 import re
+import signal
+import threading
+import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -13,11 +17,19 @@ from django.contrib.messages import get_messages
 from django.urls import reverse
 
 from orders_project.orders import services
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from servicekit import worker_reports
+from servicekit.backoffice import queues
+from servicekit.contracts.events import StockDecided
 from servicekit.identifiers import new_id
+from servicekit.messaging.consumer import ConsumerThread, Handled, Policy
+from servicekit.messaging.envelope import received
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import now_in_milliseconds
 from tests.orders.stock_news import rejected, reserved, settle
+from tests.servicekit.private_broker import eventually, virtual_host
+from tests.servicekit.worker import running_worker
 from tools.chaos.proxy import Fault, Proxy
 
 pytestmark = pytest.mark.django_db
@@ -377,5 +389,79 @@ class TestTheStartPage:
 
         [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
         there, missing = queues.table["rows"]
-        assert there[:2] == ["there", "1"]
+        assert there[:4] == ["there", "1", "0", "—"]
+        assert "no consumer" in there[4]
         assert "does not exist" in missing[1]
+
+    def test_shows_a_consumer_that_makes_no_progress(
+        self, admin_client, settings, broker, monkeypatch
+    ):
+        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        settings.BROKER_URL, settings.WORKER_QUEUES = broker.url, ["of a thread that hangs"]
+        [name] = settings.WORKER_QUEUES
+        begun, may_end = threading.Event(), threading.Event()
+        source = SimpleNamespace(
+            queue=name,
+            declare=lambda channel: channel.queue_declare(name, durable=True, auto_delete=False),
+            read=lambda delivery: received(StockDecided(decisions=[]), delivery),
+            handle=lambda _batch: (begun.set(), may_end.wait(120), Handled())[-1],
+        )
+        broker.declare_queue(name)
+        with broker.channel() as channel:
+            stamp = {"timestamp_in_ms": str(int(time.time() * 1000) - 3 * 60_000)}
+            for _ in range(2):
+                channel.basic_publish(
+                    channel.prepare_message(b"{}", headers=stamp), routing_key=name
+                )
+        consumer = ConsumerThread(
+            "hangs", [source], broker_url=broker.url, policy=Policy(is_held=bool, batch_limit=1)
+        )
+        consumer.start()
+        try:
+            assert begun.wait(60)
+            eventually(lambda: "no progress for" in self.told(admin_client)[4])
+            assert self.told(admin_client)[1:4] in (["0", "1+", "3 min"], ["0", "2+", "3 min"])
+        finally:
+            may_end.set()
+
+        eventually(lambda: self.told(admin_client)[2:5] == ["0", "—", "1"])
+        consumer.stop()
+        consumer.join(30)
+        broker.delete_queue(name)
+
+    def test_shows_a_worker_that_hangs_as_a_whole_and_what_it_may_have_to_store(
+        self, admin_client, settings, monkeypatch, tmp_path
+    ):
+        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        settings.WORKER_QUEUES = [PersistOrders.queue]
+        with virtual_host() as broker, running_worker("orders", broker, tmp_path) as worker:
+            settings.BROKER_URL = broker.url
+            eventually(lambda: self.row(admin_client)[1:5] == ["0", "0", "—", "1"])
+            worker.send_signal(signal.SIGSTOP)
+            try:
+                eventually(lambda: "no sign of life for" in self.row(admin_client)[4])
+                answer = admin_client.get(reverse("admin:index"))
+            finally:
+                worker.send_signal(signal.SIGCONT)
+            assert b"how many are not stored yet is unknown" in answer.content
+            eventually(lambda: self.row(admin_client)[4] == "1")
+
+    @pytest.mark.usefixtures("without_redis")
+    def test_does_without_what_workers_report(self, admin_client, settings, broker_with_queue):
+        settings.BROKER_URL, settings.WORKER_QUEUES = broker_with_queue.url, [PersistOrders.queue]
+        with broker_with_queue.channel() as channel:
+            channel.basic_consume(PersistOrders.queue, callback=lambda _: None)
+            eventually(lambda: self.row(admin_client)[2:5] == ["—", "—", "1"])
+            answer = admin_client.get(reverse("admin:index"))
+            assert b"how many are not stored yet is unknown" in answer.content
+
+    def told(self, admin_client) -> list[str]:
+        worker_reports.tell()
+        return self.row(admin_client)
+
+    @staticmethod
+    def row(admin_client) -> list[str]:
+        answer = admin_client.get(reverse("admin:index"))
+        [queues] = [card for card in answer.context["cards"] if card.title == "Queues"]
+        # A busy broker may take longer to answer than a page waits.
+        return queues.table.get("rows", [[""] * 6])[0]

@@ -12,14 +12,17 @@ from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
+from django_redis import get_redis_connection
 
 from products_project.products import cache, services
 from products_project.products.admin.files import ProductImport
 from products_project.products.models import Product, StockMovement
+from servicekit.caching import refusals
 from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from tests.products.answers import release, reserve
+from tests.servicekit.private_broker import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -296,6 +299,41 @@ class TestTheStartPage:
         assert (tile.value, tile.note) == ("2", "1 more has 10 or fewer")
         # First what sells, although it is not the least.
         assert [bar["title"] for bar in low.bars] == ["Lamp", "b", "a"]
+
+    @staticmethod
+    def refused(admin_client) -> tuple[list[str], str, list[str]]:
+        cards = {
+            each.title: each for each in admin_client.get(reverse("admin:index")).context["cards"]
+        }
+        by_reason, lost = cards["Refused orders by reason"], cards["Lost demand"]
+        bars = [
+            [f"{bar['title']}: {bar['description']}" for bar in each.bars]
+            for each in (by_reason, lost)
+        ]
+        return bars[0], by_reason.note, bars[1]
+
+    def test_counts_the_orders_that_the_api_refused_with_those_that_were_accepted(
+        self, admin_client, sold_lamp
+    ):
+        get_redis_connection("default").flushdb()
+        shade = services.create_product(name="Shade", price=1, qty=0)
+        for product_id in (sold_lamp.id, shade.id, shade.id, shade.id, new_id()):
+            refusals.count("insufficient_stock", product_id)
+        refusals.count("product_not_found", None)
+        eventually(lambda: refusals.last_hour().total() == 6)
+
+        assert self.refused(admin_client) == (
+            ["Not enough in stock: 6 (86%)", "No such product: 1 (14%)"],
+            "The last 60 minutes, at once or after they were accepted",
+            ["Shade: 3 orders", "Lamp: 2 orders"],
+        )
+
+    @pytest.mark.usefixtures("sold_lamp", "without_redis")
+    def test_says_that_it_does_not_know_what_the_api_refused(self, admin_client):
+        by_reason, note, lost = self.refused(admin_client)
+
+        assert (by_reason, lost) == (["Not enough in stock: 1 (100%)"], ["Lamp: 1 order"])
+        assert "Redis, which knows the others, is away" in note
 
 
 class TestALongName:

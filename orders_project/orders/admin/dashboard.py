@@ -1,6 +1,7 @@
 """The start page of the order service's admin."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,11 +9,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from orders_project.orders.admin.orders import STATUS_TONES
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from servicekit.backoffice import cards
 from servicekit.backoffice.bounded_count import count_rows, rows_of
 from servicekit.backoffice.cards import Card, Series, Tile
-from servicekit.backoffice.display import ago
+from servicekit.backoffice.display import ago, counted
+from servicekit.backoffice.queues import QueueDepth
 from servicekit.overview import dashboard as common
 
 Status = Order.Status
@@ -36,11 +39,17 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     sample = common.sample(
         count=count, oldest=min((row["oldest"] for row in minutes), default=None)
     )
-    tiles = [_orders_tile(sample), _pending_tile(), common.outbox_tile(), common.parked_tile()]
+    depths = common.depths_of_queues()
+    tiles = [
+        _orders_tile(sample),
+        _pending_tile(depths),
+        common.outbox_tile(),
+        common.parked_tile(),
+    ]
     shown: list[Card] = [
         _per_minute(minutes, sample),
         _by_status(minutes, sample),
-        common.queues_card(),
+        common.queues_card(depths),
         common.parked_card(),
     ]
     return {**context, **common.context(tiles, shown)}
@@ -71,18 +80,33 @@ def _orders_tile(sample: common.Sample) -> Tile:
     )
 
 
-def _pending_tile() -> Tile:
+def _pending_tile(depths: Sequence[QueueDepth]) -> Tile:
     pending = Order.objects.filter(status=Status.PENDING)
     # The index is read from its other end.
     oldest = pending.order_by("created_at", "id").values_list("created_at", flat=True).first()
     count = count_rows(pending.order_by("-created_at", "-id"))
+    notes = [f"the oldest was created {ago(oldest)}" if oldest else "", _not_stored_yet(depths)]
     return Tile(
         title="Pending orders",
         value=str(count),
-        note=f"the oldest was created {ago(oldest)}" if oldest else "all orders are decided",
-        tone="warning" if oldest else "success",
+        note="; ".join(filter(None, notes)) or "all orders are decided",
+        tone="warning" if any(notes) else "success",
         link=reverse("admin:orders_order_changelist") + "?status__exact=PENDING",
     )
+
+
+def _not_stored_yet(depths: Sequence[QueueDepth]) -> str:
+    """Say how many messages, each of up to 500 accepted orders, wait to be stored."""
+    for depth in depths:
+        if depth.name == PersistOrders.queue and depth.waiting is not None:
+            count = depth.waiting + (depth.in_hand or 0)
+            is_all = depth.in_hand is not None and not (depth.consumers and depth.trouble)
+            if count:
+                least = "" if is_all else "at least "
+                return f"{least}{counted(count, 'message')} with orders to be stored"
+            if is_all:
+                return ""
+    return "how many are not stored yet is unknown"
 
 
 def _per_minute(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:

@@ -29,6 +29,7 @@ from orders_project.orders.placement.pricing import (
 from orders_project.orders.product_service import ProductNotFound
 from servicekit import correlation
 from servicekit.breaker import CircuitOpen
+from servicekit.caching import refusals
 from servicekit.http import deadline
 from servicekit.http.deadline import DeadlineExceeded, limited_to
 from servicekit.identifiers import new_id
@@ -37,7 +38,12 @@ from servicekit.timestamps import now_in_milliseconds
 logger = logging.getLogger(__name__)
 
 _ORDER_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:idempotency-keys")
-_REFUSALS = (ProductNotFound, InsufficientStock, TotalPriceTooLarge)
+_REASONS: dict[type[Exception], str] = {
+    ProductNotFound: "product_not_found",
+    InsufficientStock: "insufficient_stock",
+    TotalPriceTooLarge: "total_price_too_large",
+}
+_REFUSALS = tuple(_REASONS)
 # What remains for the answer after the commit.
 _RESERVE_SECONDS = 0.1
 # After a look at a database that does not answer, the ways around it need the rest of the time.
@@ -83,7 +89,11 @@ class Intake:
         :raises UnableToAccept: if it is not accepted, and left no trace
         :raises AcceptanceUnknown: if it may be
         """
-        order = self._priced(new_id(), product_id, quantity)
+        try:
+            order = self._priced(new_id(), product_id, quantity)
+        except _REFUSALS as error:
+            _count(error, product_id)
+            raise
         _submit(order, self._plain_commits)
         return order
 
@@ -102,10 +112,11 @@ class Intake:
             if attempt is None:
                 try:
                     attempt = self._priced(order_id, product_id, quantity)
-                except _REFUSALS:
+                except _REFUSALS as error:
                     # Another attempt may have been faster, and have taken the last unit.
                     attempt = self._stored(order_id)
                     if attempt is None:
+                        _count(error, product_id)
                         raise
             # Before it is made durable: a claim may be all that is left of an attempt that failed.
             _check_same(attempt, product_id, quantity)
@@ -173,6 +184,12 @@ def intake() -> Intake:
 def order_id_of(key: str) -> UUID:
     """Return the id of the one order of a key (a name-based UUID, RFC 9562, section 5.5)."""
     return uuid5(_ORDER_IDS, key)
+
+
+def _count(refusal: Exception, product_id: UUID) -> None:
+    # Ids of no product are without number.
+    is_known = not isinstance(refusal, ProductNotFound)
+    refusals.count(_REASONS[type(refusal)], product_id if is_known else None)
 
 
 def _submit(order: AcceptedOrder, commits: GroupCommit[AcceptedOrder]) -> None:

@@ -1,7 +1,9 @@
 """The start page of the product service's admin."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -12,6 +14,8 @@ from servicekit.backoffice import cards
 from servicekit.backoffice.bounded_count import count_rows, rows_of
 from servicekit.backoffice.cards import Card, Series, Tile
 from servicekit.backoffice.display import Tone, counted, duration, link
+from servicekit.caching import refusals
+from servicekit.caching.refusals import Refusals
 from servicekit.overview import dashboard as common
 
 _LOW_ROWS = 10
@@ -20,6 +24,7 @@ _LOOKED_AT = 1000
 _REFUSALS: dict[str, tuple[str, Tone]] = {
     "insufficient_stock": ("Not enough in stock", "danger"),
     "product_not_found": ("No such product", "warning"),
+    "total_price_too_large": ("Total price too large", "info"),
 }
 _BOUNDS = {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT}
 
@@ -31,7 +36,8 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     sample of the newest, by index.
     """
     taken = _taken_per_minute()
-    refused = _refusals()
+    by_api = refusals.last_hour()
+    refused = _refusals() + (by_api or Counter())
     low = _running_low()
     sold = _sold()
     movements = common.sample(
@@ -46,9 +52,10 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     ]
     shown: list[Card] = [
         _taken_card(taken, movements),
-        _refusals_card(refused),
+        _refusals_card(refused, is_complete=by_api is not None),
         _low_card(low),
-        common.queues_card(),
+        _lost_card(refused),
+        common.queues_card(common.depths_of_queues()),
         common.parked_card(),
     ]
     return {**context, **common.context(tiles, shown)}
@@ -96,20 +103,23 @@ def _sold() -> dict[str, int]:
     return row
 
 
-def _refusals() -> list[dict[str, Any]]:
-    return rows_of(
+def _refusals() -> Refusals:
+    """Return the orders that were accepted and got no stock."""
+    rows = rows_of(
         """
-        SELECT reason, count(*) AS count
+        SELECT reason, count(*) AS count,
+               CASE WHEN reason = 'insufficient_stock' THEN product_id END AS product_id
         FROM (
-            SELECT reason, outcome FROM reservation
+            SELECT reason, outcome, product_id FROM reservation
             WHERE created_at > now() - make_interval(mins => %(minutes)s)
             ORDER BY created_at DESC LIMIT %(limit)s
         ) AS newest
         WHERE outcome = 'REJECTED'
-        GROUP BY 1 ORDER BY 2 DESC
+        GROUP BY 1, 3
         """,
         _BOUNDS,
     )
+    return Counter({(row["reason"], row["product_id"]): row["count"] for row in rows})
 
 
 def _running_low() -> list[dict[str, Any]]:
@@ -182,11 +192,16 @@ def _taken_card(taken: list[dict[str, Any]], sample: common.Sample) -> Card:
     )
 
 
-def _refusals_card(refused: list[dict[str, Any]]) -> Card:
+def _refusals_card(refused: Refusals, *, is_complete: bool) -> Card:
+    reasons: Counter[str] = Counter()
+    for (reason, _product_id), count in refused.items():
+        reasons[reason] += count
     return cards.shares(
-        [_refusal(row["reason"], row["count"]) for row in refused],
+        [_refusal(reason, count) for reason, count in reasons.most_common()],
         title="Refused orders by reason",
-        note=f"The last {common.SAMPLE_MINUTES} minutes",
+        note=f"The last {common.SAMPLE_MINUTES} minutes, at once or after they were accepted"
+        if is_complete
+        else "Those alone that were accepted before: Redis, which knows the others, is away",
         empty="No order was refused in the last hour.",
     )
 
@@ -195,7 +210,7 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
     return Card(
         title="Low stock",
         note=f"{LOW_STOCK} or fewer left; first what sold in the last hour",
-        width="lg:col-span-3",
+        width="lg:col-span-2",
         bars=[
             {
                 "title": row["name"],
@@ -209,6 +224,31 @@ def _low_card(low: list[dict[str, Any]]) -> Card:
         ],
         empty=f"Every product for sale has more than {LOW_STOCK} in stock.",
         action=link(reverse("admin:products_product_changelist") + "?stock=short", "Show all"),
+    )
+
+
+def _lost_card(refused: Refusals) -> Card:
+    orders: Counter[UUID] = Counter()
+    for (reason, product_id), count in refused.items():
+        if reason == "insufficient_stock" and product_id:
+            orders[product_id] += count
+    most = orders.most_common(_LOW_ROWS)
+    products = Product.objects.in_bulk([product_id for product_id, _ in most])
+    return Card(
+        title="Lost demand",
+        note="Refused in the last hour for want of stock",
+        bars=[
+            {
+                "title": products[product_id].name,
+                "description": counted(count, "order"),
+                "value": 100 * count // most[0][1],
+                "tone": "danger",
+                "href": reverse("admin:products_product_change", args=[product_id]),
+            }
+            for product_id, count in most
+            if product_id in products
+        ],
+        empty="No order was refused for want of stock.",
     )
 
 
