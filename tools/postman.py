@@ -92,10 +92,11 @@ def _request(base: str, path: str, method: str, operation: Json) -> Json:
     }
     if "requestBody" in operation:
         media = operation["requestBody"]["content"]["application/json"]
+        [example] = media.get("examples", {"": {"value": {}}}).values()
         request["header"].append({"key": "Content-Type", "value": "application/json"})
         request["body"] = {
             "mode": "raw",
-            "raw": json.dumps(_with_variables(media.get("example", {})), indent=2),
+            "raw": json.dumps(_with_variables(example["value"]), indent=2),
             "options": {"raw": {"language": "json"}},
         }
     return request

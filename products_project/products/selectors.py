@@ -1,8 +1,9 @@
 """Reading products."""
 
 import time
-from dataclasses import dataclass
 from uuid import UUID
+
+from django.db.models import QuerySet
 
 from products_project.products import cache
 from products_project.products.models import Product, StockMovement
@@ -22,22 +23,6 @@ class ProductIsArchived(Exception):
 
     def __init__(self, product_id: object) -> None:
         super().__init__(f"The product {product_id} is archived.")
-
-
-@dataclass(frozen=True)
-class Page:
-    """Products, newest first, and whether older ones follow."""
-
-    products: list[Product]
-    has_more: bool
-
-
-@dataclass(frozen=True)
-class MovementsPage:
-    """Movements of a stock, newest first, and whether older ones follow."""
-
-    movements: list[StockMovement]
-    has_more: bool
 
 
 def get_rendered_product(product_id: UUID, *, past_cache: bool = False) -> Versioned:
@@ -79,29 +64,16 @@ def _sold(product: Product) -> Product:
     return product
 
 
-def products_page(*, limit: int, after: UUID | None, search: str) -> Page:
-    """Return at most `limit` products that are sold, newest first, older than the one `after`."""
-    products = Product.objects.filter(archived_at=None).order_by("-id")
-    if after is not None:
-        products = products.filter(id__lt=after)
-    if search:
-        products = products.filter(name__icontains=search)
-    # One more than asked for, to know whether it is worth asking again.
-    found = list(products[: limit + 1])
-    return Page(found[:limit], len(found) > limit)
+def sold_products(*, search: str) -> QuerySet[Product]:
+    """Return the products that are sold and have a text in their name."""
+    products = Product.objects.filter(archived_at=None)
+    return products.filter(name__icontains=search) if search else products
 
 
-def stock_movements_page(*, product_id: UUID, limit: int, after: int | None) -> MovementsPage:
-    """Return at most `limit` movements of a product's stock, older than the movement `after`.
-
-    Those of an archived product are there, too.
+def stock_movements(product_id: UUID) -> QuerySet[StockMovement]:
+    """Return the movements of a product's stock; those of an archived product are there, too.
 
     :raises ProductNotFound: if there is no such product
     """
-    movements = StockMovement.objects.filter(product_id=product_id).order_by("-id")
-    if after is not None:
-        movements = movements.filter(id__lt=after)
-    found = list(movements[: limit + 1])
-    if not found and not Product.objects.filter(id=product_id).exists():
-        raise ProductNotFound(product_id)
-    return MovementsPage(found[:limit], len(found) > limit)
+    _find(product_id)
+    return StockMovement.objects.filter(product_id=product_id)

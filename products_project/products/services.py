@@ -66,7 +66,7 @@ def update_product(
     *,
     name: str | None = None,
     price: int | None = None,
-    if_version: Collection[int] | None = None,
+    if_version: Collection[str] | None = None,
     if_still: Mapping[str, object] | None = None,
 ) -> Product:
     """Change a product's name or price, and announce the new state in the same transaction.
@@ -100,7 +100,7 @@ def update_product(
     return product
 
 
-def archive_product(product_id: UUID, *, if_version: Collection[int] | None = None) -> None:
+def archive_product(product_id: UUID, *, if_version: Collection[str] | None = None) -> None:
     """Stop selling a product, and announce it. Its history stays. Twice is as good as once.
 
     :raises ProductNotFound: if there is none
@@ -173,15 +173,15 @@ def _movement_of(idempotency_key: str) -> StockMovement | None:
     return StockMovement.objects.filter(idempotency_key=idempotency_key).first()
 
 
-def _lock_sold(product_id: UUID, if_version: Collection[int] | None) -> Product:
+def _lock_sold(product_id: UUID, if_version: Collection[str] | None) -> Product:
     return _sold(Product.objects.lock([product_id]).get(product_id), product_id, if_version)
 
 
-def _sold(product: Product | None, product_id: UUID, if_version: Collection[int] | None) -> Product:
+def _sold(product: Product | None, product_id: UUID, if_version: Collection[str] | None) -> Product:
     if product is None:
         raise ProductNotFound(product_id)
     if product.archived_at is not None:
         raise ProductIsArchived(product_id)
-    if if_version is not None and product.version not in if_version:
+    if if_version is not None and str(product.version) not in if_version:
         raise VersionMismatch(product)
     return product

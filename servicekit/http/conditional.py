@@ -1,10 +1,7 @@
 """Answers for machines that need nothing of DRF: straight from bytes."""
 
-import re
-
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
-
-_OUR_TAG = re.compile('"[0-9]{1,18}"')
+from django.utils.http import parse_etags
 
 
 def wants_plain_json(request: HttpRequest) -> bool:
@@ -35,24 +32,20 @@ def etag_of(version: int) -> str:
 
 def is_known(request: HttpRequest, etag: str) -> bool:
     """Return whether the caller has this version already and is answered 304."""
-    # RFC 9110, section 13.1.2: a list, compared weakly; `*` is any.
+    # RFC 9110, section 13.1.2: compared weakly; `*` is any.
     header = request.META.get("HTTP_IF_NONE_MATCH", "")
     return bool(header) and any(
-        candidate.strip().removeprefix("W/") in ("*", etag) for candidate in header.split(",")
+        tag.removeprefix("W/") in ("*", etag) for tag in parse_etags(header)
     )
 
 
-def required_versions(request: HttpRequest) -> frozenset[int] | None:
+def required_versions(request: HttpRequest) -> frozenset[str] | None:
     """Return the versions of which the row must have one, or None where any will do.
 
-    From `If-Match` (RFC 9110, section 13.1.1), compared strongly: a weak tag, or one that we have
-    never given, matches no version.
+    From `If-Match` (RFC 9110, section 13.1.1), compared strongly: a weak tag matches no version.
     """
-    header = request.META.get("HTTP_IF_MATCH")
-    if header is None or header.strip() == "*":
-        return None
-    tags = (candidate.strip() for candidate in header.split(","))
-    return frozenset(int(tag[1:-1]) for tag in tags if _OUR_TAG.fullmatch(tag))
+    tags = parse_etags(request.META.get("HTTP_IF_MATCH", "*"))
+    return None if tags == ["*"] else frozenset(tag.strip('"') for tag in tags)
 
 
 def wants_no_cache(request: HttpRequest) -> bool:

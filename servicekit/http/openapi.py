@@ -10,14 +10,12 @@ from typing import Any
 import msgspec
 from drf_spectacular import openapi
 from drf_spectacular.drainage import warn
-from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.plumbing import ComponentIdentity, ResolvedComponent, force_instance
+from drf_spectacular.utils import OpenApiResponse
 
 from servicekit.http import openapi_serializers  # noqa: F401 - registers how serializers are read
 from servicekit.http.operations import (
     INVALID,
-    Answer,
-    Header,
     Operation,
     Problem,
     Schema,
@@ -46,10 +44,20 @@ class ProblemDetails(msgspec.Struct, kw_only=True):
     errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
 
 
-_RETRY_AFTER = Header(
-    "Retry-After", "Seconds after which to try again.", {"type": "string", "pattern": "^[0-9]+$"}
-)
-_CHALLENGE = Header("WWW-Authenticate", "`Bearer`, and what is wrong with the key (RFC 6750).")
+_CHALLENGE = {
+    "WWW-Authenticate": {
+        "description": "`Bearer`, and what is wrong with the key (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    }
+}
 _HEADERS = {401: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 _BAD_REQUEST = Problem(400, "bad_request", "The request is not valid HTTP for this host.")
@@ -76,19 +84,15 @@ _OF_BODIES = (
 )
 # Answered by many operations with the same codes: written once, under these names.
 _SHARED_RESPONSES = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "InsufficientScope",
-    406: "NotAcceptable",
-    413: "BodyTooLarge",
-    415: "UnsupportedMediaType",
-    429: "RateLimited",
-    503: "Unavailable",
+    "bad_request": "BadRequest",
+    "api_key_required": "Unauthorized",
+    "insufficient_scope": "InsufficientScope",
+    "not_acceptable": "NotAcceptable",
+    "body_too_large": "BodyTooLarge",
+    "unsupported_media_type": "UnsupportedMediaType",
+    "rate_limited": "RateLimited",
+    "temporarily_unavailable": "Unavailable",
 }
-
-_SHARED_PROBLEMS = (
-    *(_BAD_REQUEST, _UNAVAILABLE, _OF_KEYS, *_OF_CALLERS, *_FOR_EVERYBODY, *_OF_BODIES[2:]),
-)
 
 PROBLEMS_OF_THE_FRAMEWORK = frozenset(
     each.code
@@ -98,33 +102,7 @@ PROBLEMS_OF_THE_FRAMEWORK = frozenset(
 
 
 class AutoSchema(openapi.AutoSchema):
-    """Reads an operation from the `Operation` on its view method."""
-
-    def get_operation(self, *args: Any, **kwargs: Any) -> Schema | None:
-        """Return the OpenAPI operation, or none for a method that nobody documented."""
-        method = str(args[3] if len(args) > 3 else kwargs["method"])  # noqa: PLR2004 - its place
-        if operation_of(self.view, method) is None:
-            warn(f"{method} {args[0]} is not documented: decorate it with an `Operation`")
-            return None
-        return super().get_operation(*args, **kwargs)
-
-    @property
-    def _documented(self) -> Operation:
-        found = operation_of(self.view, self.method)
-        assert found is not None  # noqa: S101 - `get_operation` has made sure
-        return found
-
-    def get_operation_id(self) -> str:
-        """Return the name that generated clients have for it."""
-        return self._documented.id
-
-    def get_summary(self) -> str:
-        """Return the title that people see in lists."""
-        return self._documented.title
-
-    def get_tags(self) -> list[str]:
-        """Return the resource, or that it is none."""
-        return super().get_tags() or ["operation"]
+    """Adds to what `extend_schema` says: answers that are structs, and problems."""
 
     def _resolve_path_parameters(self, variables: list[str]) -> list[Schema]:
         parameters: list[Schema] = super()._resolve_path_parameters(variables)  # type: ignore[no-untyped-call]  # spectacular has no types here
@@ -132,61 +110,43 @@ class AutoSchema(openapi.AutoSchema):
             each["schema"] = {"type": "string", "format": "uuid"}  # all our ids are, see `routes`
         return parameters
 
-    def get_auth(self) -> list[Schema]:
-        """Return what an API key has to be for. By the setting of the service, none is needed."""
-        scope = self._documented.scope
-        return [{}, {"apiKey": [scope]}] if scope else []
-
-    def get_override_parameters(self) -> list[Any]:
-        """Return the query parameters and headers that may be sent."""
-        return [
-            OpenApiParameter(
-                each.name,
-                each.schema,
-                each.place,
-                description=each.description,
-                required=each.required,
-            )
-            for each in self._documented.parameters
-        ]
-
-    def get_request_serializer(self) -> Any:
-        """Return what reads the body."""
-        return self._documented.takes
-
-    def get_response_serializers(self) -> Any:
-        """Return nothing: answers are structs, no serializers."""
-        return None
-
     def _get_request_body(self, direction: Any = "request") -> Schema | None:
         body: Schema | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # nor here
-        if body is None:
-            return None
-        body["required"] = self._documented.is_body_required
-        if self._documented.example:
-            for media_type in body["content"].values():
-                media_type["example"] = dict(self._documented.example)
+        if body is not None:
+            # Spectacular asks whether a field is required, and a change has none that is.
+            body["required"] = bool(force_instance(self.get_request_serializer()).fields)
         return body
 
-    def _get_response_bodies(self, direction: Any = "response") -> Schema:  # noqa: ARG002 - spectacular's signature
-        responses = {
-            str(status): self._answer(answer) for status, answer in self._documented.answers.items()
-        }
+    def _get_response_bodies(self, direction: Any = "response") -> Schema:
+        operation = operation_of(self.view, self.method)
+        if operation is None:
+            warn(f"{self.method} {self.path} is not documented: decorate it with an `Operation`")
+            return {}
+        responses = super()._get_response_bodies(direction)
         by_status: dict[int, list[Problem]] = {}
-        for each in self._problems():
+        for each in self._problems(operation):
             by_status.setdefault(each.status, []).append(each)
-        for status in sorted(by_status):
-            responses[str(status)] = self._problem_response(status, by_status[status])
+        for status, problems in by_status.items():
+            responses[str(status)] = self._problem_response(status, problems)
         return dict(sorted(responses.items()))
 
-    def _problems(self) -> Iterable[Problem]:
-        operation = self._documented
+    def _get_response_for_code(
+        self, serializer: OpenApiResponse, status_code: str, *args: Any, **kwargs: Any
+    ) -> Schema:
+        described = OpenApiResponse(None, serializer.description)
+        response: Schema = super()._get_response_for_code(described, status_code, *args, **kwargs)  # type: ignore[no-untyped-call]  # nor here
+        if serializer.response is not None:
+            content = {"schema": self._schema_of(serializer.response)}
+            response["content"] = {"application/json": content}
+        return response
+
+    def _problems(self, operation: Operation) -> Iterable[Problem]:
         yield from operation.problems
         if "{" in self.path:
             yield _NOT_FOUND
-        if operation.takes:
+        if self.method in ("POST", "PATCH"):
             yield from _OF_BODIES
-        elif operation.parameters and INVALID not in operation.problems:
+        elif self._process_override_parameters():  # type: ignore[no-untyped-call]  # nor here
             yield INVALID
         yield from _FOR_EVERYBODY
         if operation.scope:
@@ -194,14 +154,6 @@ class AutoSchema(openapi.AutoSchema):
         if operation.needs_database:
             yield from _OF_CALLERS
             yield _UNAVAILABLE
-
-    def _answer(self, answer: Answer) -> Schema:
-        response: Schema = {"description": answer.description}
-        if answer.headers:
-            response["headers"] = {each.name: _header(each) for each in answer.headers}
-        if answer.body is not None:
-            response["content"] = {"application/json": {"schema": self._schema_of(answer.body)}}
-        return response
 
     def _problem_response(self, status: int, problems: Sequence[Problem]) -> Schema:
         members: Schema = {
@@ -229,9 +181,9 @@ class AutoSchema(openapi.AutoSchema):
             },
         }
         if header := _HEADERS.get(status):
-            response["headers"] = {header.name: _header(header)}
-        if status in _SHARED_RESPONSES and problems[0] in _SHARED_PROBLEMS:
-            return self._register(ResolvedComponent.RESPONSE, _SHARED_RESPONSES[status], response)
+            response["headers"] = header
+        if name := _SHARED_RESPONSES.get(problems[0].code):
+            return self._register(ResolvedComponent.RESPONSE, name, response)
         return response
 
     def _schema_of(self, type_: Any) -> Schema:
@@ -250,11 +202,3 @@ class AutoSchema(openapi.AutoSchema):
         )
         self.registry.register_on_missing(component)
         return component.ref
-
-
-def _header(described: Header) -> Schema:
-    return {
-        "description": described.description,
-        "required": described.is_always_there,
-        "schema": described.schema,
-    }

@@ -40,15 +40,18 @@ def spectacular(
     `live` and `ready` say what those two answers mean here.
     """
 
-    def health(operation: str, summary: str, statuses: dict[str, str]) -> dict[str, Any]:
-        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
+    def get(
+        operation: str, summary: str, statuses: dict[str, str], content: Any = None, **more: str
+    ) -> dict[str, Any]:
+        health = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
         return {
             "get": {
                 "operationId": operation,
                 "summary": summary,
+                **more,
                 "tags": ["operation"],
                 "responses": {
-                    status: {"description": text, "content": content}
+                    status: {"description": text, "content": content or health}
                     for status, text in statuses.items()
                 },
             }
@@ -81,8 +84,8 @@ def spectacular(
             "validatorUrl": None,
         },
         "APPEND_PATHS": {
-            "/health/live": health("isLive", "Is the process alive?", {"200": live}),
-            "/health/ready": health(
+            "/health/live": get("isLive", "Is the process alive?", {"200": live}),
+            "/health/ready": get(
                 "isReady",
                 "Can it do its work?",
                 {
@@ -90,20 +93,13 @@ def spectacular(
                     "503": "`not_ready`: it does not work now.",
                 },
             ),
-            "/metrics": {
-                "get": {
-                    "operationId": "getMetrics",
-                    "summary": "Get the metrics",
-                    "description": "For Prometheus: requests, orders, queues, caches.",
-                    "tags": ["operation"],
-                    "responses": {
-                        "200": {
-                            "description": "In the text format of Prometheus.",
-                            "content": {"text/plain": {"schema": {"type": "string"}}},
-                        }
-                    },
-                }
-            },
+            "/metrics": get(
+                "getMetrics",
+                "Get the metrics",
+                {"200": "In the text format of Prometheus."},
+                {"text/plain": {"schema": {"type": "string"}}},
+                description="For Prometheus: requests, orders, queues, caches.",
+            ),
         },
         "APPEND_COMPONENTS": {
             "securitySchemes": {

@@ -6,9 +6,11 @@ changes what the method does; `scope` says which API keys may call it (`servicek
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-from servicekit.http.fields import StrictSerializer
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+
 from servicekit.http.pagination import DEFAULT_LIMIT, MAX_LIMIT
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -25,56 +27,34 @@ class Problem:
     members: Mapping[str, Schema] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Header:
-    """A header of an answer; on each such answer or on some."""
-
-    name: str
-    description: str
-    schema: Schema = field(default_factory=lambda: {"type": "string"})
-    is_always_there: bool = True
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What a caller may send beside a body: in the query string or as a header."""
-
-    place: Literal["query", "header"]
-    name: str
-    schema: Schema
-    description: str
-    required: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A successful answer: what it holds (a struct, a list of structs, or nothing)."""
-
-    body: Any
-    description: str
-    headers: Sequence[Header] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What a view method does, takes and answers; used as its decorator."""
+    """`extend_schema` with the problems of a view method; used as its decorator."""
 
-    id: str
-    title: str
-    answers: Mapping[int, Answer]
-    takes: type[StrictSerializer] | None = None
-    is_body_required: bool = True
-    example: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Sequence[Parameter] = ()
-    problems: Sequence[Problem] = ()
-    needs_database: bool = True
-    scope: str | None = None
-    """What an API key has to be for; None: anybody may call it."""
+    def __init__(
+        self,
+        *,
+        problems: Sequence[Problem] = (),
+        needs_database: bool = True,
+        scope: str | None = None,
+        example: Mapping[str, Any] | None = None,
+        **described: Any,
+    ) -> None:
+        """Take what `extend_schema` takes, and an example of a body.
+
+        `scope` is what an API key has to be for; None: anybody may call it.
+        """
+        self.problems = problems
+        self.needs_database = needs_database
+        self.scope = scope
+        if example:
+            described["examples"] = [OpenApiExample("Body", example, request_only=True)]
+        auth: list[Any] = [{}, {"apiKey": [scope]}] if scope else []
+        self._describe = extend_schema(auth=auth, **described)
 
     def __call__(self, method: Method) -> Method:
         """Document the view method and return it, unchanged in what it does."""
         method.operation = self  # type: ignore[attr-defined]  # `operation_of` finds it here
-        return method
+        return self._describe(method)
 
 
 def operation_of(view: Any, method: str) -> Operation | None:
@@ -85,26 +65,18 @@ def operation_of(view: Any, method: str) -> Operation | None:
     return found if isinstance(found, Operation) else None
 
 
-def query(name: str, schema: Schema, description: str, *, required: bool = False) -> Parameter:
-    """Return a parameter of the query string."""
-    return Parameter("query", name, schema, description, required)
-
-
-def header(name: str, schema: Schema, description: str) -> Parameter:
-    """Return a header that a caller may send."""
-    return Parameter("header", name, schema, description)
-
+header = partial(OpenApiParameter, location=OpenApiParameter.HEADER)
 
 PAGE = (
-    query(
+    OpenApiParameter(
         "limit",
         {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-        "How many at most.",
+        description="How many at most.",
     ),
-    query(
+    OpenApiParameter(
         "cursor",
         {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
-        "Where the page begins: from the `Link` header of the page before.",
+        description="Where the page begins: from the `Link` header of the page before.",
     ),
 )
 """The parameters of every list."""
@@ -112,19 +84,21 @@ PAGE = (
 IF_NONE_MATCH = header(
     "If-None-Match",
     {"type": "string", "examples": ['"1"']},
-    "The `ETag` that the caller has; if it is still the present one, the answer is 304.",
+    description="The `ETag` that the caller has; if it is still the present one, the answer is"
+    " 304.",
 )
 
 NO_CACHE = header(
     "Cache-Control",
     {"type": "string", "examples": ["no-cache"]},
-    "With `no-cache` the answer comes from the database, whatever is cached.",
+    description="With `no-cache` the answer comes from the database, whatever is cached.",
 )
 
 IF_MATCH = header(
     "If-Match",
     {"type": "string", "examples": ['"1"']},
-    "The `ETag` that the caller has seen; if there is another one now, the answer is 412.",
+    description="The `ETag` that the caller has seen; if there is another one now, the answer is"
+    " 412.",
 )
 
 _KEY = r"[!#-\[\]-~]{1,255}"
@@ -135,21 +109,32 @@ IDEMPOTENCY_KEY = header(
         "pattern": f'^(?:{_KEY}|"{_KEY}")$',
         "examples": ['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
     },
-    "Made by the caller, new for each thing to be done: sent again with the same body, the request"
-    " is done once and answered alike.",
+    description="Made by the caller, new for each thing to be done: sent again with the same body,"
+    " the request is done once and answered alike.",
 )
 IDEMPOTENCY_PROBLEMS = (
     Problem(400, "malformed_idempotency_key", "`Idempotency-Key` is not one."),
     Problem(422, "idempotency_key_reused", "The key was sent before, with another body."),
 )
 
-LOCATION = Header("Location", "Where it is from now on.", {"type": "string", "format": "uri"})
-ETAG = Header(
-    "ETag", "The version, for `If-None-Match`.", {"type": "string", "pattern": '^"[0-9]+"$'}
+LOCATION = header(
+    "Location",
+    {"type": "string", "format": "uri"},
+    required=True,
+    description="Where it is from now on.",
+    response=[201],
 )
-LINK = Header(
+ETAG = header(
+    "ETag",
+    {"type": "string", "pattern": '^"[0-9]+"$'},
+    required=True,
+    description="The version, for `If-None-Match`.",
+    response=[200, 201, 304],
+)
+LINK = header(
     "Link",
-    'The next page, if there is one: `<address>; rel="next"` (RFC 8288).',
-    is_always_there=False,
+    {"type": "string"},
+    description='The next page, if there is one: `<address>; rel="next"` (RFC 8288).',
+    response=[200],
 )
 INVALID = Problem(400, "invalid", "Something is missing, unknown or out of bounds: see `errors`.")

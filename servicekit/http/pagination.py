@@ -8,11 +8,15 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+from django.core.exceptions import ValidationError as Unreadable
 from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from servicekit.http.links import absolute
 from servicekit.http.parameters import integer
@@ -56,7 +60,7 @@ def _after(text: str | None, read: Callable[[str], Position]) -> Position | None
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         after = read(base64.urlsafe_b64decode(padded).decode("ascii"))
-    except (binascii.Error, ValueError, OverflowError):
+    except (binascii.Error, ValueError, OverflowError, Unreadable):
         after = None
     # The decoders skip what they do not know; we do not.
     if after is None or cursor_after(after) != text:
@@ -80,3 +84,35 @@ def link_header(request: HttpRequest, next_cursor: str) -> dict[str, str]:
         return {}
     query = {**request.GET.dict(), "cursor": next_cursor}
     return {"Link": f'<{absolute(request, request.path)}?{urlencode(query)}>; rel="next"'}
+
+
+class NewestFirst(CursorPagination):
+    """DRF's pages of what has ids that grow, with the limits, cursors and links of this module."""
+
+    ordering = "-id"
+    template = None  # the browsable API makes its pager of the header
+    request: Request
+
+    def paginate_queryset(
+        self, queryset: Any, request: Request, view: Any = None
+    ) -> list[Any] | None:
+        """Return the items of the page that is asked for.
+
+        :raises ValidationError: if limit or cursor are nonsense
+        """
+        read = queryset.model._meta.pk.to_python  # noqa: SLF001 - Django's name for what is public
+        asked = PageRequest.of(request.query_params, read)
+        self.page_size, self._after = asked.limit, asked.after
+        return super().paginate_queryset(queryset, request, view)
+
+    def decode_cursor(self, request: Request) -> Cursor | None:  # noqa: ARG002 - DRF's signature
+        """Return the position that is asked for."""
+        return None if self._after is None else Cursor(0, False, self._after)
+
+    def encode_cursor(self, cursor: Cursor) -> str:
+        """Return the cursor alone."""
+        return cursor_after(cursor.position)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """Return the bare items, with a link to the next page if there is one."""
+        return Response(data, headers=link_header(self.request, self.get_next_link() or ""))

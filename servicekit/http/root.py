@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from servicekit.http.links import absolute
 from servicekit.http.openapi import AutoSchema
-from servicekit.http.operations import Answer, Operation
+from servicekit.http.operations import Operation
 
 _PAGES = {
     "docs": "/docs",
@@ -25,9 +26,10 @@ class ServiceRoot(APIRootView):
     schema = AutoSchema()
 
     @Operation(
-        id="getRoot",
-        title="Get the addresses of everything",
-        answers={200: Answer(dict[str, str], "The addresses of everything, by name.")},
+        operation_id="getRoot",
+        summary="Get the addresses of everything",
+        tags=["operation"],
+        responses={200: OpenApiResponse(dict[str, str], "The addresses of everything, by name.")},
         needs_database=False,
     )
     def get(self, request: Request, *_args: Any, **_kwargs: Any) -> Response:

@@ -238,7 +238,7 @@ class TestAnyRoute:
         def bug(**_page: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr("products_project.products.selectors.products_page", bug)
+        monkeypatch.setattr("products_project.products.selectors.sold_products", bug)
         answer = client.get("/products", headers=MACHINE)
 
         assert_problem(answer, 500, "internal_error")

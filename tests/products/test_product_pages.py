@@ -186,7 +186,7 @@ class TestAProblem:
         def bug(**_page: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr("products_project.products.selectors.products_page", bug)
+        monkeypatch.setattr("products_project.products.selectors.sold_products", bug)
 
         answer = page(client, "/products")
 

@@ -336,7 +336,9 @@ class TestIfMatch:
 
         assert (answer.status_code, answer.json()["price"]) == (200, 5)
 
-    @pytest.mark.parametrize("tag", ['"2"', 'W/"1"', "1", '""', '"abc"', '"' + "9" * 40 + '"'])
+    @pytest.mark.parametrize(
+        "tag", ['"2"', 'W/"1"', "1", '"01"', '""', '"abc"', '"' + "9" * 40 + '"']
+    )
     def test_refuses_a_change_that_knows_another_one(self, client, lamp, tag):
         answer = self.patch(client, lamp, tag)
 

@@ -45,9 +45,9 @@ def wrong_examples(whole: Json) -> list[str]:
         answers = [resolve(whole, answer) for answer in operation["responses"].values()]
         for each in [operation.get("requestBody", {}), *answers]:
             for media in each.get("content", {}).values():
-                if "example" in media:
-                    validator = Draft202012Validator(
-                        {**media["schema"], "components": whole["components"]}
-                    )
-                    found += [error.message for error in validator.iter_errors(media["example"])]
+                schema = {**media["schema"], "components": whole["components"]}
+                named = [example["value"] for example in media.get("examples", {}).values()]
+                for example in [media["example"]] if "example" in media else named:
+                    errors = Draft202012Validator(schema).iter_errors(example)
+                    found += [error.message for error in errors]
     return found

@@ -1,5 +1,7 @@
 """What the OpenAPI document says of the order service's operations."""
 
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+
 from orders_project.orders.api import serializers
 from orders_project.orders.api.waiting import MAX_WAIT_SECONDS
 from orders_project.orders.models import Order
@@ -11,12 +13,9 @@ from servicekit.http.operations import (
     LINK,
     LOCATION,
     PAGE,
-    Answer,
-    Header,
     Operation,
     Problem,
     header,
-    query,
 )
 
 _UUID = {"type": "string", "format": "uuid"}
@@ -31,61 +30,55 @@ _NOT_VISIBLE_YET = Problem(
 )
 
 list_orders = Operation(
-    id="listOrders",
-    title="List orders",
+    operation_id="listOrders",
+    summary="List orders",
     scope="orders:read",
-    answers={
-        200: Answer(
+    responses={
+        200: OpenApiResponse(
             list[OrderDetail],
             "The orders, by the time of their acceptance, newest first. One that is stored late"
             " takes its place below newer ones: who only asks for newer ones misses it. With"
             " `sort=stored` nobody misses any: the orders come as they are stored, oldest first,"
             " each once, and `Link` always leads on, from an empty page too. What becomes of an"
             " order later does not bring it again.",
-            (LINK,),
         )
     },
-    parameters=(
-        query("productId", _UUID, "Only those of a product."),
-        query("status", {"type": "string", "enum": Order.Status.values}, "Only those of a status."),
-        query("createdAfter", _TIME, "Only those created after a time."),
-        query("createdBefore", _TIME, "Only those created before a time."),
-        query(
+    parameters=[
+        LINK,
+        OpenApiParameter("productId", _UUID, description="Only those of a product."),
+        OpenApiParameter("status", enum=Order.Status.values, description="Only those of a status."),
+        OpenApiParameter("createdAfter", _TIME, description="Only those created after a time."),
+        OpenApiParameter("createdBefore", _TIME, description="Only those created before a time."),
+        OpenApiParameter(
             "sort",
-            {"type": "string", "enum": ["stored"]},
-            "In the order of their storage, for who asks again and again; with no filter.",
+            enum=["stored"],
+            description="In the order of their storage, for who asks again and again; with no"
+            " filter.",
         ),
         *PAGE,
-    ),
+    ],
 )
 
 place_order = Operation(
-    id="placeOrder",
-    title="Place an order",
+    operation_id="placeOrder",
+    summary="Place an order",
     scope="orders:place",
-    takes=serializers.NewOrder,
+    request=serializers.NewOrder,
     example={"productId": "0198c0de-0000-7000-8000-00000000000a", "quantity": 3},
-    answers={
-        201: Answer(
-            OrderDetail,
-            "It is accepted, and cannot be lost any more.",
-            (
-                LOCATION,
-                Header(
-                    "Preference-Applied", "`wait=…` if the answer did wait.", is_always_there=False
-                ),
-            ),
-        )
-    },
-    parameters=(
+    responses={201: OpenApiResponse(OrderDetail, "It is accepted, and cannot be lost any more.")},
+    parameters=[
+        LOCATION,
+        header(
+            "Preference-Applied", response=[201], description="`wait=…` if the answer did wait."
+        ),
         IDEMPOTENCY_KEY,
         header(
             "Prefer",
             {"type": "string", "examples": ["wait=2"]},
-            f"`wait=2`: answer when the status is final, after two seconds at the latest"
-            f" (RFC 7240; at most {MAX_WAIT_SECONDS}).",
+            description=f"`wait=2`: answer when the status is final, after two seconds at the"
+            f" latest (RFC 7240; at most {MAX_WAIT_SECONDS}).",
         ),
-    ),
+    ],
     problems=(
         Problem(
             400,
@@ -107,27 +100,26 @@ place_order = Operation(
 )
 
 get_order = Operation(
-    id="getOrder",
-    title="Get an order",
+    operation_id="getOrder",
+    summary="Get an order",
     scope="orders:read",
-    answers={200: Answer(OrderDetail, "The order.")},
-    parameters=(
-        query(
+    responses={200: OpenApiResponse(OrderDetail, "The order.")},
+    parameters=[
+        OpenApiParameter(
             "wait",
             {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0},
-            "Seconds to wait at most for the final status.",
+            description="Seconds to wait at most for the final status.",
         ),
-    ),
+    ],
     problems=(_NOT_FOUND, _NOT_VISIBLE_YET),
 )
 
 cancel_order = Operation(
-    id="cancelOrder",
-    title="Cancel an order",
+    operation_id="cancelOrder",
+    summary="Cancel an order",
     scope="orders:cancel",
-    takes=serializers.OrderCancellation,
-    is_body_required=False,
-    answers={200: Answer(OrderDetail, "It is cancelled, or was already.")},
+    request=serializers.OrderCancellation,
+    responses={200: OpenApiResponse(OrderDetail, "It is cancelled, or was already.")},
     problems=(
         _NOT_FOUND,
         Problem(403, "cross_site", "A page of another site asks, without a JSON body."),
@@ -137,9 +129,9 @@ cancel_order = Operation(
 )
 
 get_order_timeline = Operation(
-    id="getOrderTimeline",
-    title="Get the timeline of an order",
+    operation_id="getOrderTimeline",
+    summary="Get the timeline of an order",
     scope="orders:read",
-    answers={200: Answer(TimelineDetail, "What has happened so far.")},
+    responses={200: OpenApiResponse(TimelineDetail, "What has happened so far.")},
     problems=(_NOT_FOUND, _NOT_VISIBLE_YET),
 )

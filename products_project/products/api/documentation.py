@@ -1,5 +1,7 @@
 """What the OpenAPI document says of the product service's operations."""
 
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+
 from products_project.products.api import serializers
 from products_project.products.representation import ProductDetail, StockMovementDetail
 from servicekit.http.operations import (
@@ -12,10 +14,8 @@ from servicekit.http.operations import (
     LOCATION,
     NO_CACHE,
     PAGE,
-    Answer,
     Operation,
     Problem,
-    query,
 )
 
 _NOT_FOUND = Problem(404, "product_not_found", "There is no such product.")
@@ -25,76 +25,78 @@ _VERSION_MISMATCH = Problem(
 )
 
 list_products = Operation(
-    id="listProducts",
-    title="List products",
-    answers={200: Answer(list[ProductDetail], "The products, newest first.", (LINK,))},
-    parameters=(
-        query(
+    operation_id="listProducts",
+    summary="List products",
+    responses={200: OpenApiResponse(list[ProductDetail], "The products, newest first.")},
+    parameters=[
+        LINK,
+        OpenApiParameter(
             "search",
             {"type": "string", "pattern": r"^[^\u0000]*$", "examples": ["lamp"]},
-            "A part of the name, in any case.",
+            description="A part of the name, in any case.",
         ),
         *PAGE,
-    ),
+    ],
 )
 
 create_product = Operation(
-    id="createProduct",
-    title="Create a product",
+    operation_id="createProduct",
+    summary="Create a product",
     scope="products:write",
-    takes=serializers.NewProduct,
+    request=serializers.NewProduct,
     example={"name": "Desk lamp", "price": 190_000, "qty": 100},
-    answers={201: Answer(ProductDetail, "It is created.", (LOCATION, ETAG))},
+    responses={201: OpenApiResponse(ProductDetail, "It is created.")},
+    parameters=[LOCATION, ETAG],
 )
 
 get_product = Operation(
-    id="getProduct",
-    title="Get a product",
-    answers={
-        200: Answer(ProductDetail, "The product.", (ETAG,)),
-        304: Answer(None, "It is as the caller knows it.", (ETAG,)),
+    operation_id="getProduct",
+    summary="Get a product",
+    responses={
+        200: OpenApiResponse(ProductDetail, "The product."),
+        304: OpenApiResponse(None, "It is as the caller knows it."),
     },
-    parameters=(IF_NONE_MATCH, NO_CACHE),
+    parameters=[ETAG, IF_NONE_MATCH, NO_CACHE],
     problems=(_NOT_FOUND, _ARCHIVED),
 )
 
 change_product = Operation(
-    id="changeProduct",
-    title="Change a product",
+    operation_id="changeProduct",
+    summary="Change a product",
     scope="products:write",
-    takes=serializers.ProductChanges,
+    request=serializers.ProductChanges,
     example={"price": 180_000},
-    answers={200: Answer(ProductDetail, "It is changed.", (ETAG,))},
-    parameters=(IF_MATCH,),
+    responses={200: OpenApiResponse(ProductDetail, "It is changed.")},
+    parameters=[ETAG, IF_MATCH],
     problems=(_NOT_FOUND, _ARCHIVED, _VERSION_MISMATCH),
 )
 
 archive_product = Operation(
-    id="archiveProduct",
-    title="Archive a product",
+    operation_id="archiveProduct",
+    summary="Archive a product",
     scope="products:write",
-    answers={204: Answer(None, "It is archived, or was already.")},
-    parameters=(IF_MATCH,),
+    responses={204: OpenApiResponse(None, "It is archived, or was already.")},
+    parameters=[IF_MATCH],
     problems=(_NOT_FOUND, _VERSION_MISMATCH),
 )
 
 list_stock_movements = Operation(
-    id="listStockMovements",
-    title="List stock movements",
+    operation_id="listStockMovements",
+    summary="List stock movements",
     scope="stock:read",
-    answers={200: Answer(list[StockMovementDetail], "The movements, newest first.", (LINK,))},
-    parameters=PAGE,
+    responses={200: OpenApiResponse(list[StockMovementDetail], "The movements, newest first.")},
+    parameters=[LINK, *PAGE],
     problems=(_NOT_FOUND,),
 )
 
 move_stock = Operation(
-    id="moveStock",
-    title="Move stock",
+    operation_id="moveStock",
+    summary="Move stock",
     scope="products:write",
-    takes=serializers.NewStockMovement,
+    request=serializers.NewStockMovement,
     example={"delta": 50, "reason": "restock"},
-    answers={201: Answer(StockMovementDetail, "The stock is changed, or was already.")},
-    parameters=(IDEMPOTENCY_KEY,),
+    responses={201: OpenApiResponse(StockMovementDetail, "The stock is changed, or was already.")},
+    parameters=[IDEMPOTENCY_KEY],
     problems=(
         _NOT_FOUND,
         _ARCHIVED,
