@@ -32,6 +32,7 @@ class Docs(SpectacularSwaggerView):
     """Swagger UI, from our own static files."""
 
     schema = None
+    template_name = "servicekit/docs.html"
 
 
 urlpatterns = [
