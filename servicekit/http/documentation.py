@@ -28,5 +28,5 @@ class Schema(SpectacularAPIView):
 
 urlpatterns = [
     path("schema", Schema.as_view(), name="schema"),
-    path("docs", SpectacularSwaggerView.as_view(), name="docs"),
+    path("docs", SpectacularSwaggerView.as_view(template_name="servicekit/docs.html"), name="docs"),
 ]
