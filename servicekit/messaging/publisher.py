@@ -78,21 +78,11 @@ class ConfirmingPublisher:
         except _FAILURES as error:
             self.close()
             raise PublishingFailed(str(error), maybe_published=False) from error
-        wanted = messages
-        if absent:
-            wanted = [each for each in messages if _consumed_from(each) not in absent]
         try:
-            outcomes = self._publish(wanted)
+            return self._publish(messages, absent)
         except CONNECTION_ERRORS as error:
             self.close()
             raise PublishingFailed(f"no confirm: {error!r}", maybe_published=True) from error
-        if not absent:
-            return outcomes
-        answers = iter(outcomes)
-        return [
-            Outcome.RETURNED if _consumed_from(each) in absent else next(answers)
-            for each in messages
-        ]
 
     def close(self) -> None:
         """Drop the connection; the next call of `publish` makes a new one."""
@@ -138,11 +128,13 @@ class ConfirmingPublisher:
                 self._open_channel()
         return absent
 
-    def _publish(self, messages: Sequence[OutgoingMessage]) -> list[Outcome]:
+    def _publish(
+        self, messages: Sequence[OutgoingMessage], absent: set[str | None]
+    ) -> list[Outcome]:
         self._outcomes = [Outcome.CONFIRMED] * len(messages)
         self._returned.clear()
         self._unconfirmed.clear()
-        self._write(messages)
+        self._write(messages, absent)
         self._await_confirms()
         # A return carries no delivery tag; it comes before the ack of its message.
         for position, message in enumerate(messages):
@@ -153,11 +145,14 @@ class ConfirmingPublisher:
                 self._outcomes[position] = Outcome.RETURNED
         return self._outcomes
 
-    def _write(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Write the frames of all messages to the socket in one system call."""
+    def _write(self, messages: Sequence[OutgoingMessage], absent: set[str | None]) -> None:
+        """Write the frames of all messages but those for absent queues, in one system call."""
         connection: Any = self._channel.connection
         frames = []
         for position, message in enumerate(messages):
+            if absent and _consumed_from(message) in absent:
+                self._outcomes[position] = Outcome.RETURNED
+                continue
             self._last_tag += 1
             self._unconfirmed[self._last_tag] = position
             frames.append(message.frames(self._channel.channel_id, connection.frame_max))
