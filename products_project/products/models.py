@@ -13,9 +13,6 @@ from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
 
-LOW_STOCK = 10
-"""From here down, a product is running low. An index knows the number: it takes a migration."""
-
 
 class ProductManager(models.Manager["Product"]):
     """Locks products and writes their stock in bulk."""

@@ -27,8 +27,8 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
-from products_project.products.admin.stock import stock_badge
-from products_project.products.models import LOW_STOCK, Product, StockMovement
+from products_project.products.admin.stock import LOW_STOCK, stock_badge
+from products_project.products.models import Product, StockMovement
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import badge, code, counted, moment, number, second, short
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER

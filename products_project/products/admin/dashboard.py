@@ -8,8 +8,8 @@ from uuid import UUID
 from django.http import HttpRequest
 from django.urls import reverse
 
-from products_project.products.admin.stock import stock_tone
-from products_project.products.models import LOW_STOCK, Product
+from products_project.products.admin.stock import LOW_STOCK, stock_tone
+from products_project.products.models import Product
 from servicekit.backoffice import cards
 from servicekit.backoffice.bounded_count import count_rows, rows_of
 from servicekit.backoffice.cards import Card, Series, Tile

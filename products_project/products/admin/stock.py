@@ -2,8 +2,10 @@
 
 from django.utils.safestring import SafeString
 
-from products_project.products.models import LOW_STOCK
 from servicekit.backoffice.display import Tone, badge
+
+LOW_STOCK = 10
+"""From here down, a product is running low."""
 
 
 def stock_tone(qty: int) -> Tone:
