@@ -842,12 +842,11 @@ class TestTheBoundInBytes:
         assert max(len(batch) * size for batch in shop.batches) < limit + size
         assert shop.applied == list(range(10, 60))
 
-    def test_is_kept_by_all_queues_of_a_connection_together(self, post, open_post, monkeypatch):
-        shop = Shop()
-        posts, size, limit = [post, open_post(shop, OrderCreated)], 300_000, 1_000_000
+    def test_is_kept_by_all_queues_of_a_connection_together(self, open_post, shop, monkeypatch):
+        posts, size, limit = [open_post(shop, OrderCreated) for _ in range(2)], 300_000, 1_000_000
         large = an_order().ljust(size)
-        post.open(beside=posts[1])
-        post.close()
+        posts[0].open(beside=posts[1])
+        posts[0].close()
         for each in posts:
             each.send(*[large] * 20)
         held: list[int] = []
@@ -859,10 +858,10 @@ class TestTheBoundInBytes:
 
         monkeypatch.setattr(Inbox, "put", put_and_look)
         shop.trouble = lambda _batch: time.sleep(0.05)
-        thread = post.open(beside=posts[1], batch_limit_bytes=limit)
-        eventually(lambda: len(shop.applied) == 20)
-        eventually(post.is_done)
+        thread = posts[0].open(beside=posts[1], batch_limit_bytes=limit)
+        eventually(lambda: len(shop.applied) == 40)
 
+        assert all(each.is_done() for each in posts)
         assert len(held) >= 40
         # The message that fills it is in it.
         assert max(held) < limit + size
