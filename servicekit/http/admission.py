@@ -23,6 +23,8 @@ _WAIT_SECONDS = 0.5
 # A request comes to its turn a few times before it is answered, and waits so long each time.
 _LAG_SECONDS = 0.15
 _LOOK_EVERY_SECONDS = 0.05
+# What had to wait meanwhile has come to its turn by then.
+_AFTERWARDS_SECONDS = 1.0
 # With so many at a time a process does all that it can do, however late it is.
 _FEWEST = 64
 # With each look, so many more are tried.
@@ -36,6 +38,7 @@ class Admission:
         self.taken = 0
         self._limit = self._most = most
         self._waiting: list[Event] = []
+        self._looks_at = self._late_until = 0.0
 
     def enter(self) -> float | None:
         """Take a place, now or in a moment; return the seconds waited, or None if in vain."""
@@ -58,11 +61,22 @@ class Admission:
     def follow_lag(self) -> None:
         """Measure the lag and adapt to it, for ever."""
         while True:
-            due = time.monotonic() + _LOOK_EVERY_SECONDS
+            self._looks_at = time.monotonic() + _LOOK_EVERY_SECONDS
             gevent.sleep(_LOOK_EVERY_SECONDS)
             # The timer comes before everybody who is ready; this comes after them.
             gevent.sleep(0)
-            self.adapt(is_late=time.monotonic() - due > _LAG_SECONDS)
+            is_late = self._is_late(now := time.monotonic())
+            if is_late:
+                self._late_until = now + _AFTERWARDS_SECONDS
+            self.adapt(is_late=is_late)
+
+    def lags(self) -> bool:
+        """Return whether the process is late with what it does, or was a moment ago."""
+        now = time.monotonic()
+        return now < self._late_until or self._is_late(now)
+
+    def _is_late(self, now: float) -> bool:
+        return now - self._looks_at > _LAG_SECONDS
 
     def adapt(self, *, is_late: bool) -> None:
         """Answer fewer at a time from now on, or a few more."""

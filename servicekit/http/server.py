@@ -371,7 +371,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
             client.sendall(_refused(_OVERLOADED))
             return False
         try:
-            if _has_given_up(client):
+            # Nobody has while there is no lag: they were not let wait.
+            if self._places.lags() and _has_given_up(client):
                 return False
             request.environ[admission.WAITED] = waited
             return self._answer(client, request, limit)
@@ -386,6 +387,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         limit.restart(self.cfg.keepalive)
         self._idle[client] = limit.ends_at
         try:
+            # Nearly always there is nothing yet: looking first would be a system call for nothing.
+            client._wait(client._read_event)  # noqa: SLF001 - as gevent's `recv` waits
             data = client.recv(_RECEIVE_BYTES)
         finally:
             self._idle.pop(client, None)
@@ -415,9 +418,13 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         """Answer a request; return whether the connection is kept."""
 
         def send(data: bytes) -> None:
-            limit.restart(_WRITE_SECONDS)
-            client.sendall(data)
-            limit.restart(math.inf)
+            # Nearly always it goes at once.
+            with suppress(BlockingIOError):
+                data = data[client._sock.send(data) :]  # noqa: SLF001 - the socket itself, which does not wait
+            if data:
+                limit.restart(_WRITE_SECONDS)
+                client.sendall(data)
+                limit.restart(math.inf)
 
         answer = Answer(send, request, self._is_last)
         try:

@@ -13,12 +13,11 @@ from servicekit.http import access
 from servicekit.http.admission import WAITED
 from servicekit.http.conditional import json_answer, wants_plain_json
 from servicekit.http.cross_site import refuse_cross_site
-from servicekit.http.deadline import REQUEST_SECONDS, DeadlineExceeded, limited_to
+from servicekit.http.deadline import REQUEST_SECONDS, limited_to
 from servicekit.http.fields import StrictSerializer
 from servicekit.http.json import JSONRenderer, Rendered, read_body
 from servicekit.http.links import absolute
 from servicekit.http.operations import operation_of
-from servicekit.http.problems import temporarily_unavailable
 
 _JSON = (JSONRenderer(), JSONRenderer.media_type)
 
@@ -27,20 +26,21 @@ class ApiViewSet(GenericViewSet[Any]):
     """A viewset whose requests have a deadline, and whose JSON is negotiated and rendered once."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer within the time that a request has; hot reads before DRF looks at them."""
+        """Answer within the time that a request has; what is asked most without DRF's steps."""
         with limited_to(REQUEST_SECONDS - request.META.get(WAITED, 0.0)):
-            self._refusal = self._refusal_of(request) if access.is_guarded(request) else None
-            if self._refusal is None and request.method == "GET" and wants_plain_json(request):
+            self._error = self._refusal_of(request) if access.is_guarded(request) else None
+            if self._error is None and wants_plain_json(request):
                 try:
-                    cached = self.cached_answer(request, **kwargs)
-                except DeadlineExceeded:
-                    return temporarily_unavailable(request)
-                if cached is not None:
-                    return cached
+                    answer = self.short_answer(request, **kwargs)
+                except Exception as error:  # noqa: BLE001 - it is raised again below
+                    self._error = error
+                else:
+                    if answer is not None:
+                        return answer
             return super().dispatch(request, *args, **kwargs)
 
-    def cached_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:  # noqa: ARG002 - for views that have one
-        """Return an answer made of cached bytes, or None for DRF's way."""
+    def short_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:  # noqa: ARG002 - for views that have one
+        """Return the JSON for a program, or None for DRF's way; DRF answers what is raised."""
         return None
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> tuple[Any, str]:  # noqa: FBT001, FBT002 - DRF's signature
@@ -58,12 +58,17 @@ class ApiViewSet(GenericViewSet[Any]):
         return response
 
     def perform_authentication(self, request: Request) -> None:  # noqa: ARG002 - DRF's signature
-        """Refuse what `dispatch` has found to be refused; the API knows no accounts.
+        """Raise what `dispatch` has come upon, for DRF to answer; the API knows no accounts.
 
-        :raises APIException, DeadlineExceeded: if it has
+        :raises Exception: if it has
         """
-        if self._refusal is not None:
-            raise self._refusal
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _plain_request(self) -> HttpRequest:
+        """Django's request; DRF's is made of it on DRF's way."""
+        return getattr(self.request, "_request", self.request)
 
     def _refusal_of(self, request: HttpRequest) -> Exception | None:
         operation = operation_of(self, "GET" if request.method == "HEAD" else str(request.method))
@@ -76,7 +81,7 @@ class ApiViewSet(GenericViewSet[Any]):
         :raises CrossSite: if none is needed, and a page of another site asks
         :raises ValidationError: if they are not valid
         """
-        request = self.request._request  # noqa: SLF001 - as above
+        request = self._plain_request
         if request.content_type == _JSON[1]:
             return serializer.parse_json(read_body(request))
         if request.content_type:
@@ -97,5 +102,5 @@ class ApiViewSet(GenericViewSet[Any]):
 
     def location_of(self, resource_id: object) -> str:
         """Return the absolute address of a resource of this kind, from that of the collection."""
-        request = self.request._request  # noqa: SLF001 - as above
+        request = self._plain_request
         return absolute(request, f"{request.path}/{resource_id}")

@@ -98,7 +98,10 @@ class TestFollowLag:
         gevent.sleep(0.01)
 
         time.sleep(2 * admission._LAG_SECONDS)
+        assert places.lags()
         gevent.sleep(0.01)
         following.kill()
 
         assert True in seen
+        # What has waited for it has not come to its turn yet.
+        assert places.lags()

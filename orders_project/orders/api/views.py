@@ -45,10 +45,14 @@ class OrderViewSet(ApiViewSet):
     serializer_class = serializers.NewOrder
     lookup_value_regex = UUID_PATTERN
 
-    def cached_answer(self, request: HttpRequest, **_kwargs: Any) -> HttpResponse | None:
-        """Return the first page of a product's orders straight from Redis."""
+    def short_answer(self, request: HttpRequest, **_kwargs: Any) -> HttpResponse | None:
+        """Accept an order, or return the first page of a product's orders straight from Redis."""
+        asked_for = self.action_map.get(str(request.method).lower())
+        if asked_for == "create" and request.content_type == "application/json":
+            rendered, headers = self._accept(request)
+            return json_answer(rendered, {"Vary": "Accept", **headers}, status=201)
         asked = _BY_PRODUCT.fullmatch(request.META["QUERY_STRING"])
-        if asked is None or self.action_map.get("get") != "list":
+        if asked is None or asked_for != "list":
             return None
         page = cache.peek_first_page(UUID(asked[1]))
         if page is None:
@@ -98,6 +102,10 @@ class OrderViewSet(ApiViewSet):
         Sent again with the same `Idempotency-Key`, it is the same order. With `Prefer: wait=2` the
         answer waits up to two seconds for the final status.
         """
+        rendered, headers = self._accept(request)
+        return self.answer(rendered, status.HTTP_201_CREATED, headers)
+
+    def _accept(self, request: HttpRequest | Request) -> tuple[bytes, dict[str, str]]:
         facts = self.parsed(serializers.NewOrder)
         key = idempotency_key(request)
 
@@ -111,7 +119,7 @@ class OrderViewSet(ApiViewSet):
             rendered, has_waited = long_polling.accepted_when_final(order, seconds=seconds)
             if has_waited:
                 headers["Preference-Applied"] = f"wait={seconds}"
-        return self.answer(rendered, status.HTTP_201_CREATED, headers)
+        return rendered, headers
 
     @documentation.get_order
     def retrieve(self, request: Request, pk: str) -> HttpResponse:

@@ -39,9 +39,10 @@ class ProductViewSet(ApiViewSet):
     pagination_class = NewestFirst
     lookup_value_regex = UUID_PATTERN
 
-    def cached_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
+    def short_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
         """Return a product straight from Redis, or 304 for a caller that has it."""
-        if self.action_map.get("get") != "retrieve" or wants_no_cache(request):
+        asked_for = self.action_map.get(str(request.method).lower())
+        if asked_for != "retrieve" or wants_no_cache(request):
             return None
         cached = cache.peek(UUID(kwargs["pk"]))
         if cached is None:
