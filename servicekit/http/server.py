@@ -388,7 +388,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc]  # gunicorn publishes no t
         self._idle[client] = limit.ends_at
         try:
             # Nearly always there is nothing yet: looking first would be a system call for nothing.
-            client._wait(client._read_event)  # noqa: SLF001 - as gevent's `recv` waits
+            # Whoever ends the connection ends the wait so; what came before that is read.
+            with suppress(OSError):
+                client._wait(client._read_event)  # noqa: SLF001 - as gevent's `recv` waits
             data = client.recv(_RECEIVE_BYTES)
         finally:
             self._idle.pop(client, None)

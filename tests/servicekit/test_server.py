@@ -12,11 +12,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gevent.socket
 import pytest
 
 from deploy.settings import ROOT
+from servicekit.http.deadline import limited_to
+from servicekit.http.server import HttpWorker, RequestReader
 from tests.servicekit.private_broker import eventually, unused_port
 
 HOST = b"Host: localhost\r\n"
@@ -521,6 +525,20 @@ class TestTheEnd:
                     assert (answer.status, answer.headers["Connection"]) == (200, "close")
                 assert idle.is_closed()
             assert process.wait(10) == 0
+
+    def test_comes_after_a_request_that_was_there_before_it(self):
+        worker = HttpWorker.__new__(HttpWorker)
+        worker._idle, worker.cfg = {}, SimpleNamespace(keepalive=75)
+        client, server = gevent.socket.socketpair()
+        reader = RequestReader({})
+        with limited_to(75) as limit, client, server:
+            reading = gevent.spawn(worker._read, server, reader, limit)
+            gevent.sleep(0)
+            client.sendall(self.ASK % b"/")
+            worker._end_connections()
+
+            assert reading.get(timeout=60)
+            assert len(reader.complete) == 1
 
     def test_comes_after_who_has_connected_before_it(self, tmp_path):
         for process, port in run_server(tmp_path):
