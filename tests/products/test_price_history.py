@@ -3,14 +3,11 @@
 import json
 
 import pytest
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 from django.utils import timezone
 
 from products_project.products import services
 from products_project.products.models import Product
-from servicekit.identifiers import new_id
 from servicekit.outbox import recording
 
 
@@ -61,23 +58,3 @@ class TestAPrice:
 
         lamp.refresh_from_db()
         assert (lamp.price, prices(lamp)) == (190_000, [190_000])
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_product_that_is_older_than_the_table_has_its_price_since_the_migration():
-    app = "products"
-    MigrationExecutor(connection).migrate([(app, "0003_no_second_index")])
-    product_id, before = new_id(), timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO product (id, name, price, qty, version, created_at)"
-            " VALUES (%s, 'Lamp', 5, 1, 1, %s)",
-            [product_id, before],
-        )
-    executor = MigrationExecutor(connection)
-    executor.migrate(executor.loader.graph.leaf_nodes(app))
-
-    [price] = Product.objects.get(id=product_id).prices.all()
-    assert price.price == 5
-    # Later than its creation: what it cost before is not known.
-    assert before < price.since <= timezone.now()

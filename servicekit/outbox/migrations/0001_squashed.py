@@ -1,30 +1,38 @@
+"""The outbox."""
+
+import django.db.models.functions.datetime
 from django.db import migrations, models
-from django.db.models.functions import Now
 
 
 class Migration(migrations.Migration):
     initial = True
+    # Whoever has applied all of these has applied this.
+    replaces = [
+        ("outbox", "0001_initial"),
+        ("outbox", "0002_headers"),
+    ]
     dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name="OutgoingEvent",
+            name='OutgoingEvent',
             fields=[
-                ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("event_id", models.UUIDField()),
-                ("exchange", models.TextField()),
-                ("routing_key", models.TextField()),
-                ("correlation_id", models.TextField()),
-                ("body", models.TextField()),
-                ("recorded_at", models.DateTimeField(db_default=Now())),
-                ("available_at", models.DateTimeField(db_default=Now())),
-                ("attempts", models.PositiveIntegerField(db_default=0)),
-                ("last_outcome", models.TextField(db_default="")),
+                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                ('event_id', models.UUIDField()),
+                ('exchange', models.TextField()),
+                ('routing_key', models.TextField()),
+                ('correlation_id', models.TextField()),
+                ('body', models.TextField()),
+                ('headers', models.JSONField(db_default=models.Value({}, models.JSONField()))),
+                ('recorded_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('available_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('attempts', models.PositiveIntegerField(db_default=0)),
+                ('last_outcome', models.TextField(db_default='')),
             ],
             options={
-                "db_table": "outbox_event",
-                "verbose_name": "event in the outbox",
-                "verbose_name_plural": "events in the outbox",
+                'verbose_name': 'event in the outbox',
+                'verbose_name_plural': 'events in the outbox',
+                'db_table': 'outbox_event',
             },
         ),
         # Whoever records events, the relay hears of it when they are committed. Once per

@@ -5,7 +5,7 @@ from django.db.models import Func, Value
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orders", "0003_recheck_at")]
+    dependencies = [("orders", "0001_squashed")]
 
     operations = [
         migrations.RunSQL(

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("orders", "0004_stored_number")]
+    dependencies = [("orders", "0002_stored_number")]
 
     operations = [
         AddIndexConcurrently(
