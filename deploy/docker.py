@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,9 @@ from deploy.console import Progress
 from deploy.failure import DeployFailure
 from deploy.native.ports import Ports, require_free
 from deploy.processes import ONE_SHOTS, SERVICES
-from deploy.settings import DEFAULTS, GENERATED, ROOT
+from deploy.settings import COMPOSE, DEFAULTS, GENERATED, ROOT
+
+_READ_BY_OTHERS = 0o044
 
 
 class DockerEngine:
@@ -51,6 +54,7 @@ class DockerEngine:
             published = {each: "127.0.0.1" for each in variables if each in DEFAULTS}
             bind = dict.fromkeys(("PRODUCT_PORT", "ORDER_PORT"), self._settings["BIND_ADDRESS"])
             require_free({**published, **bind}, ports)
+        _let_containers_read()
         try:
             self._compose("up", "--build", "--detach", "--wait")
         except DeployFailure:
@@ -94,6 +98,15 @@ class DockerEngine:
         return finished.stdout or ""
 
 
+def _let_containers_read() -> None:
+    """Open the mounted files to the users of the containers, whom a umask of 077 keeps out."""
+    for name in re.findall(r"\./(deploy/[^:]+):", COMPOSE):
+        file = ROOT / name
+        mode = file.stat().st_mode
+        if mode | _READ_BY_OTHERS != mode:
+            file.chmod(mode | _READ_BY_OTHERS)
+
+
 def _docker_environment(*, profiles: str) -> dict[str, str]:
     # Compose would let the shell's variables win over `.env`, where only `.env` is to count.
     passed = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR")
@@ -102,4 +115,7 @@ def _docker_environment(*, profiles: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in passed or name.startswith(("DOCKER_", "BUILDKIT_"))
     }
+    # With what Docker attests by default, an image that is built again is another one to engines
+    # with containerd's image store, and each `make up` would replace every container.
+    environment["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"
     return {**environment, "COMPOSE_PROFILES": profiles}

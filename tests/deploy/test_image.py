@@ -1,4 +1,4 @@
-"""The static files of the image, as `deploy/Dockerfile` collects them."""
+"""The files of the image, as `deploy/Dockerfile` collects them."""
 
 import re
 import shutil
@@ -30,10 +30,23 @@ def image(tmp_path_factory) -> Path:
     image = tmp_path_factory.mktemp("image")
     for package in ("servicekit", "products_project", "orders_project"):
         shutil.copytree(ROOT / package, image / package)
+    # As in a clone that was made under a umask of 077.
+    subprocess.run(["chmod", "-R", "go=", image], check=True)
     [collect] = re.findall(r"^RUN (mkdir static .*?)\n\n", DOCKERFILE, re.DOTALL | re.MULTILINE)
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     subprocess.run(["sh", "-ec", collect], cwd=image, env={"PATH": path}, check=True)
     return image
+
+
+def test_may_be_read_by_the_user_of_the_image(image):
+    hidden = [
+        each
+        for each in image.rglob("*")
+        if not each.stat().st_mode & (0o001 if each.is_dir() else 0o004)
+    ]
+
+    assert (image / "static").is_dir()
+    assert hidden == []
 
 
 @pytest.mark.parametrize("service", ["products", "orders"])

@@ -12,6 +12,8 @@ import yaml
 from deploy.addresses import addresses_of
 from deploy.by_hand import write_addresses
 from deploy.choice import _succeeds
+from deploy.console import Progress
+from deploy.docker import DockerEngine
 from deploy.failure import DeployFailure
 from deploy.native.ports import Ports
 from deploy.native.stack import Stack
@@ -44,6 +46,16 @@ NARROW = {
 
 CONTAINERS = yaml.safe_load(COMPOSE)["services"]
 SECRETS = dict.fromkeys(GENERATED, "secret")
+
+
+# Where their images declare a volume: Docker makes one of each container's own that has nothing
+# else there, and leaves it behind.
+VOLUMES = {
+    "postgres": "/var/lib/postgresql/data",
+    "redis": "/data",
+    "rabbitmq": "/var/lib/rabbitmq",
+    "prom/prometheus": "/prometheus",
+}
 
 
 @pytest.fixture
@@ -131,6 +143,37 @@ class TestContainers:
         assert "build" in container or container.get("pull_policy") == "never" or re.search(
             r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", container["image"]
         )  # fmt: skip
+
+    @pytest.mark.parametrize("name", CONTAINERS)
+    def test_leave_no_volume_behind(self, name):
+        container = CONTAINERS[name]
+        mounted = [each.split(":")[1] for each in container.get("volumes", [])]
+        in_memory = [each.split(":")[0] for each in container["tmpfs"]]
+
+        volume = VOLUMES.get(container["image"].split(":")[0])
+        assert volume is None or volume in (*mounted, *in_memory)
+
+    def test_may_read_what_only_its_owner_could_and_stay_when_their_image_does(
+        self, tmp_path, monkeypatch
+    ):
+        mounted = [each for one in CONTAINERS.values() for each in one.get("volumes", [])]
+        files = [tmp_path / each.split(":")[0] for each in mounted if each.startswith("./")]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+        docker = tmp_path / "docker"
+        docker.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\n")
+        docker.chmod(0o755)
+        monkeypatch.setattr("deploy.docker.ROOT", tmp_path)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        ports = Ports.free().to_json().items()
+        settings = {f"{name.upper()}_PORT": str(port) for name, port in ports}
+
+        DockerEngine(settings, Progress()).up()
+
+        assert len(files) > 5
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
+        assert "BUILDX_NO_DEFAULT_ATTESTATIONS=1\n" in (tmp_path / "environment").read_text()
 
     @pytest.mark.parametrize("process", SERVICES, ids=lambda process: process.name)
     def test_wait_for_what_they_use(self, process):
