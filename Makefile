@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help up down restart manage shell migrate ps logs env demo seed ledger load bench chaos test coverage check schema postman screenshots format lock clean
+.PHONY: help up down restart manage shell migrate ps logs env demo seed ledger load bench chaos test test-fast coverage check schema postman screenshots format lock clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | sed 's/[$$][$$]/$$/g' | expand -t 20
 
 up: $(VENV)/.complete ## Bring the whole system up on ports 3001 and 3002 and wait until it is ready
 	@$(BIN)/python -m deploy up
@@ -62,6 +62,18 @@ chaos: $(VENV)/.complete ## Break a system of its own under load, part by part, 
 
 test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k name")
 	@$(BIN)/python -m deploy.test $(ARGS)
+
+# These need no server. Whatever asks for one finds none there, and fails.
+FAST_products := deploy/test_interpreter deploy/test_looking deploy/test_settings \
+  products/test_reservations products/test_worker_queues servicekit/test_admission \
+  servicekit/test_contracts servicekit/test_known_keys servicekit/test_logs \
+  servicekit/test_request_id servicekit/test_telemetry servicekit/test_tracing \
+  tools/test_check_coverage tools/test_migrations
+FAST_orders := orders/test_group_commit orders/test_order_api_document orders/test_worker_queues
+
+test-fast: $(VENV)/.complete ## Run decisions, contracts and what else needs no server, in seconds
+	@NO_SERVERS=1 $(BIN)/pytest -q $(FAST_products:%=tests/%.py) $(ARGS)
+	@NO_SERVERS=1 $(BIN)/pytest -q $(FAST_orders:%=tests/%.py) $(ARGS)
 
 coverage: $(VENV)/.complete ## Run the tests of each service with coverage, and fail where none reaches a way back from a failure
 	@rm -rf .run/coverage

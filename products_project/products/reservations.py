@@ -1,10 +1,13 @@
 """Deciding what orders get of the stock, and taking back what cancelled ones got."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from django.db import OperationalError, transaction
+from msgspec.structs import replace
 
 from products_project.products import cache
 from products_project.products.models import (
@@ -27,8 +30,10 @@ from servicekit.contracts.fields import order_key
 from servicekit.correlation import Correlation
 from servicekit.failpoints import failpoint
 from servicekit.messaging.consumer import Handled, Unprocessable
-from servicekit.messaging.envelope import OutgoingMessage, Received, event_message
+from servicekit.messaging.envelope import Received, event_message
 from servicekit.timestamps import now_in_milliseconds, rfc3339
+
+AboutOrder = Received[OrderCreated] | Received[OrderCancelled]
 
 
 def reserve_stock(orders: Sequence[Received[OrderCreated]]) -> Handled:
@@ -41,12 +46,14 @@ def reserve_stock(orders: Sequence[Received[OrderCreated]]) -> Handled:
 
     Refused are orders that contradict what was decided under their id; nothing is done for them.
     """
-    batch = _Decisions()
+    now = now_in_milliseconds()
     with transaction.atomic(durable=True):
-        batch.decide_all(orders)
+        stock, known = _lock(orders)
+        plan = decide(orders, stock, known, now)
+        _write(plan, stock)
         failpoint("products.reserve.before_commit")
     failpoint("products.reserve.after_commit")
-    return batch.handled()
+    return _handled(plan, stock)
 
 
 def release_stock(cancellations: Sequence[Received[OrderCancelled]]) -> Handled:
@@ -58,220 +65,199 @@ def release_stock(cancellations: Sequence[Received[OrderCancelled]]) -> Handled:
 
     Refused are cancellations that contradict what was decided under their order's id.
     """
-    batch = _Decisions()
+    now = now_in_milliseconds()
     with transaction.atomic(durable=True):
-        batch.release_all(cancellations)
+        stock, known = _lock(cancellations)
+        plan = decide(cancellations, stock, known, now)
+        _write(plan, stock)
         failpoint("products.release.before_commit")
     failpoint("products.release.after_commit")
-    return batch.handled()
+    return _handled(plan, stock)
 
 
-class _Decisions:
-    """The decisions of one transaction, made in memory on locked rows, written in bulk."""
+class Level(msgspec.Struct):
+    """What a batch leaves of a product so far; unless said otherwise, of one that is not there."""
 
-    def __init__(self) -> None:
-        self._contradictions: list[Unprocessable] = []
-        self._stock: dict[UUID, Product] = {}
-        self._decided: dict[str, Decision] = {}
-        self._new: list[Decision] = []
-        self._released: list[str] = []
-        self._claimed: list[str] = []
-        self._movements: list[OrderMovement] = []
-        self._decisions: list[StockDecision] = []
-        self._releases: list[OutgoingMessage] = []
-        self._now = now_in_milliseconds()
-        self._now_text = rfc3339(self._now)
+    qty: int = 0
+    version: int = 0
+    price: int | None = None
+    refusal: str = "product_not_found"
 
-    def handled(self) -> Handled:
-        """Tell the cache what is committed; return the answers, and what could not be applied."""
-        for reservation in self._new:
-            if reservation.outcome == Reservation.Outcome.REJECTED:
-                metrics.STOCK_REFUSALS.labels(reservation.reason).inc()
-        # All of them, not only those that changed now: if we died here the last time, this is when
-        # the cache hears of it.
-        cache.store(self._stock.values(), read_at=self._now.timestamp())
-        answers = self._releases
-        if self._decisions:
-            answers = [event_message(StockDecided(decisions=self._decisions)), *answers]
-        return Handled(answers=answers, unprocessable=self._contradictions)
+    @classmethod
+    def of(cls, product: Product) -> "Level":
+        """Return what is there before the batch."""
+        refusal = "" if product.archived_at is None else "product_archived"
+        return cls(product.qty, product.version, product.price, refusal)
 
-    def decide_all(self, orders: Sequence[Received[OrderCreated]]) -> None:
-        """Decide each order that is not decided, and tell the outcome of each."""
-        self._lock([each.event for each in orders])
-        for each in orders:
-            order = each.event
-            known = self._known(each)
-            if known is None:
-                known = self._decide(order, is_foreign=_is_foreign(each))
-            elif self._contradicts(order, known):
-                continue
-            # Nobody waits for the outcome of an order that has given its stock back.
-            if known.outcome != Reservation.Outcome.RELEASED:
-                self._add_decision(order, known, each.published_at, each.correlation)
-        self._write()
 
-    def release_all(self, cancellations: Sequence[Received[OrderCancelled]]) -> None:
-        """Release each order's stock if it has some, and see that it gets none later."""
-        self._lock([each.event for each in cancellations])
-        for each in cancellations:
-            cancelled = each.event
-            known = self._known(each)
-            if known is None:
-                known = self._add_reservation(
-                    cancelled, Reservation.Outcome.CANCELLED, is_foreign=_is_foreign(each)
-                )
-            elif self._contradicts(cancelled, known):
-                continue
-            if known.outcome == Reservation.Outcome.RESERVED:
-                self._release(known)
-            if known.outcome == Reservation.Outcome.RELEASED:
-                self._add_release(cancelled, known, each.correlation)
-            else:
-                self._add_decision(cancelled, known, None, each.correlation)
-        self._write()
+@dataclass
+class Plan:
+    """What is to be written about a batch, and to be told."""
 
-    def _lock(self, about: Sequence[OrderCreated | OrderCancelled]) -> None:
-        self._stock = Product.objects.lock(each.product_id for each in about)
-        # Read after the lock: another consumer may have decided the same orders meanwhile.
-        self._decided = Reservation.objects.decided(order_key(each.order_id) for each in about)
+    now: datetime
+    levels: dict[UUID, Level]
+    new: list[Decision] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    claimed: list[str] = field(default_factory=list)
+    movements: list[OrderMovement] = field(default_factory=list)
+    decisions: list[StockDecision] = field(default_factory=list)
+    releases: list[tuple[StockReleased, Correlation | None]] = field(default_factory=list)
+    contradictions: list[Unprocessable] = field(default_factory=list)
 
-    def _known(self, each: Received[OrderCreated] | Received[OrderCancelled]) -> Decision | None:
-        known = self._decided.get(order_key(each.event.order_id))
-        if known is not None and known.is_foreign and not _is_foreign(each):
-            known.is_foreign = False
-            self._claimed.append(known.order_id)
-        return known
-
-    def _contradicts(self, event: OrderCreated | OrderCancelled, known: Decision) -> bool:
-        if (known.product_id, known.quantity) == (event.product_id, event.quantity):
-            return False
-        self._contradictions.append(
-            Unprocessable(event, f"order {event.order_id} was decided with another payload")
-        )
-        return True
-
-    def _decide(self, order: OrderCreated, *, is_foreign: bool) -> Decision:
-        product = self._stock.get(order.product_id)
-        outcome, reason = Reservation.Outcome.REJECTED, ""
-        if product is None:
-            reason = "product_not_found"
-        elif product.archived_at is not None:
-            reason = "product_archived"
-        elif order.quantity > product.qty:
-            reason = "insufficient_stock"
-        else:
-            outcome = Reservation.Outcome.RESERVED
-        reservation = self._add_reservation(order, outcome, reason, is_foreign=is_foreign)
-        if outcome is Reservation.Outcome.RESERVED:
-            self._add_movement(reservation, -order.quantity, StockMovement.Reason.ORDER)
-        return reservation
-
-    def _add_reservation(
-        self,
-        event: OrderCreated | OrderCancelled,
-        outcome: Reservation.Outcome,
-        reason: str = "",
-        *,
-        is_foreign: bool,
-    ) -> Decision:
-        product = self._stock.get(event.product_id)
-        reservation = Decision(
-            order_id=order_key(event.order_id),
-            product_id=event.product_id,
-            quantity=event.quantity,
-            outcome=outcome.value,
-            reason=reason,
-            stock_before=product.qty if product else 0,
-            created_at=self._now,
-            is_foreign=is_foreign,
-        )
-        self._decided[reservation.order_id] = reservation
-        self._new.append(reservation)
-        return reservation
-
-    def _release(self, reservation: Decision) -> None:
-        reservation.outcome = Reservation.Outcome.RELEASED.value
-        self._released.append(reservation.order_id)
-        self._add_movement(reservation, reservation.quantity, StockMovement.Reason.CANCELLATION)
-
-    def _add_movement(
-        self, reservation: Decision, delta: int, reason: StockMovement.Reason
+    def move(
+        self, level: Level, decision: Decision, delta: int, reason: StockMovement.Reason
     ) -> None:
-        product = self._stock[reservation.product_id]
-        product.qty += delta
-        product.version += 1
-        self._movements.append(
+        """Take what an order gets of the stock, or give it back."""
+        level.qty += delta
+        level.version += 1
+        self.movements.append(
             OrderMovement(
-                product_id=product.id,
+                product_id=decision.product_id,
                 delta=delta,
-                qty_after=product.qty,
+                qty_after=level.qty,
                 reason=reason.value,
-                order_id=reservation.order_id,
-                created_at=self._now,
+                order_id=decision.order_id,
+                created_at=self.now,
             )
         )
 
-    def _add_decision(
-        self,
-        event: OrderCreated | OrderCancelled,
-        reservation: Decision,
-        announced_at: str | None,
-        correlation: Correlation | None,
-    ) -> None:
-        product = self._stock.get(event.product_id)
-        self._decisions.append(
-            StockDecision(
-                order_id=event.order_id,
-                product_id=event.product_id,
-                quantity=event.quantity,
-                outcome=StockOutcome(reservation.outcome),
-                reason=reservation.reason,
-                remaining=product.qty if product else 0,
-                version=product.version if product else 0,
-                price=product.price if product else None,
-                announced_at=announced_at,
-                decided_at=self._text_of(reservation.created_at),
-                foreign=reservation.is_foreign,
-                **(correlation.headers if correlation else {}),
-            )
-        )
 
-    def _text_of(self, moment: datetime) -> str:
-        return self._now_text if moment is self._now else rfc3339(moment)
+def decide(
+    events: Sequence[AboutOrder],
+    stock: Mapping[UUID, Product],
+    known: Mapping[str, Decision],
+    now: datetime,
+) -> Plan:
+    """Return what becomes of orders and cancellations, in the order given, and do none of it.
 
-    def _add_release(
-        self, cancelled: OrderCancelled, known: Decision, correlation: Correlation | None
-    ) -> None:
-        product = self._stock[cancelled.product_id]
-        released = StockReleased(
-            order_id=cancelled.order_id,
-            product_id=cancelled.product_id,
-            quantity=cancelled.quantity,
-            remaining=product.qty,
-            version=product.version,
-            released_at=self._now_text,
-            foreign=known.is_foreign,
-        )
-        self._releases.append(event_message(released, correlation))
-
-    def _write(self) -> None:
-        if self._new and Reservation.objects.insert(self._new) != len(self._new):
-            # The same order id for two products, in two consumers at once: no product lock keeps
-            # those apart. Nothing is committed, and the next attempt sees the other's decision.
-            raise OperationalError("an order was decided elsewhere at the same moment")
-        if self._released:
-            Reservation.objects.release(self._released)
-        if self._claimed:
-            Reservation.objects.claim(self._claimed)
-        if self._movements:
-            StockMovement.objects.insert(self._movements)
-            moved = {movement.product_id for movement in self._movements}
-            Product.objects.write_stock(self._stock[product_id] for product_id in moved)
+    `stock` are the products that there are, `known` the decisions that there are, by order.
+    """
+    plan = Plan(now, {key: Level.of(product) for key, product in stock.items()})
+    decided, now_text = dict(known), rfc3339(now)
+    for each in events:
+        event, key = each.event, order_key(each.event.order_id)
+        level = plan.levels.get(event.product_id) or Level()
+        decision = decided.get(key)
+        if decision is None:
+            decision = _first_decision(each, key, level, now)
+            plan.new.append(decision)
+            if decision.outcome == Reservation.Outcome.RESERVED:
+                plan.move(level, decision, -event.quantity, StockMovement.Reason.ORDER)
+        elif decision.is_foreign and not _is_foreign(each):
+            decision = replace(decision, is_foreign=False)
+            plan.claimed.append(key)
+        decided[key] = decision
+        if (decision.product_id, decision.quantity) != (event.product_id, event.quantity):
+            reason = f"order {event.order_id} was decided with another payload"
+            plan.contradictions.append(Unprocessable(event, reason))
+            continue
+        is_cancelled = isinstance(event, OrderCancelled)
+        if is_cancelled and decision.outcome == Reservation.Outcome.RESERVED:
+            decision = replace(decision, outcome=Reservation.Outcome.RELEASED.value)
+            decided[key] = decision
+            plan.released.append(key)
+            plan.move(level, decision, event.quantity, StockMovement.Reason.CANCELLATION)
+        if decision.outcome != Reservation.Outcome.RELEASED:
+            at = now_text if decision.created_at is now else rfc3339(decision.created_at)
+            plan.decisions.append(_told(each, decision, level, decided_at=at))
+        # Nobody waits for the outcome of an order that has given its stock back.
+        elif is_cancelled:
+            plan.releases.append((_released(each, decision, level, now_text), each.correlation))
+    return plan
 
 
-def _is_foreign(each: Received[OrderCreated] | Received[OrderCancelled]) -> bool:
+def _first_decision(each: AboutOrder, key: str, level: Level, now: datetime) -> Decision:
+    event, refusal = each.event, ""
+    if isinstance(event, OrderCancelled):
+        outcome = Reservation.Outcome.CANCELLED
+    elif refusal := level.refusal or ("insufficient_stock" if event.quantity > level.qty else ""):
+        outcome = Reservation.Outcome.REJECTED
+    else:
+        outcome = Reservation.Outcome.RESERVED
+    return Decision(
+        order_id=key,
+        product_id=event.product_id,
+        quantity=event.quantity,
+        outcome=outcome.value,
+        reason=refusal,
+        stock_before=level.qty,
+        created_at=now,
+        is_foreign=_is_foreign(each),
+    )
+
+
+def _told(each: AboutOrder, decision: Decision, level: Level, *, decided_at: str) -> StockDecision:
+    event = each.event
+    return StockDecision(
+        order_id=event.order_id,
+        product_id=event.product_id,
+        quantity=event.quantity,
+        outcome=StockOutcome(decision.outcome),
+        reason=decision.reason,
+        remaining=level.qty,
+        version=level.version,
+        price=level.price,
+        announced_at=None if isinstance(event, OrderCancelled) else each.published_at,
+        decided_at=decided_at,
+        foreign=decision.is_foreign,
+        **(each.correlation.headers if each.correlation else {}),
+    )
+
+
+def _released(each: AboutOrder, decision: Decision, level: Level, at: str) -> StockReleased:
+    event = each.event
+    return StockReleased(
+        order_id=event.order_id,
+        product_id=event.product_id,
+        quantity=event.quantity,
+        remaining=level.qty,
+        version=level.version,
+        released_at=at,
+        foreign=decision.is_foreign,
+    )
+
+
+def _is_foreign(each: AboutOrder) -> bool:
     """Return whether a message about an order comes from another producer than ours.
 
     Ours names its events by their content, in a name space of its own; nobody else does so.
     """
     return each.message_id != each.event.message_id
+
+
+def _lock(about: Sequence[AboutOrder]) -> tuple[dict[UUID, Product], dict[str, Decision]]:
+    stock = Product.objects.lock(each.event.product_id for each in about)
+    # Read after the lock: another consumer may have decided the same orders meanwhile.
+    return stock, Reservation.objects.decided(order_key(each.event.order_id) for each in about)
+
+
+def _write(plan: Plan, stock: Mapping[UUID, Product]) -> None:
+    if plan.new and Reservation.objects.insert(plan.new) != len(plan.new):
+        # The same order id for two products, in two consumers at once: no product lock keeps
+        # those apart. Nothing is committed, and the next attempt sees the other's decision.
+        raise OperationalError("an order was decided elsewhere at the same moment")
+    if plan.released:
+        Reservation.objects.release(plan.released)
+    if plan.claimed:
+        Reservation.objects.claim(plan.claimed)
+    if plan.movements:
+        StockMovement.objects.insert(plan.movements)
+        moved = [stock[key] for key in {movement.product_id for movement in plan.movements}]
+        for product in moved:
+            level = plan.levels[product.id]
+            product.qty, product.version = level.qty, level.version
+        Product.objects.write_stock(moved)
+
+
+def _handled(plan: Plan, stock: Mapping[UUID, Product]) -> Handled:
+    """Tell the cache what is committed; return the answers, and what could not be applied."""
+    for decision in plan.new:
+        if decision.outcome == Reservation.Outcome.REJECTED:
+            metrics.STOCK_REFUSALS.labels(decision.reason).inc()
+    # All of them, not only those that changed now: if we died here the last time, this is when
+    # the cache hears of it.
+    cache.store(stock.values(), read_at=plan.now.timestamp())
+    answers = [event_message(*released) for released in plan.releases]
+    if plan.decisions:
+        answers.insert(0, event_message(StockDecided(decisions=plan.decisions)))
+    return Handled(answers=answers, unprocessable=plan.contradictions)

@@ -612,7 +612,7 @@ def _parts(batch: Iterable[Received[Any]]) -> Iterable[tuple[object, Correlation
 
 
 def _id_of(part: Any) -> str:
-    return str(getattr(part, "order_id", None) or part.id)
+    return str(part.order_id if hasattr(part, "order_id") else part.id)
 
 
 def _fields_of(part: Any, source: Correlation | None) -> dict[str, str]:

@@ -1,16 +1,13 @@
 """Which orders get their stock."""
 
-from collections import Counter
 from uuid import UUID
 
 import msgspec
 import pytest
 from django.db import DatabaseError, IntegrityError, connection
 from django.db.models import Sum
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from products_project.products import cache, reservations, services
+from products_project.products import cache, reservations
 from products_project.products.models import Product, Reservation, StockMovement
 from servicekit.contracts.events import OrderCreated
 from servicekit.correlation import Correlation
@@ -212,44 +209,3 @@ class TestReserveStock:
     def test_has_the_database_behind_it(self, lamp):
         with pytest.raises(IntegrityError, match="product_qty_not_negative"):
             Product.objects.filter(id=lamp.id).update(qty=-1)
-
-
-# Few ids and many messages: duplicates, contradictions and shortages in most examples.
-messages = st.tuples(st.integers(1, 6), st.integers(0, 1), st.integers(1, 4))
-batches = st.lists(st.lists(messages, max_size=6), max_size=4)
-
-
-class TestReserveStockInWhateverBatches:
-    @given(batches=batches, stocks=st.tuples(st.integers(0, 12), st.integers(0, 12)))
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_keeps_the_books(self, batches, stocks):
-        run = str(new_id())
-        shelf = [
-            services.create_product(name=f"Product {position}", price=1, qty=qty)
-            for position, qty in enumerate(stocks)
-        ]
-        handled = [
-            reserve(
-                [
-                    an_order(shelf[position], quantity, order_id=f"{run}-{number}")
-                    for number, position, quantity in batch
-                ]
-            )
-            for batch in batches
-        ]
-
-        decided = Reservation.objects.filter(order_id__startswith=run)
-        asked = Counter(number for batch in batches for number, _, _ in batch)
-        assert decided.count() == len(asked)
-        refused = sum(len(each.unprocessable) for each in handled)
-        assert len(told(*handled)) == sum(asked.values()) - refused
-        for product, initial in zip(shelf, stocks, strict=True):
-            product.refresh_from_db()
-            reserved = decided.filter(
-                product_id=product.id, outcome=Reservation.Outcome.RESERVED
-            ).aggregate(total=Sum("quantity"))
-            assert product.qty == explained_stock(product) == initial - (reserved["total"] or 0)
-            assert product.qty >= 0
-        # Nothing is refused while there was stock.
-        for rejected in decided.filter(outcome=Reservation.Outcome.REJECTED):
-            assert rejected.quantity > rejected.stock_before

@@ -381,13 +381,13 @@ class TestLogLines:
 
         shop.trouble = choke
         post.open()
-        post.send(an_order(7), application_headers={"request_id": "me"})
+        post.send(an_order(0), application_headers={"request_id": "me"})
         eventually(post.has_parked)
         post.close()
 
         about = [record for record in caplog.records if "park" in record.getMessage()]
         assert len(about) == 2
-        assert {(record.order_id, record.request_id) for record in about} == {("7", "me")}
+        assert {(record.order_id, record.request_id) for record in about} == {("0", "me")}
 
     def test_are_at_debug_only_one_per_batch_and_one_per_message(self, post, shop, caplog, backlog):
         caplog.set_level(logging.INFO, "servicekit")
