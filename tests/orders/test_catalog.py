@@ -14,12 +14,7 @@ from hypothesis import strategies as st
 
 from orders_project.orders import catalog
 from servicekit.caching.redis import UNAVAILABLE
-from servicekit.contracts.events import (
-    ProductArchived,
-    ProductUpdated,
-    StockDecision,
-    StockOutcome,
-)
+from servicekit.contracts.events import ProductArchived, ProductUpdated, StockDecision, StockOutcome
 from servicekit.identifiers import new_id
 from servicekit.messaging.envelope import Received
 from servicekit.timestamps import now_in_milliseconds, rfc3339

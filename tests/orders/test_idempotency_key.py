@@ -39,9 +39,7 @@ def order(client: Client, product_id: UUID, quantity: int = 2, key: str | None =
 
 def order_without_key(client: Client, product_id: UUID) -> Any:
     return client.post(
-        "/orders",
-        {"productId": str(product_id), "quantity": 2},
-        content_type="application/json",
+        "/orders", {"productId": str(product_id), "quantity": 2}, content_type="application/json"
     )
 
 

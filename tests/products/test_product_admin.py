@@ -42,11 +42,7 @@ def sold_lamp(lamp) -> Product:
 
 
 def cancelled(order: OrderCreated) -> dict[str, object]:
-    return {
-        "order_id": order.order_id,
-        "product_id": order.product_id,
-        "quantity": order.quantity,
-    }
+    return {"order_id": order.order_id, "product_id": order.product_id, "quantity": order.quantity}
 
 
 class TestAddingAProduct:

@@ -68,10 +68,7 @@ class TestReserveStock:
         order, product_id = an_order(lamp, 3), str(lamp.id)
         source = Correlation("me", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         [answer] = reservations.reserve_stock(
-            [
-                as_ours(order, source, 1_700_000_000_123),
-                as_ours(an_order(lamp, 30)),
-            ]
+            [as_ours(order, source, 1_700_000_000_123), as_ours(an_order(lamp, 30))]
         ).answers
 
         first, second = msgspec.json.decode(answer.body)["decisions"]
