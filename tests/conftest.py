@@ -1,7 +1,7 @@
 """What the tests share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import hypothesis
@@ -39,6 +39,38 @@ def django_db_modify_db_settings() -> None:
     # As in the web processes: the thread of the group commit lets go of its connection after
     # each batch, and the database can be dropped in the end.
     settings["CONN_MAX_AGE"] = 0
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[object]:
+    from tests.servicekit.private_broker import virtual_host  # noqa: PLC0415 - as above
+
+    with virtual_host() as host:
+        yield host
+
+
+@pytest.fixture
+def client() -> object:
+    from django.test import Client  # noqa: PLC0415 - as above
+
+    # As a browser is treated: what is exempt from CSRF checks has to be so by itself.
+    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+
+
+@pytest.fixture
+def staff(django_user_model) -> Callable[..., object]:
+    """Return a function that logs somebody in to the admin who may do no more than is said."""
+    from django.contrib.auth.models import Permission  # noqa: PLC0415 - as above
+    from django.test import Client  # noqa: PLC0415 - as above
+
+    def log_in(*permissions: str) -> Client:
+        user = django_user_model.objects.create_user("ada", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return log_in
 
 
 @pytest.fixture

@@ -6,34 +6,26 @@ own_servers.provide("orders")
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID
 
 import msgspec
 import pytest
-from django.test import Client
 
+from orders_project.orders import services
 from orders_project.orders.api import views
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.models import Order
 from orders_project.orders.placement import intake as placement
 from orders_project.orders.placement.durability import Outcome
 from orders_project.orders.placement.intake import Intake
 from servicekit.breaker import Breaker
 from servicekit.identifiers import new_id
-from servicekit.timestamps import now_in_milliseconds
-from tests.servicekit.private_broker import VirtualHost, unused_port, virtual_host
+from tests.orders.ordering import an_order
+from tests.servicekit.private_broker import VirtualHost, unused_port
 
-
-@pytest.fixture(scope="session")
-def broker() -> Iterator[VirtualHost]:
-    with virtual_host() as host:
-        yield host
-
-
-@pytest.fixture
-def client() -> Client:
-    # As a browser is treated: what is exempt from CSRF checks has to be so by itself.
-    return Client(enforce_csrf_checks=True, raise_request_exception=False)
+Commit = Callable[[Sequence[AcceptedOrder]], Outcome]
 
 
 class FakeProductService:
@@ -122,20 +114,15 @@ def intake_through(settings, monkeypatch, transactional_db) -> Iterator[Callable
     made: list[Intake] = []
     on_its_way = threading.Lock()
 
-    def alone(
-        commit: Callable[[Sequence[AcceptedOrder]], Outcome],
-    ) -> Callable[[Sequence[AcceptedOrder]], Outcome]:
-        def commit_alone(orders: Sequence[AcceptedOrder]) -> Outcome:
-            with on_its_way:
-                return commit(orders)
-
-        return commit_alone
+    def commit_alone(commit: Commit, orders: Sequence[AcceptedOrder]) -> Outcome:
+        with on_its_way:
+            return commit(orders)
 
     def through(url: str) -> Intake:
         settings.BROKER_URL = url
         fresh = Intake()
         for commits in (fresh._plain_commits, fresh._keyed_commits):
-            commits._commit = alone(commits._commit)
+            commits._commit = partial(commit_alone, commits._commit)
         for module in (placement, views):
             monkeypatch.setattr(module, "intake", lambda: fresh)
         made.append(fresh)
@@ -171,17 +158,12 @@ def without_broker(intake_through, unused_broker_url) -> Intake:
 @pytest.fixture
 def accepted_order() -> Callable[..., AcceptedOrder]:
     """Return a function that makes accepted orders."""
+    return an_order
 
-    def make(**facts: object) -> AcceptedOrder:
-        return AcceptedOrder(
-            **{
-                "id": new_id(),
-                "product_id": new_id(),
-                "quantity": 2,
-                "total_price": 380_000,
-                "created_at": now_in_milliseconds(),
-                **facts,
-            }
-        )
 
-    return make
+@pytest.fixture
+def order(accepted_order) -> Order:
+    """One that is stored, and PENDING."""
+    accepted = accepted_order()
+    services.place_orders([accepted])
+    return Order.objects.get(id=accepted.id)

@@ -6,12 +6,7 @@ from uuid import UUID
 from orders_project.orders import catalog, services
 from orders_project.orders.commands import AcceptedOrder
 from orders_project.orders.models import Order
-from servicekit.contracts.events import (
-    StockDecided,
-    StockDecision,
-    StockOutcome,
-    StockReleased,
-)
+from servicekit.contracts.events import StockDecided, StockDecision, StockOutcome, StockReleased
 from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received
 

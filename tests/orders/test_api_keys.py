@@ -17,12 +17,14 @@ from servicekit.access.models import ApiKey
 from servicekit.http import access
 from servicekit.http.access import peer_headers
 from servicekit.identifiers import new_id
+from tests.orders.ordering import place
 from tests.servicekit.api_document import document
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PLACE, READ, CANCEL = "orders:place", "orders:read", "orders:cancel"
 ID = "0198c0de-0000-7000-8000-00000000000b"
+LONG_AGO = float("-inf")
 OPEN = {"getRoot", "isLive", "isReady", "getMetrics"}
 OPERATIONS = {
     operation["operationId"]: (method, path.replace("{id}", ID), operation)
@@ -34,13 +36,6 @@ OPERATIONS = {
 def call(client, operation_id: str, **headers: str) -> Any:
     method, path, _ = OPERATIONS[operation_id]
     return client.generic(method, path, headers=headers)
-
-
-def order(client, product_id: UUID, **headers: str) -> Any:
-    return client.post(
-        "/orders", {"productId": str(product_id), "quantity": 1},
-        content_type="application/json", headers=headers,
-    )  # fmt: skip
 
 
 def assert_problem(answer: Any, status: int, code: str, challenge: str | None = None) -> None:
@@ -131,9 +126,7 @@ class TestAKey:
     def test_lets_nobody_in_when_it_is_revoked(self, client, api_key):
         revoked, other = api_key(READ), api_key(READ)
         ApiKey.objects.revoke(ApiKey.objects.earliest("id").id)
-        access._known_keys._read_at = access._known_keys._tried_at = float(
-            "-inf"
-        )  # ten seconds ago
+        access._known_keys._read_at = access._known_keys._tried_at = LONG_AGO
 
         assert client.get("/orders", headers=other).status_code == 200
         assert_problem(
@@ -161,11 +154,11 @@ class TestAKey:
         self, client, api_key, product_service, request
     ):
         key = api_key(PLACE)
-        assert order(client, product_service.add(), **key).status_code == 201
+        assert place(client, product_service.add(), **key).status_code == 201
         request.getfixturevalue("database_goes_away")
-        access._known_keys._tried_at = float("-inf")
+        access._known_keys._tried_at = LONG_AGO
 
-        assert order(client, product_service.add(), **key).status_code == 201
+        assert place(client, product_service.add(), **key).status_code == 201
 
     @pytest.mark.usefixtures("database_goes_away")
     def test_that_is_not_known_is_neither_good_nor_bad_without_it(self, client, api_key):
@@ -263,31 +256,29 @@ class TestAnIdempotencyKey:
         product_id = product_service.add()
         callers = [api_key(PLACE), api_key(PLACE), {}]
         sent = [{"Idempotency-Key": str(product_id), **each} for each in callers]
-        answers = [order(client, product_id, **each) for each in sent]
+        answers = [place(client, product_id, **each) for each in sent]
 
         assert {answer.status_code for answer in answers} == {201}
         assert Order.objects.count() == 3
-        assert [order(client, product_id, **each).content for each in sent] == [
-            answer.content for answer in answers
-        ]
+        again = [place(client, product_id, **each) for each in sent]
+        assert [each.content for each in again] == [each.content for each in answers]
 
     def test_without_one_makes_the_id_that_it_always_has(self, client, product_service):
         key = str(new_id())
-        answer = order(client, product_service.add(), **{"Idempotency-Key": key})
+        answer = place(client, product_service.add(), **{"Idempotency-Key": key})
 
         assert answer.json()["id"] == str(uuid5(UUID("f6024211-337f-5b03-821e-936422c476ae"), key))
 
     def test_cannot_be_said_to_be_another_ones(self, client, api_key, product_service):
         key = api_key(PLACE)
         prefix = re.search(r"shop_\w{12}", key["Authorization"])[0]
-        answer = order(client, product_service.add(), **{"Idempotency-Key": f"{prefix} mine"})
+        answer = place(client, product_service.add(), **{"Idempotency-Key": f"{prefix} mine"})
 
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_idempotency_key")
 
 
 def test_every_scope_that_can_be_chosen_is_asked_for_somewhere():
-    asked = {
-        each[2]["security"][1]["apiKey"][0] for name, each in OPERATIONS.items() if name not in OPEN
-    }
+    closed = [OPERATIONS[name][2] for name in OPERATIONS.keys() - OPEN]
+    asked = {each["security"][1]["apiKey"][0] for each in closed}
 
     assert asked == django_settings.API_SCOPES.keys()

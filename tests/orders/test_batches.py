@@ -1,32 +1,26 @@
 """The connection of a Celery worker, as the inbox of its tasks uses it."""
 
-import os
 import time
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import pytest
 from amqp.exceptions import AMQPError
-from django.db import connection as database
 from kombu import Connection
 
 from celery_workers.batches import CeleryPump
 from orders_project.orders.commands import PersistOrders
-from servicekit.identifiers import new_id
-from servicekit.messaging.celery_protocol import task_message
 from servicekit.messaging.publisher import ConfirmingPublisher
+from tests.orders.ordering import a_task
 from tests.servicekit import private_broker
 from tests.servicekit.private_broker import eventually
-from tests.servicekit.worker import running_worker
+from tests.servicekit.worker import database_url, running_worker
 from tools.chaos.proxy import Proxy
 
 
 class TestCeleryPump:
     def test_keeps_the_connection_while_a_batch_is_held_and_no_more_can_arrive(self, broker):
-        with (
-            Connection(broker.url, heartbeat=1) as kept,
-            Connection(broker.url, heartbeat=1) as lost,
-        ):
+        kept, lost = (Connection(broker.url, heartbeat=1) for _ in range(2))
+        with kept, lost:
             pump = CeleryPump(SimpleNamespace(connection=kept))
             channel, other_channel = kept.channel(), lost.channel()
             ends_at = time.monotonic() + 4
@@ -60,27 +54,16 @@ class TestCeleryPump:
 @pytest.mark.django_db(transaction=True)
 class TestAWorkerThatIsAskedToEnd:
     def test_gives_back_what_it_holds(self, accepted_order, tmp_path):
-        url = urlsplit(os.environ["ORDERS_DATABASE_URL"])
-        url = url._replace(path=f"/{database.settings_dict['NAME']}")
         log = tmp_path / "log"
         with private_broker.virtual_host() as broker:
             with (
-                Proxy(url.geturl()) as line,
+                Proxy(database_url("orders")) as line,
                 running_worker("orders", broker, tmp_path, ORDERS_DATABASE_URL=line.url),
             ):
                 line.refuse()
                 line.cut()
                 publisher = ConfirmingPublisher(broker.url)
-                publisher.publish(
-                    [
-                        task_message(
-                            task=PersistOrders.task_name,
-                            queue=PersistOrders.queue,
-                            task_id=new_id(),
-                            kwargs=PersistOrders(orders=[accepted_order()]),
-                        )
-                    ]
-                )
+                publisher.publish([a_task([accepted_order()])])
                 publisher.close()
                 eventually(lambda: "holding 1 messages" in log.read_text(), within_seconds=60)
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psycopg
 import pytest
@@ -26,15 +27,9 @@ SAFE, NOWHERE, UNKNOWN = Outcome.SAFE, Outcome.NOWHERE, Outcome.UNKNOWN
 class TestOrElse:
     @pytest.mark.parametrize(
         ("first", "second", "both"),
-        [
-            (NOWHERE, NOWHERE, NOWHERE),
-            (NOWHERE, UNKNOWN, UNKNOWN),
-            (NOWHERE, SAFE, SAFE),
-            (UNKNOWN, NOWHERE, UNKNOWN),
-            (UNKNOWN, UNKNOWN, UNKNOWN),
-            (UNKNOWN, SAFE, SAFE),
-        ],
-    )
+        [(NOWHERE, NOWHERE, NOWHERE), (NOWHERE, UNKNOWN, UNKNOWN), (NOWHERE, SAFE, SAFE),
+         (UNKNOWN, NOWHERE, UNKNOWN), (UNKNOWN, UNKNOWN, UNKNOWN), (UNKNOWN, SAFE, SAFE)],
+    )  # fmt: skip
     def test_says_what_two_ways_together_have_come_to(self, first, second, both):
         assert first.or_else(lambda: second) is both
 
@@ -86,18 +81,15 @@ def database_does(monkeypatch) -> Callable[[Exception], None]:
     return fail
 
 
-def gone() -> OperationalError:
-    """As Django says it of a server that is not there: nothing can have been committed."""
+def as_django_says(said: str) -> OperationalError:
     error = OperationalError("away")
-    error.__cause__ = psycopg.OperationalError("connection failed: nobody is there")
+    error.__cause__ = psycopg.OperationalError(said)
     return error
 
 
-def cut_off() -> OperationalError:
-    """As Django says it of a connection that broke in the middle of something."""
-    error = OperationalError("gone")
-    error.__cause__ = psycopg.OperationalError("server closed the connection unexpectedly")
-    return error
+# Of a server that is not there: nothing can have been committed.
+gone = partial(as_django_says, "connection failed: nobody is there")
+cut_off = partial(as_django_says, "server closed the connection unexpectedly")
 
 
 BROKEN = {
@@ -123,32 +115,6 @@ class TestPlace:
         assert not Order.objects.exists()
         assert cache.get_accepted(order.id) is not None
 
-    @pytest.mark.parametrize("failure", [each for each, _ in BROKEN.values()], ids=BROKEN.keys())
-    def test_stores_what_the_broker_does_not_take_and_has_it_announced_at_once(
-        self, made, broker_does, accepted_order, failure
-    ):
-        order = accepted_order()
-        broker_does(failure)
-
-        assert made.place([order]) is SAFE
-        stored = Order.objects.get()
-        assert stored.id == order.id
-        assert stored.recheck_at <= timezone.now()
-        assert cache.get_accepted(order.id) is None
-
-    @pytest.mark.parametrize("case", BOTH_FAIL.values(), ids=BOTH_FAIL.keys())
-    def test_says_what_it_knows_when_the_database_fails_as_well(
-        self, made, broker_does, database_does, accepted_order, case
-    ):
-        failure, error, expected = case
-        order = accepted_order()
-        broker_does(failure)
-        database_does(error)
-
-        assert made.place([order]) is expected
-        # Nobody may see an order that nobody was promised.
-        assert cache.get_accepted(order.id) is None
-
     @pytest.mark.usefixtures("without_redis")
     def test_stores_what_could_not_be_seen_otherwise(self, made, broker, accepted_order):
         order = accepted_order()
@@ -170,6 +136,22 @@ class TestPlace:
 
         assert made.place([order, order]) is SAFE
         assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("case", BOTH_FAIL.values(), ids=BOTH_FAIL.keys())
+@pytest.mark.parametrize("place", [Durability.place, Durability.place_keyed])
+def test_either_way_says_what_it_knows_when_both_servers_fail(
+    made, broker_does, database_does, accepted_order, *, place, case
+):
+    failure, error, expected = case
+    order = accepted_order()
+    broker_does(failure)
+    database_does(error)
+
+    assert place(made, [order]) is expected
+    # Nobody may see an order that nobody was promised.
+    if place is Durability.place or expected is NOWHERE:
+        assert cache.get_accepted(order.id) is None
 
 
 class TestPlaceKeyed:
@@ -221,19 +203,6 @@ class TestPlaceKeyed:
         assert made.place_keyed([accepted_order()]) is SAFE
         assert broker.count(PersistOrders.queue) == 1
 
-    @pytest.mark.parametrize("case", BOTH_FAIL.values(), ids=BOTH_FAIL.keys())
-    def test_says_what_it_knows_when_both_fail(
-        self, made, broker_does, database_does, accepted_order, case
-    ):
-        failure, error, expected = case
-        order = accepted_order()
-        broker_does(failure)
-        database_does(error)
-
-        assert made.place_keyed([order]) is expected
-        if expected is NOWHERE:
-            assert cache.get_accepted(order.id) is None
-
     def test_shows_nothing_that_may_yet_be_refused(
         self, made, database_does, accepted_order, monkeypatch
     ):
@@ -249,19 +218,13 @@ class TestPlaceKeyed:
         assert made.place_keyed([order]) is NOWHERE
         assert seen == [None]
 
-    def test_shows_what_is_handed_over(self, made, database_does, accepted_order):
-        order = accepted_order()
-        database_does(gone())
-        made.place_keyed([order])
-
-        assert cache.get_accepted(order.id) is not None
-
-    def test_leaves_an_accepted_order_to_be_seen_when_it_is_refused_again(
+    def test_shows_what_is_handed_over_also_when_it_is_refused_again(
         self, made, broker_does, database_does, accepted_order
     ):
         order = accepted_order()
         database_does(gone())
         made.place_keyed([order])
+        assert cache.get_accepted(order.id) is not None
         broker_does(Confirm.RETURNED)
 
         assert made.place_keyed([order]) is NOWHERE

@@ -1,9 +1,11 @@
 """Requests that wait at the same time share one trip."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from gevent.thread import LockType
@@ -57,27 +59,22 @@ def submit(group: GroupCommit[object], item: object, *, timeout_seconds: float =
     return group.submit(item, timeout_seconds=timeout_seconds)
 
 
-def wait_until_waiting(group: GroupCommit[object], count: int) -> None:
-    eventually(lambda: group._waiting.qsize() == count)
+@pytest.fixture
+def behind_a_trip(trip, callers) -> Callable[..., list[Callable[[], Outcome]]]:
+    """Return a function that submits one item, and others while its trip takes its time."""
 
+    def send(
+        group: GroupCommit[object], *items: object, timeout_seconds: float = 5.0
+    ) -> list[Callable[[], Outcome]]:
+        trip.may_end.clear()
+        later = partial(callers.submit, submit, group, timeout_seconds=timeout_seconds)
+        results = [later("first")]
+        eventually(lambda: len(trip.batches) == 1)
+        results += [later(item) for item in items]
+        eventually(lambda: group._waiting.qsize() == len(items))
+        return [partial(result.result, 5) for result in results]
 
-def submit_behind_a_trip(
-    group: GroupCommit[object],
-    trip: Trip,
-    callers: ThreadPoolExecutor,
-    items: Sequence[object],
-    *,
-    timeout_seconds: float = 5.0,
-) -> list[Callable[[], Outcome]]:
-    """Submit one item, and the others while its trip takes its time."""
-    trip.may_end.clear()
-    results = [callers.submit(submit, group, "first", timeout_seconds=timeout_seconds)]
-    eventually(lambda: len(trip.batches) == 1)
-    results += [
-        callers.submit(submit, group, item, timeout_seconds=timeout_seconds) for item in items
-    ]
-    wait_until_waiting(group, len(items))
-    return [lambda result=result: result.result(5) for result in results]
+    return send
 
 
 class TestGroupCommit:
@@ -88,23 +85,19 @@ class TestGroupCommit:
         assert trip.batches == [["one"]]
         assert time.monotonic() - started < 0.5
 
-    def test_takes_what_waits_together(self, group, trip, callers):
-        results = submit_behind_a_trip(group, trip, callers, range(20))
+    @pytest.mark.parametrize(
+        ("limit", "sizes"), [({}, [1, 20]), ({"batch_limit": 8}, [1, 8, 8, 4])]
+    )
+    def test_takes_what_waits_together_and_no_more_than_its_limit(
+        self, trip, behind_a_trip, limit, sizes
+    ):
+        results = behind_a_trip(GroupCommit(trip, **limit), *range(20))
         trip.may_end.set()
         for result in results:
             result()
 
-        assert [len(batch) for batch in trip.batches] == [1, 20]
-        assert sorted(trip.batches[1]) == list(range(20))
-
-    def test_takes_no_more_than_its_limit_at_once(self, trip, callers):
-        group = GroupCommit(trip, batch_limit=8)
-        results = submit_behind_a_trip(group, trip, callers, range(20))
-        trip.may_end.set()
-        for result in results:
-            result()
-
-        assert [len(batch) for batch in trip.batches] == [1, 8, 8, 4]
+        assert [len(batch) for batch in trip.batches] == sizes
+        assert sorted(itertools.chain(*trip.batches[1:])) == list(range(20))
 
     def test_does_not_return_before_the_item_is_durable(self, group, trip, callers):
         trip.may_end.clear()
@@ -116,23 +109,22 @@ class TestGroupCommit:
         assert result.result(5) is Outcome.SAFE
 
     @pytest.mark.parametrize("outcome", Outcome)
-    def test_tells_everybody_in_the_batch_what_became_of_it(self, group, trip, callers, outcome):
-        results = submit_behind_a_trip(group, trip, callers, range(5))
+    def test_tells_everybody_in_the_batch_what_became_of_it(
+        self, group, trip, behind_a_trip, outcome
+    ):
+        results = behind_a_trip(group, *range(5))
         trip.outcome = outcome
         trip.may_end.set()
 
         assert {result() for result in results} == {outcome}
 
-    def test_calls_an_error_it_does_not_expect_unknown(self, group, trip, caplog):
+    def test_calls_an_error_it_does_not_expect_unknown_and_goes_on_after_any(
+        self, group, trip, caplog
+    ):
         trip.error = ZeroDivisionError("a bug")
-
         assert submit(group, "one") is Outcome.UNKNOWN
         assert "unexpected" in caplog.text
         assert "a bug" in caplog.text
-
-    def test_goes_on_after_any_failure(self, group, trip):
-        trip.error = ZeroDivisionError("a bug")
-        assert submit(group, "one") is Outcome.UNKNOWN
         trip.error = None
         for outcome in (Outcome.NOWHERE, Outcome.UNKNOWN, Outcome.SAFE):
             trip.outcome = outcome
@@ -157,8 +149,8 @@ class TestGroupCommit:
         assert 0.1 <= time.monotonic() - started < 1
         trip.may_end.set()
 
-    def test_does_not_send_an_item_whose_caller_has_given_up(self, group, trip, callers):
-        results = submit_behind_a_trip(group, trip, callers, ["given up"], timeout_seconds=0.2)
+    def test_does_not_send_an_item_whose_caller_has_given_up(self, group, trip, behind_a_trip):
+        results = behind_a_trip(group, "given up", timeout_seconds=0.2)
         assert {result() for result in results} == {Outcome.UNKNOWN}
         trip.may_end.set()
         submit(group, "last")

@@ -22,27 +22,16 @@ from orders_project.orders.placement.intake import order_id_of
 from servicekit.breaker import Breaker
 from servicekit.http.deadline import DeadlineExceeded
 from servicekit.timestamps import rfc3339
+from tests.orders.ordering import place
 from tests.orders.stock_news import put, reserved, settle
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def order(client: Client, product_id: UUID, quantity: int = 2, key: str | None = None) -> Any:
-    return client.post(
-        "/orders",
-        {"productId": str(product_id), "quantity": quantity},
-        content_type="application/json",
-        # Each of our products is ordered once, so its id will do.
-        headers={"idempotency-key": str(product_id) if key is None else key},
-    )
-
-
-def order_without_key(client: Client, product_id: UUID) -> Any:
-    return client.post(
-        "/orders",
-        {"productId": str(product_id), "quantity": 2},
-        content_type="application/json",
-    )
+    # Each of our products is ordered once, so its id will do.
+    key = str(product_id) if key is None else key
+    return place(client, product_id, quantity, **{"Idempotency-Key": key})
 
 
 def rush(requests: int, send: Any) -> list[Any]:
@@ -117,15 +106,6 @@ class TestTheSameKey:
         assert order(client, product_id).content == first.content
         assert client.get(first["Location"]).json()["status"] == "CONFIRMED"
 
-    @pytest.mark.usefixtures("without_redis")
-    def test_holds_without_redis(self, client, product_service):
-        product_id = product_service.add()
-        first, second = (order(client, product_id) for _ in range(2))
-
-        assert first.status_code == 201
-        assert first.content == second.content
-        assert Order.objects.count() == 1
-
     def test_gives_it_also_when_the_database_has_gone_since(
         self, client, product_service, database_goes_away
     ):
@@ -191,25 +171,18 @@ class TestTheSameOrderFromFiftyAtOnce:
     def test_without_a_key_it_is_fifty_orders(self, product_service):
         # Proves that the requests of the tests below would otherwise all count.
         product_id = product_service.add()
-        answers = rush(self.REQUESTS, lambda client: order_without_key(client, product_id))
+        answers = rush(self.REQUESTS, lambda client: place(client, product_id))
 
         assert len({answer.json()["id"] for answer in answers}) == self.REQUESTS
 
-    def test_with_a_key_it_is_one(self, product_service):
+    @pytest.mark.parametrize("has_redis", [True, False])
+    def test_with_a_key_it_is_one(self, product_service, request, has_redis):
+        if not has_redis:
+            request.getfixturevalue("without_redis")
         product_id = product_service.add()
         answers = rush(self.REQUESTS, lambda client: order(client, product_id))
 
-        assert {answer.content for answer in answers} == {answers[0].content}
-        assert Order.objects.count() == 1
-
-    @pytest.mark.usefixtures("without_redis")
-    def test_with_a_key_it_is_one_without_redis(self, product_service):
-        product_id = product_service.add()
-        answers = rush(self.REQUESTS, lambda client: order(client, product_id))
-
-        assert {(answer.status_code, answer.content) for answer in answers} == {
-            (201, answers[0].content)
-        }
+        assert {(each.status_code, each.content) for each in answers} == {(201, answers[0].content)}
         assert Order.objects.count() == 1
 
     @pytest.mark.usefixtures("without_database")
@@ -274,10 +247,8 @@ class TestAnAttemptThatFailed:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_made_good_by_the_next_one(self, client, product_service, accepted_order):
         product_id = product_service.add()
-        claim = accepted_order(
-            id=order_id_of(str(product_id)), product_id=product_id, total_price=7
-        )
-        cache.claim_firsts([claim])
+        facts = {"id": order_id_of(str(product_id)), "product_id": product_id, "total_price": 7}
+        cache.claim_firsts([accepted_order(**facts)])
 
         answer = order(client, product_id)
 
@@ -287,8 +258,7 @@ class TestAnAttemptThatFailed:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_not_made_good_by_another_order(self, client, product_service, accepted_order):
         product_id = product_service.add()
-        claim = accepted_order(id=order_id_of(str(product_id)))
-        cache.claim_firsts([claim])
+        cache.claim_firsts([accepted_order(id=order_id_of(str(product_id)))])
 
         assert order(client, product_id).status_code == 422
         assert not Order.objects.exists()
@@ -343,10 +313,8 @@ class TestAnAcceptedOrderThatCannotBeAskedFor:
         self, client, product_service, accepted_order, monkeypatch
     ):
         product_id = product_service.add(price=99)
-        first = accepted_order(
-            id=order_id_of(str(product_id)), product_id=product_id, total_price=20
-        )
-        services.place_orders([first])
+        facts = {"id": order_id_of(str(product_id)), "product_id": product_id, "total_price": 20}
+        services.place_orders([accepted_order(**facts)])
         find = selectors.find_stored_order
         monkeypatch.setattr(selectors, "find_stored_order", lambda _order_id: _fail())
 

@@ -9,10 +9,9 @@ import msgspec
 import psycopg
 import pytest
 from django.db import OperationalError, connection
-from django.test import Client
 from django.utils import timezone
 
-from orders_project.orders import services
+from orders_project.orders import cache, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.placement import durability
@@ -23,6 +22,7 @@ from servicekit.contracts.fields import MAX_INT64
 from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from tests.orders.ordering import place
 from tests.orders.stock_news import put
 from tests.servicekit.private_broker import eventually, unused_port
 from tools.chaos.proxy import Proxy
@@ -30,13 +30,7 @@ from tools.chaos.proxy import Proxy
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def order(client: Client, product_id: UUID, quantity: int = 2, **headers: str) -> Any:
-    return client.post(
-        "/orders",
-        {"productId": str(product_id), "quantity": quantity},
-        content_type="application/json",
-        headers=headers,
-    )
+RAISE = "DO $$ BEGIN RAISE SQLSTATE '%s'; END $$"
 
 
 def handed_over(broker: Any, *, count: int = 1) -> list[PersistOrders]:
@@ -54,16 +48,14 @@ def assert_left_no_trace(broker: Any) -> None:
 class TestAnAcceptedOrder:
     @pytest.fixture
     def answer(self, client, product_service, broker_with_queue):  # noqa: ARG002 - all up
-        return order(client, product_service.add(price=190_000), quantity=2)
+        return place(client, product_service.add(price=190_000), quantity=2)
 
     def test_is_answered_with_201_and_all_there_is_to_know(self, answer, product_service):
         [product_id] = product_service.products
         body = answer.json()
 
         assert answer.status_code == 201
-        assert set(body) == {
-            "id", "productId", "quantity", "totalPrice", "status", "createdAt",
-        }  # fmt: skip
+        assert set(body) == {"id", "productId", "quantity", "totalPrice", "status", "createdAt"}
         assert (body["productId"], body["quantity"]) == (str(product_id), 2)
         assert (body["totalPrice"], body["status"]) == (380_000, "PENDING")
         assert UUID(body["id"]).version == 7
@@ -102,32 +94,25 @@ class TestThePrice:
         product_id = product_service.add(price=999)
         put(product_id, price=5, qty=10, version=9)
 
-        assert order(client, product_id).json()["totalPrice"] == 10
+        assert place(client, product_id).json()["totalPrice"] == 10
         assert product_service.asked == []
 
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_asked_for_once_and_kept(self, client, product_service):
         product_id = product_service.add(price=7)
-        answers = [order(client, product_id) for _ in range(3)]
+        answers = [place(client, product_id) for _ in range(3)]
 
         assert [answer.json()["totalPrice"] for answer in answers] == [14, 14, 14]
         assert product_service.asked == [product_id]
-
-    @pytest.mark.usefixtures("broker_with_queue")
-    def test_is_asked_for_again_when_our_copy_is_old(self, client, product_service):
-        product_id = product_service.add(price=7, version=2)
-        put(product_id, seconds_old=60)
-
-        assert order(client, product_id).json()["totalPrice"] == 14
 
     def test_times_quantity_beyond_64_bits_is_refused(
         self, client, product_service, broker_with_queue
     ):
         product_id = product_service.add(price=MAX_INT64 // 2, qty=100)
 
-        assert order(client, product_id, 2).status_code == 201
+        assert place(client, product_id, 2).status_code == 201
         handed_over(broker_with_queue)
-        answer = order(client, product_id, 3)
+        answer = place(client, product_id, 3)
         assert (answer.status_code, answer.json()["code"]) == (400, "total_price_too_large")
         assert_left_no_trace(broker_with_queue)
 
@@ -136,7 +121,7 @@ class TestARefusal:
     """Only the product service refuses, never our copy of what it said once."""
 
     def test_tells_how_many_units_there_are(self, client, product_service, broker_with_queue):
-        answer = order(client, product_service.add(qty=3), 4)
+        answer = place(client, product_service.add(qty=3), 4)
 
         assert (answer.status_code, answer.json()["code"]) == (400, "insufficient_stock")
         assert answer.json()["available"] == 3
@@ -146,7 +131,7 @@ class TestARefusal:
     def test_of_a_product_that_does_not_exist_is_404(
         self, client, product_service, broker_with_queue
     ):
-        answer = order(client, new_id())
+        answer = place(client, new_id())
 
         assert (answer.status_code, answer.json()["code"]) == (404, "product_not_found")
         assert len(product_service.asked) == 1
@@ -157,7 +142,7 @@ class TestARefusal:
         product_id = product_service.add(qty=100, version=2)
         put(product_id, price=190_000, qty=0, version=1)
 
-        assert order(client, product_id).status_code == 201
+        assert place(client, product_id).status_code == 201
         assert product_service.asked == [product_id]
         # Past the cache of the product service, too, which may say too few for as long as it lives.
         assert product_service.headers[0]["Cache-Control"] == "no-cache"
@@ -167,7 +152,7 @@ class TestARefusal:
     def test_is_counted_by_product_and_of_none_as_one(self, client, product_service, headers):
         short, dear = product_service.add(qty=1), product_service.add(price=MAX_INT64, qty=100)
         for product_id in (short, short, dear, new_id(), new_id()):
-            assert order(client, product_id, 2, **headers).status_code in (400, 404)
+            assert place(client, product_id, 2, **headers).status_code in (400, 404)
 
         def is_told() -> bool:
             # Nothing from a Redis that is busy for a moment.
@@ -182,7 +167,7 @@ class TestARefusal:
 
     @pytest.mark.usefixtures("broker_with_queue", "without_redis")
     def test_needs_no_redis(self, client, product_service):
-        assert order(client, product_service.add(qty=1), 2).status_code == 400
+        assert place(client, product_service.add(qty=1), 2).status_code == 400
 
 
 @pytest.mark.usefixtures("broker_with_queue")
@@ -202,14 +187,14 @@ class TestWithoutTheProductService:
     def test_an_order_is_accepted_by_a_copy(self, client, product_id, qty):
         put(product_id, price=5, qty=qty, version=1)
 
-        answer = order(client, product_id)
+        answer = place(client, product_id)
 
         assert (answer.status_code, answer.json()["totalPrice"]) == (201, 10)
 
     def test_an_order_without_a_copy_is_not_accepted_and_told_when_to_try_again(
         self, client, product_id, broker_with_queue
     ):
-        answer = order(client, product_id)
+        answer = place(client, product_id)
 
         assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
         assert int(answer["Retry-After"]) > 0
@@ -217,7 +202,7 @@ class TestWithoutTheProductService:
 
     @pytest.mark.usefixtures("without_redis")
     def test_an_order_is_not_accepted_without_redis_either(self, client, product_id):
-        assert order(client, product_id).status_code == 503
+        assert place(client, product_id).status_code == 503
 
 
 class TestWithoutTime:
@@ -229,7 +214,7 @@ class TestWithoutTime:
 
         monkeypatch.setattr(Pricing, "total_price", too_late)
 
-        answer = order(client, product_service.add())
+        answer = place(client, product_service.add())
 
         assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
         assert_left_no_trace(broker_with_queue)
@@ -243,14 +228,7 @@ class TestWithoutTheBroker:
         assert stored.total_price == answer.json()["totalPrice"]
         # The watchdog announces it at once: nobody else will.
         assert stored.recheck_at <= timezone.now()
-
-    def test_an_order_is_stored_when_there_is_no_queue(
-        self, client, product_service, broker, intake_through
-    ):
-        # Without `mandatory`, the broker would confirm it and drop it.
-        intake_through(broker.url)
-
-        self.assert_stored(order(client, product_service.add()))
+        assert cache.get_accepted(stored.id) is None
 
     @pytest.fixture
     def refusing_queue(self, broker, intake_through) -> Iterator[None]:
@@ -261,9 +239,16 @@ class TestWithoutTheBroker:
         yield
         broker.delete_queue(PersistOrders.queue)
 
-    @pytest.mark.usefixtures("refusing_queue")
-    def test_an_order_is_stored_when_the_queue_refuses(self, client, product_service):
-        self.assert_stored(order(client, product_service.add()))
+    @pytest.fixture
+    def missing_queue(self, broker, intake_through) -> None:
+        """Without `mandatory`, the broker would confirm a message and drop it."""
+        intake_through(broker.url)
+
+    @pytest.mark.parametrize("trouble", ["missing_queue", "refusing_queue", "without_broker"])
+    def test_an_order_is_stored(self, client, product_service, request, trouble):
+        request.getfixturevalue(trouble)
+
+        self.assert_stored(place(client, product_service.add()))
 
     @pytest.mark.usefixtures("refusing_queue")
     @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "refused"}])
@@ -272,14 +257,10 @@ class TestWithoutTheBroker:
     ):
         # A nack says no more than that the broker does not answer for it.
         monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
-        answer = order(client, product_service.add(), **headers)
+        answer = place(client, product_service.add(), **headers)
 
         assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
         assert UUID(answer.json()["orderId"])
-
-    @pytest.mark.usefixtures("without_broker")
-    def test_an_order_is_stored_when_it_is_unreachable(self, client, product_service):
-        self.assert_stored(order(client, product_service.add()))
 
     def test_an_order_is_stored_when_it_falls_silent(
         self, client, product_service, broker, intake_through
@@ -289,10 +270,10 @@ class TestWithoutTheBroker:
         try:
             with Proxy(broker.url) as line:
                 intake_through(line.url)
-                assert order(client, product_id).status_code == 201
+                assert place(client, product_id).status_code == 201
                 line.blackhole()
                 started = time.monotonic()
-                answer = order(client, product_id)
+                answer = place(client, product_id)
 
                 assert time.monotonic() - started < 2
                 self.assert_stored(answer)
@@ -302,12 +283,12 @@ class TestWithoutTheBroker:
     @pytest.mark.usefixtures("without_broker")
     def test_orders_do_not_try_it_again_at_once(self, client, product_service, monkeypatch):
         product_id = product_service.add()
-        order(client, product_id)
+        place(client, product_id)
         attempts = []
         monkeypatch.setattr(
             "servicekit.messaging.connections.connect", lambda *_a, **_k: attempts.append(1)
         )
-        order(client, product_id)
+        place(client, product_id)
 
         assert attempts == []
         assert Order.objects.count() == 2
@@ -319,17 +300,17 @@ class TestWithoutTheBroker:
         product_id = product_service.add()
         with Proxy(broker_with_queue.url) as line:
             intake_through(line.url)
-            order(client, product_id)
+            place(client, product_id)
             line.cut()
-            order(client, product_id)
-            answer = order(client, product_id)
+            place(client, product_id)
+            answer = place(client, product_id)
 
         ids = {str(one.id) for each in handed_over(broker_with_queue) for one in each.orders}
         assert answer.json()["id"] in ids
 
     @pytest.mark.usefixtures("without_broker", "without_redis")
     def test_an_order_is_found_at_once_without_redis_as_well(self, client, product_service):
-        answer = order(client, product_service.add())
+        answer = place(client, product_service.add())
 
         assert client.get(answer["Location"]).json() == answer.json()
 
@@ -339,7 +320,7 @@ class TestWithoutRedis:
     def test_an_order_is_handed_over_and_stored_so_that_it_can_be_found(
         self, client, product_service, broker_with_queue
     ):
-        answer = order(client, product_service.add())
+        answer = place(client, product_service.add())
 
         assert answer.status_code == 201
         assert client.get(answer["Location"]).json() == answer.json()
@@ -353,73 +334,56 @@ class TestWhenNothingTakesIt:
         """There is no other way than the database."""
         return without_broker
 
-    def end_with(self, monkeypatch, intake: Any, outcome: Outcome) -> None:
+    @pytest.mark.parametrize(
+        ("outcome", "code", "version"),
+        [(Outcome.NOWHERE, "not_accepted", None), (Outcome.UNKNOWN, "outcome_unknown", 7)],
+    )
+    def test_it_is_a_503_and_names_the_order_if_the_outcome_is_uncertain(
+        self, client, product_service, monkeypatch, intake, *, outcome, code, version
+    ):
         monkeypatch.setattr(intake._plain_commits, "submit", lambda _order, **_: outcome)
+        answer = place(client, product_service.add())
 
-    def test_a_certain_failure_is_503_not_accepted(
-        self, client, product_service, monkeypatch, intake
-    ):
-        self.end_with(monkeypatch, intake, Outcome.NOWHERE)
-        answer = order(client, product_service.add())
-
-        assert (answer.status_code, answer.json()["code"]) == (503, "not_accepted")
+        assert (answer.status_code, answer.json()["code"]) == (503, code)
         assert int(answer["Retry-After"]) > 0
-        assert "orderId" not in answer.json()
-
-    def test_an_uncertain_one_is_503_and_names_the_order(
-        self, client, product_service, monkeypatch, intake
-    ):
-        self.end_with(monkeypatch, intake, Outcome.UNKNOWN)
-        answer = order(client, product_service.add())
-
-        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
-        assert int(answer["Retry-After"]) > 0
-        assert UUID(answer.json()["orderId"]).version == 7
+        named = answer.json().get("orderId")
+        assert (named and UUID(named).version) == version
 
     def test_an_uncertain_one_is_not_denied_before_it_is_stored(
         self, client, product_service, monkeypatch
     ):
-        place, handed_over = services.place_orders, []
+        store, handed_over = services.place_orders, []
 
         def be_cut_off(orders: Any, **_: object) -> None:
             handed_over.extend(orders)
             raise OperationalError("gone") from psycopg.OperationalError("server closed it")
 
         monkeypatch.setattr(services, "place_orders", be_cut_off)
-        path = f"/orders/{order(client, product_service.add()).json()['orderId']}"
+        path = f"/orders/{place(client, product_service.add()).json()['orderId']}"
         before = client.get(path)
-        place(handed_over)
+        store(handed_over)
 
         assert (before.status_code, before.json()["code"]) == (503, "order_not_visible_yet")
         assert client.get(path).status_code == 200
 
     @pytest.mark.parametrize(
-        ("sqlstate", "code"),
+        ("statement", "code"),
         [
-            ("57P01", "outcome_unknown"),  # ended by an administrator, perhaps after the commit
-            ("57014", "not_accepted"),  # cancelled
-            ("53300", "not_accepted"),  # too many connections
-            ("55P03", "not_accepted"),  # a lock was not available
+            ("SELECT pg_terminate_backend(pg_backend_pid())", "outcome_unknown"),
+            (RAISE % "57P01", "outcome_unknown"),  # ended by an administrator, or after the commit
+            (RAISE % "57014", "not_accepted"),  # cancelled
+            (RAISE % "53300", "not_accepted"),  # too many connections
+            (RAISE % "55P03", "not_accepted"),  # a lock was not available
         ],
     )
     def test_what_postgresql_says_decides_which(
-        self, client, product_service, monkeypatch, sqlstate, code
+        self, client, product_service, monkeypatch, statement, code
     ):
         def refuse(_orders: object, **_: object) -> None:
             with connection.cursor() as cursor:
-                cursor.execute(f"DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$")
+                cursor.execute(statement)
 
         monkeypatch.setattr("orders_project.orders.services.place_orders", refuse)
-        answer = order(client, product_service.add())
+        answer = place(client, product_service.add())
 
         assert (answer.status_code, answer.json()["code"]) == (503, code)
-
-    def test_a_killed_backend_leaves_the_outcome_open(self, client, product_service, monkeypatch):
-        def die(_orders: object, **_: object) -> None:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-        monkeypatch.setattr("orders_project.orders.services.place_orders", die)
-        answer = order(client, product_service.add())
-
-        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")

@@ -22,7 +22,7 @@ from orders_project.orders.models import Order
 from servicekit.dead_letters.models import ParkedMessage
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
-from servicekit.timestamps import now_in_milliseconds
+from tests.orders.ordering import an_order
 from tests.servicekit.private_broker import VirtualHost, eventually
 from tests.servicekit.worker import running_worker
 from tools.chaos.proxy import Fault, Proxy
@@ -46,13 +46,6 @@ def worker(broker, line, django_db_setup, tmp_path_factory) -> Iterator[Any]:  #
     through_the_line, directory = replace(broker, url=line.url), tmp_path_factory.mktemp("worker")
     with running_worker("orders", through_the_line, directory) as running:
         yield running
-
-
-def an_order() -> AcceptedOrder:
-    return AcceptedOrder(
-        id=new_id(), product_id=new_id(), quantity=2, total_price=380_000,
-        created_at=now_in_milliseconds(),
-    )  # fmt: skip
 
 
 class Sender:
@@ -224,9 +217,12 @@ class TestAMessageThatIsNoSuchTask:
 
 class TestAGoodOrder:
     @staticmethod
-    def assert_stored(sender: Sender, headers: Any, **properties: Any) -> None:
+    def assert_stored(
+        sender: Sender, headers: Any = None, embed: Any = EMBED, more: Any = None, **properties: Any
+    ) -> None:
         order = an_order()
-        sender.send(body_of(order), headers, **properties)
+        body = msgspec.json.encode([[], {"orders": [order], **(more or {})}, embed])
+        sender.send(body, headers or headers_of_a_task(), **properties)
         after = sender.send_good()
         eventually(lambda: is_stored(order.id, after))
 
@@ -238,26 +234,17 @@ class TestAGoodOrder:
 
     @pytest.mark.parametrize("properties", PROPERTIES.values(), ids=PROPERTIES.keys())
     def test_is_stored_whatever_its_properties_say(self, sender, properties):
-        self.assert_stored(sender, headers_of_a_task(), **properties)
+        self.assert_stored(sender, **properties)
 
     @pytest.mark.parametrize(
         "embed", [{}, None, [], {"callbacks": [{"task": "a"}], "chain": 5, "chord": []}]
     )
     def test_is_stored_whatever_is_to_follow(self, sender, embed):
-        order = an_order()
-        sender.send(msgspec.json.encode([[], {"orders": [order]}, embed]), headers_of_a_task())
-        eventually(lambda: is_stored(order.id))
-
-        assert not ParkedMessage.objects.exists()
+        self.assert_stored(sender, embed=embed)
 
     def test_is_stored_beside_a_keyword_that_nobody_knows_yet(self, sender):
         # A newer web process may say more.
-        order = an_order()
-        body = msgspec.json.encode([[], {"orders": [order], "more": 1}, EMBED])
-        sender.send(body, headers_of_a_task())
-        eventually(lambda: is_stored(order.id))
-
-        assert not ParkedMessage.objects.exists()
+        self.assert_stored(sender, more={"more": 1})
 
     def test_is_announced(self, sender, broker):
         queue = f"announced-{new_id()}"
@@ -354,12 +341,8 @@ class TestAThousandOfThem:
 
 class TestTheRemoteControl:
     BODIES = [
-        b"",
-        b"hello",
-        b"[]",
-        b"5",
-        b'{"method": 5}',
-        b'{"method": "no such", "arguments": 1}',
+        *(b"", b"hello", b"[]", b"5"),
+        *(b'{"method": 5}', b'{"method": "no such", "arguments": 1}'),
     ]
 
     @pytest.mark.parametrize("content_type", ["application/json", PICKLE])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from celery_workers.batches import TaskSource
 from celery_workers.orders.subscriptions import SUBSCRIPTIONS
 from celery_workers.orders.tasks import place_and_announce
 from orders_project.orders import catalog, services
-from orders_project.orders.commands import AcceptedOrder, PersistOrders
+from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
 from servicekit.contracts.events import (
     ProductArchived,
@@ -28,7 +29,7 @@ from servicekit.contracts.events import (
 from servicekit.identifiers import new_id
 from servicekit.messaging import topology
 from servicekit.messaging.publisher import ConfirmingPublisher
-from servicekit.timestamps import now_in_milliseconds
+from tests.orders import ordering
 from tests.orders.stock_news import released, reserved
 from tests.servicekit.noise import Letterbox, as_json, messages
 
@@ -46,11 +47,7 @@ STOCK, PRODUCTS = SUBSCRIPTIONS
 TASK = Task(PersistOrders.queue, PersistOrders.task_name, PersistOrders.parse, place_and_announce)
 
 
-def an_order() -> AcceptedOrder:
-    return AcceptedOrder(
-        id=new_id(), product_id=new_id(), quantity=2, total_price=2,
-        created_at=now_in_milliseconds(), request_id="me",
-    )  # fmt: skip
+an_order = partial(ordering.an_order, total_price=2, request_id="me")
 
 
 def a_decision() -> Any:

@@ -1,7 +1,7 @@
 """The order service works while it can make orders durable, with less or with all of the rest."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import connection
@@ -34,22 +34,33 @@ def silence() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.fixture
+def take_away(request, settings, monkeypatch) -> Callable[..., None]:
+    """Return a function that has nothing listen where something should."""
+
+    def take(*names: str) -> None:
+        for name in names:
+            if name == "broker":
+                settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+            elif name == "redis":
+                request.getfixturevalue("without_redis")
+            elif name == "database":
+                monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
+            else:
+                settings.PRODUCT_API_URL = f"http://127.0.0.1:{unused_port()}/products"
+
+    return take
+
+
 class TestReady:
     def test_says_so_when_everything_is_there(self, ready):
         assert ready() == (200, "ready", set())
 
-    def test_is_degraded_without_the_broker(self, ready, settings):
-        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+    @pytest.mark.parametrize("gone", ["broker", "redis", "database", "product-service"])
+    def test_is_degraded_without_one_of_them(self, ready, take_away, gone):
+        take_away(gone)
 
-        assert ready() == (200, "degraded", {"broker"})
-
-    def test_is_degraded_without_redis(self, ready, without_redis):  # noqa: ARG002 - stops it
-        assert ready() == (200, "degraded", {"redis"})
-
-    def test_is_degraded_without_the_database(self, ready, monkeypatch):
-        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
-
-        assert ready() == (200, "degraded", {"database"})
+        assert ready() == (200, "degraded", {gone})
 
     def test_asks_again_though_what_it_asked_before_is_never_answered(self, ready, monkeypatch):
         address = "postgresql://{HOST}:{PORT}".format(**connection.settings_dict)
@@ -69,19 +80,13 @@ class TestReady:
         eventually(lambda: ready() == (200, "ready", set()), within_seconds=30)
         line.close()
 
-    def test_is_degraded_without_the_product_service(self, ready, settings):
-        settings.PRODUCT_API_URL = f"http://127.0.0.1:{unused_port()}/products"
-
-        assert ready() == (200, "degraded", {"product-service"})
-
     def test_is_degraded_when_the_product_service_does_not_work(self, ready, product_service):
         product_service.is_broken = True
 
         assert ready() == (200, "degraded", {"product-service"})
 
-    def test_is_not_without_database_and_broker(self, ready, settings, monkeypatch):
-        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
-        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
+    def test_is_not_without_database_and_broker(self, ready, take_away):
+        take_away("database", "broker")
 
         assert ready() == (503, "not_ready", {"database", "broker"})
 

@@ -123,9 +123,7 @@ class TestARememberedPrice:
     ):
         put(lamp, price=5)
         assert price() == 5
-        product_service.products[lamp] = {
-            "id": str(lamp), "name": "Lamp", "price": 7, "qty": 10,
-        }  # fmt: skip
+        product_service.change(lamp, price=7, qty=10, version=2)
         redis_goes_away()
 
         assert price() == 7

@@ -30,46 +30,35 @@ from tests.servicekit.interleaving import in_every_order, run_in_order
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def order(accepted_order) -> Order:
-    accepted = accepted_order()
-    services.place_orders([accepted])
-    return Order.objects.get(id=accepted.id)
-
-
 class TestSettleOrders:
-    def test_confirms_an_order_that_got_its_stock(self, order):
-        assert refusals(settle(reserved(order))) == []
-
-        order.refresh_from_db()
-        assert (order.status, order.reason) == (Order.Status.CONFIRMED, "")
-        assert order.settled_at is not None
-
-    def test_rejects_an_order_that_did_not_and_says_why(self, order):
-        assert refusals(settle(rejected(order))) == []
-
-        order.refresh_from_db()
-        assert (order.status, order.reason) == (Order.Status.REJECTED, "insufficient_stock")
-        assert order.settled_at is not None
-
-    @pytest.mark.parametrize("times", [1, 2])
-    @pytest.mark.parametrize("outcome", [reserved, rejected])
-    def test_is_the_end_of_asking_again(self, order, outcome, times):
+    @pytest.mark.parametrize(
+        ("outcome", "status", "reason"),
+        [(reserved, "CONFIRMED", ""), (rejected, "REJECTED", "insufficient_stock")],
+    )
+    def test_decides_an_order_says_why_and_takes_the_same_again_for_no_news(
+        self, order, outcome, status, reason
+    ):
         assert order.recheck_at is not None
-        settle(*[outcome(order)] * times)
-
-        order.refresh_from_db()
-        assert order.recheck_at is None
-
-    @pytest.mark.parametrize("outcome", [reserved, rejected])
-    def test_takes_the_same_outcome_again_for_no_news(self, order, outcome):
-        settle(outcome(order))
-        order.refresh_from_db()
-        settled_at = order.settled_at
-
-        assert refusals(settle(outcome(order), outcome(order))) == []
-        order.refresh_from_db()
+        for times in (1, 2):
+            assert refusals(settle(*[outcome(order)] * times)) == []
+            settled_at = order.settled_at
+            order.refresh_from_db()
+            assert (order.status, order.reason) == (status, reason)
+            assert order.settled_at is not None
+            # Nobody asks again.
+            assert order.recheck_at is None
         assert order.settled_at == settled_at
+
+    @pytest.mark.parametrize("is_one_message", [True, False])
+    def test_lets_the_first_of_two_contradicting_outcomes_decide(self, order, is_one_message):
+        both = rejected(order), reserved(order)
+        messages = [both] if is_one_message else [[each] for each in both]
+        news = [StockDecided(decisions=[*each]) for each in messages]
+        [refused] = settle(*news).unprocessable
+
+        order.refresh_from_db()
+        assert refused.event is news[-1]
+        assert order.status == Order.Status.REJECTED
 
     @pytest.mark.parametrize(("first", "second"), [(reserved, rejected), (rejected, reserved)])
     def test_returns_an_outcome_against_a_final_status_and_keeps_it(self, order, first, second):
@@ -82,22 +71,6 @@ class TestSettleOrders:
         assert refused.event == StockDecided(decisions=[second(order)])
         assert status in refused.reason
         assert (order.status, order.reason) == (status, reason)
-
-    def test_lets_the_first_of_two_contradicting_outcomes_in_a_batch_decide(self, order):
-        first, second = (StockDecided(decisions=[each(order)]) for each in (rejected, reserved))
-        [refused] = settle(first, second).unprocessable
-
-        order.refresh_from_db()
-        assert refused.event is second
-        assert order.status == Order.Status.REJECTED
-
-    def test_lets_the_first_of_two_contradicting_outcomes_in_a_message_decide(self, order):
-        both = StockDecided(decisions=[rejected(order), reserved(order)])
-        [refused] = settle(both).unprocessable
-
-        order.refresh_from_db()
-        assert refused.event is both
-        assert order.status == Order.Status.REJECTED
 
     def test_returns_the_outcome_of_an_order_that_is_not_stored_and_settles_the_others(self, order):
         stranger = StockDecided(decisions=[someone_elses(new_id())])

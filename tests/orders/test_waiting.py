@@ -15,6 +15,7 @@ from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.long_polling import FinalStatusWatch
 from orders_project.orders.models import Order
+from tests.orders.ordering import place
 from tests.orders.stock_news import reserved, settle
 from tests.servicekit.private_broker import eventually
 
@@ -52,18 +53,29 @@ def in_background() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
         yield start
 
 
+@pytest.fixture
+def ask(in_background, watch) -> Callable[[UUID], Future[Any]]:
+    """Return a function that asks for an order, and waits for what becomes of it."""
+
+    def asked(order_id: UUID) -> Future[Any]:
+        before = watch.waiting
+        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
+        eventually(lambda: watch.waiting == before + 1)
+        return answer
+
+    return asked
+
+
 def confirm(order_id: UUID) -> None:
     settle(reserved(Order.objects.get(id=order_id)))
 
 
-def waiting(watch: FinalStatusWatch, count: int) -> Callable[[], bool]:
-    return lambda: watch.waiting == count
-
-
 class TestGetOrderWithWait:
-    def test_answers_as_soon_as_the_order_is_final(self, watch, order_id, in_background):
-        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
-        eventually(waiting(watch, 1))
+    @pytest.mark.parametrize("has_redis", [True, False])
+    def test_answers_as_soon_as_the_order_is_final(self, watch, order_id, ask, request, has_redis):
+        if not has_redis:
+            request.getfixturevalue("without_redis")
+        answer = ask(order_id)
         confirm(order_id)
 
         # Well before the thirty seconds, or the test would be ended.
@@ -76,14 +88,6 @@ class TestGetOrderWithWait:
         answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
         # Once after the subscription, which is there then.
         assert looked.wait(10)
-        confirm(order_id)
-
-        assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
-
-    @pytest.mark.usefixtures("without_redis")
-    def test_looks_for_itself_without_redis(self, watch, order_id, in_background):
-        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
-        eventually(waiting(watch, 1))
         confirm(order_id)
 
         assert answer.result(timeout=10).json()["status"] == "CONFIRMED"
@@ -105,9 +109,8 @@ class TestGetOrderWithWait:
 
         assert answer.result(timeout=20).json()["status"] == "CONFIRMED"
 
-    def test_hears_of_a_cancellation(self, watch, order_id, in_background):
-        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
-        eventually(waiting(watch, 1))
+    def test_hears_of_a_cancellation(self, order_id, ask):
+        answer = ask(order_id)
         services.cancel_order(order_id)
 
         assert answer.result(timeout=10).json()["status"] == "CANCELLED"
@@ -123,30 +126,25 @@ class TestGetOrderWithWait:
     def test_tells_what_is_known_when_the_time_is_over(self, order_id):
         assert Client().get(f"/orders/{order_id}?wait=1").json()["status"] == "PENDING"
 
-    def test_answers_at_once_when_too_many_wait(self, watch, order_id, in_background):
-        answers = [
-            in_background(lambda: Client().get(f"/orders/{order_id}?wait=30")) for _ in range(3)
-        ]
-        eventually(waiting(watch, 3))
+    def test_answers_at_once_when_too_many_wait(self, order_id, ask):
+        answers = [ask(order_id) for _ in range(3)]
 
         assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "PENDING"
 
         confirm(order_id)
         assert {answer.result(10).json()["status"] for answer in answers} == {"CONFIRMED"}
 
-    def test_is_answered_before_the_process_ends(self, watch, order_id, in_background):
-        answer = in_background(lambda: Client().get(f"/orders/{order_id}?wait=30"))
-        eventually(waiting(watch, 1))
+    def test_is_answered_before_the_process_ends(self, watch, order_id, ask):
+        answer = ask(order_id)
         watch.close()
 
         assert answer.result(timeout=10).json()["status"] == "PENDING"
         assert Client().get(f"/orders/{order_id}?wait=30").json()["status"] == "PENDING"
 
-    def test_waits_for_an_order_that_is_not_stored_yet(self, watch, accepted_order, in_background):
+    def test_waits_for_an_order_that_is_not_stored_yet(self, accepted_order, ask):
         accepted = accepted_order()
         cache.keep_copies([accepted])
-        answer = in_background(lambda: Client().get(f"/orders/{accepted.id}?wait=30"))
-        eventually(waiting(watch, 1))
+        answer = ask(accepted.id)
         services.place_orders([accepted])
         confirm(accepted.id)
 
@@ -160,22 +158,15 @@ class TestGetOrderWithWait:
 
 
 class TestPreferWait:
-    def order(self, product_id: UUID, prefer: str) -> Any:
-        return Client().post(
-            "/orders",
-            {"productId": str(product_id), "quantity": 2},
-            content_type="application/json",
-            headers={"prefer": prefer},
-        )
-
     def test_answers_201_with_the_final_status(
         self, watch, product_service, broker_with_queue, in_background
     ):
         product_id = product_service.add()
-        answer = in_background(lambda: self.order(product_id, "respond-async, wait=30"))
+        prefer = "respond-async, wait=30"
+        answer = in_background(lambda: place(Client(), product_id, prefer=prefer))
         [message] = broker_with_queue.take(PersistOrders.queue, count=1)
-        [accepted] = PersistOrders.parse(_kwargs(message)).orders
-        eventually(waiting(watch, 1))
+        [accepted] = PersistOrders.parse(msgspec.json.decode(message.body)[1]).orders
+        eventually(lambda: watch.waiting == 1)
         services.place_orders([accepted])
         confirm(accepted.id)
 
@@ -185,7 +176,7 @@ class TestPreferWait:
 
     @pytest.mark.usefixtures("watch", "broker_with_queue")
     def test_answers_201_and_pending_when_the_time_is_over(self, product_service):
-        answer = self.order(product_service.add(), "wait=1")
+        answer = place(Client(), product_service.add(), prefer="wait=1")
 
         assert (answer.status_code, answer.json()["status"]) == (201, "PENDING")
         assert answer["Preference-Applied"] == "wait=1"
@@ -201,7 +192,7 @@ class TestPreferWait:
 
     def test_is_not_applied_when_too_many_wait(self, product_service, monkeypatch):
         monkeypatch.setattr(long_polling, "watch", FinalStatusWatch(limit=0))
-        answer = self.order(product_service.add(), "wait=30")
+        answer = place(Client(), product_service.add(), prefer="wait=30")
 
         assert (answer.status_code, answer.json()["status"]) == (201, "PENDING")
         assert "Preference-Applied" not in answer
@@ -209,12 +200,7 @@ class TestPreferWait:
     @pytest.mark.usefixtures("watch", "broker_with_queue")
     @pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=soon", "wait=-1", "waiting=5"])
     def test_that_makes_no_sense_is_ignored(self, product_service, prefer):
-        answer = self.order(product_service.add(), prefer)
+        answer = place(Client(), product_service.add(), prefer=prefer)
 
         assert answer.status_code == 201
         assert "Preference-Applied" not in answer
-
-
-def _kwargs(message: Any) -> dict[str, Any]:
-
-    return msgspec.json.decode(message.body)[1]

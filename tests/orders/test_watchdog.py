@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -46,13 +45,6 @@ def announced(broker: VirtualHost) -> Callable[[], list[tuple[str, str]]]:
     return take
 
 
-@pytest.fixture
-def order(accepted_order) -> Order:
-    accepted = accepted_order()
-    services.place_orders([accepted])
-    return Order.objects.get(id=accepted.id)
-
-
 def make_overdue(order: Order, *, age_seconds: int = 60) -> None:
     """Let time pass, for an order that waits for an answer."""
     created_at = timezone.now() - timedelta(seconds=age_seconds)
@@ -69,20 +61,19 @@ class TestAnnounceOverdueOrders:
         assert services.announce_overdue_orders(publisher) == 0
         assert announced() == []
 
-    def test_announces_one_that_has_waited_too_long(self, order, publisher, announced):
-        make_overdue(order)
-
-        assert services.announce_overdue_orders(publisher) == 1
-        assert announced() == [("order.created", str(order.id))]
-
-    def test_says_the_same_under_the_same_event_id(self, order, publisher, broker):
-        make_overdue(order)
+    def test_announces_one_that_has_waited_too_long_once_and_changes_nothing_of_it(
+        self, order, publisher, broker
+    ):
+        make_overdue(order, age_seconds=30 * 24 * 3600)
         order.refresh_from_db()
-        services.announce_overdue_orders(publisher)
 
+        assert [services.announce_overdue_orders(publisher) for _ in range(2)] == [1, 0]
         [message] = broker.take_all(QUEUE)
+        assert message.delivery_info["routing_key"] == "order.created"
         assert message.properties["message_id"] == str(order_created(order).event_id)
         assert message.body == order_created(order).to_json()
+        order.refresh_from_db()
+        assert order.status == Order.Status.PENDING
 
     def test_announces_one_that_was_stored_without_the_broker_at_once(
         self, accepted_order, publisher, announced
@@ -92,12 +83,6 @@ class TestAnnounceOverdueOrders:
 
         assert services.announce_overdue_orders(publisher) == 1
         assert announced() == [("order.created", str(accepted.id))]
-
-    def test_does_not_say_it_again_at_once(self, order, publisher):
-        make_overdue(order)
-        services.announce_overdue_orders(publisher)
-
-        assert services.announce_overdue_orders(publisher) == 0
 
     def test_says_it_again_half_a_minute_later(self, accepted_order, publisher):
         services.place_orders([accepted_order()], recheck_after_seconds=0)
@@ -114,15 +99,16 @@ class TestAnnounceOverdueOrders:
         pause = order.recheck_at - timezone.now()
         assert timedelta(seconds=110) < pause <= timedelta(seconds=121)
 
-    def test_never_changes_the_status(self, order, publisher):
-        make_overdue(order, age_seconds=30 * 24 * 3600)
-        services.announce_overdue_orders(publisher)
-
-        order.refresh_from_db()
-        assert order.status == Order.Status.PENDING
-
-    @pytest.mark.parametrize("outcome", [reserved, rejected])
-    def test_leaves_a_settled_order_in_peace(self, order, publisher, announced, outcome):
+    @pytest.mark.parametrize(
+        ("is_cancelled", "outcome"),
+        [*((False, one) for one in (reserved, rejected)),
+         *((True, one) for one in (released, rejected, cancelled))],
+    )  # fmt: skip
+    def test_leaves_one_in_peace_whose_stock_is_settled(
+        self, order, publisher, announced, is_cancelled, outcome
+    ):
+        if is_cancelled:
+            services.cancel_order(order.id)
         settle(outcome(order))
         make_overdue(order)
 
@@ -149,14 +135,6 @@ class TestAnnounceOverdueOrders:
     def test_leaves_a_cancelled_order_in_peace_for_half_a_minute(self, order, publisher):
         make_overdue(order)
         services.cancel_order(order.id)
-
-        assert services.announce_overdue_orders(publisher) == 0
-
-    @pytest.mark.parametrize("answer", [released, rejected, cancelled])
-    def test_leaves_one_in_peace_whose_stock_is_settled(self, order, publisher, answer):
-        services.cancel_order(order.id)
-        settle(answer(order))
-        make_overdue(order)
 
         assert services.announce_overdue_orders(publisher) == 0
 
@@ -216,13 +194,7 @@ class TestPlaceForgottenOrders:
         assert (stored.id, stored.product_id, stored.quantity) == (order.id, order.product_id, 3)
         assert (stored.total_price, stored.created_at) == (2**63 - 1, order.created_at)
         assert stored.status == Order.Status.PENDING
-
-    def test_has_it_announced_at_once(self, accepted_order):
-        order = accepted_order()
-        cache.keep_copies([order])
-        let_pass(31, order)
-        watchdog.place_forgotten_orders()
-
+        # It is announced at once.
         assert [each.id for each in Order.objects.claim_overdue(10)] == [order.id]
 
     def test_leaves_one_alone_that_may_still_be_on_its_way(self, accepted_order):
@@ -303,22 +275,16 @@ class TestLoops:
     def test_do_both(self, settings, broker, monkeypatch):
         settings.BROKER_URL = broker.url
         done: list[Any] = []
-        monkeypatch.setattr(
-            services, "announce_overdue_orders", lambda publisher: done.append(type(publisher))
-        )
-        monkeypatch.setattr(
-            watchdog, "place_forgotten_orders", lambda: done.append("forgotten orders")
-        )
+        monkeypatch.setattr(services, "announce_overdue_orders", lambda by: done.append(type(by)))
+        monkeypatch.setattr(watchdog, "place_forgotten_orders", lambda: done.append("forgotten"))
 
         for loop in watchdog.loops():
             loop._work()
 
-        assert done == [ConfirmingPublisher, "forgotten orders"]
+        assert done == [ConfirmingPublisher, "forgotten"]
 
 
-def test_the_ids_of_the_announcements_of_an_order_differ(accepted_order):
+@pytest.mark.django_db
+def test_the_ids_of_the_announcements_of_an_order_differ(order):
     # Or one would be taken for the other, and dropped.
-    order = Order(**{name: getattr(accepted_order(), name) for name in ("id", "quantity")})
-    order.product_id = UUID(int=1)
-
     assert order_created(order).event_id != order_cancelled(order).event_id

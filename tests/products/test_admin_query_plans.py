@@ -1,19 +1,19 @@
 """The admin costs the same with millions of movements as with five."""
 
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from tests.servicekit.query_plans import rows_read, scans_of
+from tests.servicekit.query_plans import assert_frugal, scans_of
 
 pytestmark = pytest.mark.django_db
 
-ROWS = 200_000
-# What a page may read of a table at most: the dashboard's sample.
-MOST_ROWS_READ = 50_000
+LONG_AGO = "?created_at_from_0=2020-01-01&created_at_to_0=2020-01-02"
+MOVEMENTS, RESERVATIONS = "products_stockmovement_changelist", "products_reservation_changelist"
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +31,26 @@ def many_movements(django_db_setup, django_db_blocker) -> Iterator[None]:  # noq
             """
             INSERT INTO stock_movement
                 (product_id, delta, qty_after, reason, order_id, idempotency_key, created_at)
-            SELECT lpad((n %% 500)::text, 32, '0')::uuid, -1, 0, 'order', 'order ' || n, '',
-                   now() - (%s - n) * interval '10 milliseconds'
-            FROM generate_series(1, %s) AS n
-            """,
-            [ROWS, ROWS],
+            SELECT lpad((n % 500)::text, 32, '0')::uuid, -1, 0, 'order', 'order ' || n, '',
+                   now() - (200000 - n) * interval '10 milliseconds'
+            FROM generate_series(1, 200000) AS n
+            """
         )
         cursor.execute(
             """
             INSERT INTO reservation
                 (order_id, product_id, quantity, outcome, reason, stock_before, created_at)
-            SELECT 'order ' || n, lpad((n %% 500)::text, 32, '0')::uuid, 1,
+            SELECT 'order ' || n, lpad((n % 500)::text, 32, '0')::uuid, 1,
                    CASE WHEN n < 20 THEN 'REJECTED' ELSE 'RESERVED' END,
                    CASE WHEN n < 20 THEN 'insufficient_stock' ELSE '' END, 1,
-                   now() - (%s - n) * interval '10 milliseconds'
-            FROM generate_series(1, %s) AS n
-            """,
-            [ROWS, ROWS],
+                   now() - (200000 - n) * interval '10 milliseconds'
+            FROM generate_series(1, 200000) AS n
+            """
         )
-        cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
+        cursor.execute("ANALYZE product, stock_movement, reservation")
         yield
         cursor.execute("TRUNCATE product, product_price, stock_movement, reservation")
-        cursor.execute("ANALYZE product; ANALYZE stock_movement; ANALYZE reservation")
+        cursor.execute("ANALYZE product, stock_movement, reservation")
 
 
 class TestNoPageReadsAWholeLedger:
@@ -61,22 +59,14 @@ class TestNoPageReadsAWholeLedger:
         [
             ("index", "", "stock_movement"),
             ("index", "", "reservation"),
-            ("products_stockmovement_changelist", "", "stock_movement"),
-            ("products_stockmovement_changelist", "?q=order+77", "stock_movement"),
-            (
-                "products_stockmovement_changelist",
-                "?product__id__exact=00000000-0000-0000-0000-000000000007",
-                "stock_movement",
-            ),
-            ("products_stockmovement_changelist", "?reason__exact=correction", "stock_movement"),
-            ("products_reservation_changelist", "", "reservation"),
-            ("products_reservation_changelist", "?outcome__exact=REJECTED", "reservation"),
-            ("products_reservation_changelist", "?q=order+77", "reservation"),
-            (
-                "products_reservation_changelist",
-                "?created_at_from_0=2020-01-01&created_at_to_0=2020-01-02",
-                "reservation",
-            ),
+            (MOVEMENTS, "", "stock_movement"),
+            (MOVEMENTS, "?q=order+77", "stock_movement"),
+            (MOVEMENTS, f"?product__id__exact={UUID(int=7)}", "stock_movement"),
+            (MOVEMENTS, "?reason__exact=correction", "stock_movement"),
+            (RESERVATIONS, "", "reservation"),
+            (RESERVATIONS, "?outcome__exact=REJECTED", "reservation"),
+            (RESERVATIONS, "?q=order+77", "reservation"),
+            (RESERVATIONS, LONG_AGO, "reservation"),
         ],
     )
     @pytest.mark.usefixtures("many_movements")
@@ -85,11 +75,7 @@ class TestNoPageReadsAWholeLedger:
             answer = admin_client.get(reverse(f"admin:{page}") + query)
 
         assert answer.status_code == 200
-        scans = scans_of(table, captured.captured_queries)
-        assert scans, "the page did not look at the table at all"
-        for scan in scans:
-            assert scan["Node Type"] != "Seq Scan", scan["sql"]
-            assert rows_read(scan) <= MOST_ROWS_READ, scan["sql"]
+        assert_frugal(scans_of(table, captured.captured_queries))
 
     @pytest.mark.usefixtures("many_movements")
     def test_and_the_start_page_says_what_it_has_looked_at(self, admin_client):

@@ -2,7 +2,6 @@
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 
 from servicekit.dead_letters import services
@@ -55,19 +54,11 @@ class TestTheList:
 
     @pytest.mark.parametrize(
         ("query", "found"),
-        [
-            ("", 1),
-            ("?status__exact=PARKED", 1),
-            ("?status__exact=DISCARDED", 1),
-            ("?status__exact=all", 2),
-            ("?status__exact=nonsense", 0),
-            ("?queue=another_queue", 0),
-            ("?queue=another_queue&status__exact=all", 1),
-            ("?queue=product_cancellation_queue", 0),
-            ("?q=77", 2),
-            ("?q=78", 0),
-        ],
-    )
+        [("", 1), ("?status__exact=PARKED", 1), ("?status__exact=DISCARDED", 1),
+         ("?status__exact=all", 2), ("?status__exact=nonsense", 0), ("?queue=another_queue", 0),
+         ("?queue=another_queue&status__exact=all", 1), ("?queue=product_cancellation_queue", 0),
+         ("?q=77", 2), ("?q=78", 0)],
+    )  # fmt: skip
     def test_is_filtered_and_searched(self, admin_client, query, found):
         park()
         discarded = park(queue="another_queue")
@@ -198,11 +189,8 @@ class TestDecidingAboutOne:
         assert message.status == Status.DISCARDED
         assert not LogEntry.objects.exists()
 
-    def test_is_not_for_those_who_may_only_look(self, client):
-        viewer = User.objects.create_user("viewer", is_staff=True)
-        viewer.user_permissions.add(Permission.objects.get(codename="view_parkedmessage"))
-        client.force_login(viewer)
-        message = park()
+    def test_is_not_for_those_who_may_only_look(self, staff):
+        client, message = staff("view_parkedmessage"), park()
 
         assert client.get(reverse(PAGE, args=[message.pk])).status_code == 200
         assert act(client, "replay", message).status_code == 403
@@ -232,36 +220,26 @@ class TestDecidingAboutSeveral:
 
         assert said in answer.content.decode()
 
-    def test_speaks_of_several_as_of_several(self, admin_client):
-        answer = act_on(admin_client, "discard_selected", park(), park())
-
-        assert b"Discard 2 messages? They will" in answer.content
-
-    def test_replays_them(self, admin_client):
-        messages = [park(), park()]
-        act_on(admin_client, "replay_selected", *messages, confirmed="1")
-
-        assert ParkedMessage.objects.filter(status=Status.REPLAY_REQUESTED).count() == 2
-        assert LogEntry.objects.count() == 2
-
     def test_discards_them_with_a_note(self, admin_client):
         messages = [park(), park()]
+        asked = act_on(admin_client, "discard_selected", *messages)
+        assert b"Discard 2 messages? They will" in asked.content
         without = act_on(admin_client, "discard_selected", *messages, confirmed="1", note=" ")
         assert b"This field is required" in without.content
         act_on(admin_client, "discard_selected", *messages, confirmed="1", note="no use")
 
         assert ParkedMessage.objects.filter(status=Status.DISCARDED).count() == 2
 
-    def test_leaves_what_is_decided_already_and_says_so(self, admin_client):
-        decided, waiting = park(), park()
+    def test_replays_them_leaves_what_is_decided_already_and_says_so(self, admin_client):
+        decided, *waiting = park(), park(), park()
         services.discard([decided.pk], by="ada", note="no use")
-        answer = act_on(admin_client, "replay_selected", decided, waiting, confirmed="1")
+        answer = act_on(admin_client, "replay_selected", decided, *waiting, confirmed="1")
 
-        waiting.refresh_from_db()
-        assert b"Parked message queued for replay." in answer.content
+        assert b"2 parked messages queued for replay." in answer.content
         assert b"1 parked message left unchanged: already discarded." in answer.content
-        assert waiting.status == Status.REPLAY_REQUESTED
-        assert LogEntry.objects.count() == 1
+        replayed = ParkedMessage.objects.filter(status=Status.REPLAY_REQUESTED)
+        assert {*replayed} == {*waiting}
+        assert LogEntry.objects.count() == 2
 
     def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
         decided, waiting = park(), park()

@@ -9,25 +9,20 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class TestReady:
-    def test_says_so_when_everything_is_there(self, client):
-        answer = client.get("/health/ready")
+    @pytest.mark.parametrize(
+        ("database", "redis", "answer"),
+        [("up", "up", (200, "ready")), ("up", "down", (200, "degraded")),
+         ("down", "up", (503, "not_ready"))],
+    )  # fmt: skip
+    def test_is_what_can_be_done_with_what_is_up(
+        self, client, monkeypatch, request, *, database, redis, answer
+    ):
+        if redis == "down":
+            request.getfixturevalue("without_redis")
+        if database == "down":
+            monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
+        answered = client.get("/health/ready")
 
-        assert (answer.status_code, answer.json()) == (
-            200, {"status": "ready", "checks": {"database": "up", "redis": "up"}},
-        )  # fmt: skip
-        assert answer["Cache-Control"] == "no-store"
-
-    def test_is_degraded_without_redis(self, client, without_redis):  # noqa: ARG002 - stops it
-        answer = client.get("/health/ready")
-
-        assert (answer.status_code, answer.json()) == (
-            200, {"status": "degraded", "checks": {"database": "up", "redis": "down"}},
-        )  # fmt: skip
-
-    def test_is_not_without_the_database(self, client, monkeypatch):
-        monkeypatch.setitem(connection.settings_dict, "PORT", unused_port())
-        answer = client.get("/health/ready")
-
-        assert (answer.status_code, answer.json()) == (
-            503, {"status": "not_ready", "checks": {"database": "down", "redis": "up"}},
-        )  # fmt: skip
+        assert (answered.status_code, answered.json()["status"]) == answer
+        assert answered.json()["checks"] == {"database": database, "redis": redis}
+        assert answered["Cache-Control"] == "no-store"

@@ -1,7 +1,7 @@
 """What the tests of both services ask of an OpenAPI document."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.generators import SchemaGenerator
 from jsonschema import Draft202012Validator
@@ -51,3 +51,21 @@ def wrong_examples(whole: Json) -> list[str]:
                     errors = Draft202012Validator(schema).iter_errors(example)
                     found += [error.message for error in errors]
     return found
+
+
+class TrueDocument:
+    """What is to be so of the document of any service, whose problems have these codes."""
+
+    codes: ClassVar[set[str]]
+
+    def test_names_every_problem_that_there_is_and_no_other(self):
+        assert documented_codes(document()) == self.codes
+
+    def test_has_examples_that_are_valid(self):
+        assert wrong_examples(document()) == []
+
+    def test_describes_every_operation(self):
+        for operation in operations(document()):
+            assert operation["summary"]
+            assert operation["tags"]
+            assert operation.get("description") or "operation" in operation["tags"]

@@ -1,6 +1,15 @@
 """What a stranger may send instead of a valid body, for the tests of both services."""
 
 import gzip
+from typing import Any
+
+import pytest
+
+
+def cases(table: dict[str, Any]) -> Any:
+    """Try each, by its name."""
+    return pytest.mark.parametrize("sent", table.values(), ids=table.keys())
+
 
 NOT_AN_OBJECT = {
     "empty": b"",

@@ -9,15 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from servicekit.messaging.publisher import ConfirmingPublisher
-from tests.servicekit import private_broker
 from tests.servicekit.private_broker import VirtualHost
 from tools.chaos.proxy import Proxy
-
-
-@pytest.fixture(scope="session")
-def broker() -> Iterator[VirtualHost]:
-    with private_broker.virtual_host() as host:
-        yield host
 
 
 @pytest.fixture

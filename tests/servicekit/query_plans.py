@@ -35,6 +35,14 @@ def scans_of(table: str, queries: list[dict[str, str]]) -> list[dict[str, Any]]:
     return found
 
 
+def assert_frugal(scans: list[dict[str, Any]]) -> None:
+    """A page reads no more than its sample or its count is capped to, and by an index."""
+    assert scans, "the page did not look at the table at all"
+    for scan in scans:
+        assert scan["Node Type"] != "Seq Scan", scan["sql"]
+        assert rows_read(scan) <= 50_000, scan["sql"]
+
+
 def rows_read(scan: dict[str, Any]) -> int:
     read = scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)
     return int((read + scan.get("Rows Removed by Index Recheck", 0)) * scan["Actual Loops"])

@@ -28,8 +28,7 @@ class TestReady:
     )
     def test_is_what_the_service_can_do_with_what_is_up(self, needed, spare, answer):
         view = health.ready(
-            {"needed": lambda: needed, "spare": lambda: spare},
-            works_with=lambda up: "needed" in up,
+            {"needed": lambda: needed, "spare": lambda: spare}, works_with=lambda up: "needed" in up
         )
 
         assert ask(view) == answer

@@ -115,9 +115,3 @@ class TestACaller:
             limiter.seconds_to_wait(str(new_id()), RateLimit(5, 60))
 
         assert len(limiter._leases) <= 10
-
-    @pytest.mark.usefixtures("without_redis")
-    def test_is_not_kept_out_without_redis(self, caller):
-        limiter = Limiter("tests")
-
-        assert [limiter.seconds_to_wait(caller, RateLimit(1, 60)) for _ in range(50)] == [0] * 50

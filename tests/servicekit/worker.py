@@ -1,4 +1,4 @@
-"""A worker as it runs in production, on the test's own broker and database."""
+"""Processes as they run in production, on the test's own servers."""
 
 import contextlib
 import os
@@ -8,11 +8,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import requests
 from django.db import connection
 
 from deploy.processes import SERVICES
 from deploy.settings import ROOT
-from tests.servicekit.private_broker import VirtualHost, eventually
+from tests.servicekit.private_broker import VirtualHost, eventually, unused_port
+
+
+def database_url(service: str) -> str:
+    """The address of the database of the tests."""
+    url = urlsplit(os.environ[f"{service.upper()}_DATABASE_URL"])
+    return url._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+
+
+@contextlib.contextmanager
+def running_web(
+    application: str, directory: Path, **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run an application as an installation does; give its master process, and where it listens."""
+    port, log = unused_port(), directory / "log"
+    place = ["--bind", f"127.0.0.1:{port}", application]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py", *place],
+            cwd=ROOT,
+            env={
+                **os.environ, "WEB_WORKERS": "1",
+                "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics"), **settings,
+            },
+            stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/health/live", timeout=30).ok
+        return False
+
+    try:
+        eventually(answers)
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def child_of(master: subprocess.Popen[bytes]) -> int:
+    """The process that answers."""
+    children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text()
+    return int(children.split()[0])
 
 
 @contextlib.contextmanager
@@ -22,13 +67,11 @@ def running_worker(
     """Run the worker of a service, by the command that an installation uses, while it is needed."""
     [process] = [each for each in SERVICES if each.name == f"{service}-worker"]
     program, *arguments = process.command
-    variable = f"{service.upper()}_DATABASE_URL"
-    database = urlsplit(os.environ[variable])._replace(path=f"/{connection.settings_dict['NAME']}")
     alive, log = directory / "alive", directory / "log"
     environment = {
         **os.environ,
         "BROKER_URL": broker.url,
-        variable: database.geturl(),
+        f"{service.upper()}_DATABASE_URL": database_url(service),
         "WORKER_ALIVE_FILE": str(alive),
         "WORKER_METRICS_PORT": "",
         **settings,

@@ -206,15 +206,6 @@ class TestAProduct:
         expect(page.locator("tr.data-row").first).to_contain_text("Restock")
         assert shop.product(lamp["id"])["qty"] == 42
 
-    def test_cannot_lose_what_it_does_not_have(self, admins: Admins, shop: Shop) -> None:
-        lamp = shop.create_product(qty=2)
-
-        admins.product(lamp["id"])
-        admins.decide("Update stock", "Update stock", delta="-3")
-
-        admins.said("Only 2 are in stock.")
-        assert shop.product(lamp["id"])["qty"] == 2
-
 
 class TestAParkedMessage:
     def test_is_corrected_and_replayed(self, admins: Admins, page: Page, shop: Shop) -> None:

@@ -102,11 +102,7 @@ def received(client, *, until=b""):
 class TestFaultsOfFrames:
     @pytest.mark.parametrize(
         ("action", "echoed"),
-        [
-            ("cut before", b"+a\r\n"),
-            ("cut within", b"+a\r\n+bc"),
-            ("cut after", b"+a\r\n+bcd\r\n"),
-        ],
+        [("cut before", b"+a\r\n"), ("cut within", b"+a\r\n+bc"), ("cut after", b"+a\r\n+bcd\r\n")],
     )
     def test_cut_the_connection_at_their_frame_and_no_other(self, proxy, action, echoed):
         fault = proxy.arm(Fault(action, 2, "server"))
