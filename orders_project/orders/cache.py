@@ -3,7 +3,7 @@
 `orders:{productId}`: the first page of a product's orders, as it is answered.
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
 `orders.accepted`: the keys of those copies, by the time at which they were written.
-`order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it was accepted.
+`order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it is stored.
 The channel `orders.final` says which orders have got a final status.
 """
 
@@ -119,7 +119,7 @@ def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unava
     def claim(client: Any) -> list[bytes | None]:
         with client.pipeline(transaction=False) as pipeline:
             for order in orders:
-                copy = msgspec.json.encode(OrderDetail.of(order))
+                copy = msgspec.json.encode(order)
                 pipeline.set(_first(order.id), copy, ex=OFFERED_TTL_SECONDS, nx=True, get=True)
             answers: list[bytes | None] = pipeline.execute()
             return answers

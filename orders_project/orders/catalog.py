@@ -47,6 +47,7 @@ class CatalogProduct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """
 
     id: UUID
+    name: str = ""
     price: int
     qty: int
     version: int

@@ -19,6 +19,8 @@ class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     product_id: UUID
     quantity: Quantity
     total_price: Money
+    product_name: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    """What the product was called then; empty where that is not known."""
     created_at: Annotated[datetime, msgspec.Meta(tz=True)]
     # Of the request that it was accepted by; what is told about the order carries them on.
     request_id: str | None = None

@@ -36,14 +36,15 @@ class OrderManager(models.Manager["Order"]):
             cursor.execute(
                 """
                 INSERT INTO "order" (
-                    id, product_id, quantity, total_price, created_at,
+                    id, product_id, product_name, quantity, total_price, created_at,
                     status, reason, stored_at, recheck_at
                 )
-                SELECT id, "productId", quantity, "totalPrice", "createdAt",
+                SELECT id, "productId", coalesce("productName", ''), quantity, "totalPrice",
+                    "createdAt",
                     'PENDING', '', now(), now() + make_interval(secs => %s)
                 FROM json_to_recordset(%s) AS accepted (
-                    id uuid, "productId" uuid, quantity int, "totalPrice" bigint,
-                    "createdAt" timestamptz
+                    id uuid, "productId" uuid, "productName" text, quantity int,
+                    "totalPrice" bigint, "createdAt" timestamptz
                 )
                 ON CONFLICT (id) DO NOTHING
                 RETURNING id
@@ -170,6 +171,8 @@ class Order(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     product_id = models.UUIDField()
+    # As it was when it was sold, for people; what the product is called now, its service knows.
+    product_name = models.CharField("product", max_length=255, blank=True, db_default="")
     quantity = models.IntegerField()
     total_price = models.BigIntegerField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
@@ -221,3 +224,8 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def unit_price(self) -> int:
+        """The price that one unit was sold at."""
+        return self.total_price // self.quantity

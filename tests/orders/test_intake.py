@@ -88,6 +88,24 @@ class TestAnAcceptedOrder:
         assert not any(embedded.values())
 
 
+class TestTheName:
+    @pytest.mark.parametrize(
+        ("name", "kept"), [("Lamp", "Lamp"), ("L\0amp" * 99, ("Lamp" * 99)[:255])]
+    )
+    def test_is_kept_as_it_was_when_the_order_was_accepted(
+        self, client, product_service, broker_with_queue, name, kept
+    ):
+        product_id = product_service.add()
+        product_service.products[product_id]["name"] = name
+        # From the source; from what is remembered of it; and stored by ourselves.
+        for headers in ({}, {}, {"Idempotency-Key": str(product_id)}):
+            assert place(client, product_id, **headers).status_code == 201
+
+        handed = handed_over(broker_with_queue)
+        assert {order.product_name for each in handed for order in each.orders} == {kept}
+        assert Order.objects.get().product_name == kept
+
+
 class TestThePrice:
     @pytest.mark.usefixtures("broker_with_queue")
     def test_is_that_of_our_copy_when_we_have_a_fresh_one(self, client, product_service):
@@ -212,7 +230,7 @@ class TestWithoutTime:
         def too_late(*_arguments: object) -> None:
             raise DeadlineExceeded
 
-        monkeypatch.setattr(Pricing, "total_price", too_late)
+        monkeypatch.setattr(Pricing, "offer", too_late)
 
         answer = place(client, product_service.add())
 

@@ -292,6 +292,16 @@ class TestExporting:
         [row] = self.rows(admin_client, "?status__exact=REJECTED")
         assert (row["id"], row["total_price"]) == (str(rejected.id), "380000")
 
+    def test_tells_what_was_sold_and_at_which_price(self, admin_client, order):
+        page = reverse("admin:orders_order_change", args=[order(product_name="=Lamp").id])
+
+        [row] = self.rows(admin_client)
+        assert (row["product_name"], row["unit_price"]) == ("'=Lamp", "190000")
+        for address in (LIST, page):
+            text = admin_client.get(address).content.decode()
+            assert "=Lamp" in text
+            assert "190,000" in text
+
     def test_says_where_it_ends(self, admin_client):
         page = admin_client.get(reverse("admin:orders_order_export"))
 

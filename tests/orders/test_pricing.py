@@ -53,7 +53,7 @@ def lamp() -> UUID:
 def price(clock, product_service, lamp) -> Callable[[], int]:  # noqa: ARG001 - stands still
     """Return a function that tells what one lamp costs, in one process."""
     process = Pricing()
-    return lambda quantity=1: process.total_price(lamp, quantity)
+    return lambda quantity=1: process.offer(lamp, quantity).total_price
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ class TestARememberedPrice:
         for _ in range(10):
             product_id = new_id()
             put(product_id, price=5)
-            assert process.total_price(product_id, 1) == 5
+            assert process.offer(product_id, 1).total_price == 5
             assert len(process._remembered) <= 3
 
 
@@ -175,13 +175,13 @@ class TestTheAgeOfAPrice:
         process = Pricing()
         put(lamp, price=5)
         product_service.change(lamp, price=7, qty=10, version=2)
-        assert process.total_price(lamp, 1) == 5
+        assert process.offer(lamp, 1).total_price == 5
 
         clock.now += MAX_AGE_SECONDS
-        assert process.total_price(lamp, 1) == 5
+        assert process.offer(lamp, 1).total_price == 5
         clock.now += 1
-        assert process.total_price(lamp, 1) == 7
-        assert process.total_price(lamp, 1) == 7
+        assert process.offer(lamp, 1).total_price == 7
+        assert process.offer(lamp, 1).total_price == 7
         assert product_service.asked == [lamp]
 
     @pytest.mark.parametrize(("without_source", "limit"), [(3600, 3600), (0, MAX_AGE_SECONDS)])
@@ -195,10 +195,10 @@ class TestTheAgeOfAPrice:
         put(lamp, price=5)
 
         clock.now += limit
-        assert process.total_price(lamp, 1) == 5
+        assert process.offer(lamp, 1).total_price == 5
         clock.now += 1
         with pytest.raises(PriceUnknown):
-            process.total_price(lamp, 1)
+            process.offer(lamp, 1)
 
     def test_is_not_waited_for_where_another_price_has_been_heard_of(
         self, price, lamp, product_service

@@ -30,6 +30,7 @@ from servicekit.backoffice.display import (
     moment,
     number,
     second,
+    short,
     span,
 )
 from servicekit.backoffice.filters import TimeRange
@@ -57,12 +58,14 @@ class OrderExport(ModelResource):
     """The columns of an export, named as in the API."""
 
     reason = Field("reason", "reason", widget=Text())
+    product_name = Field("product_name", "product_name", widget=Text())
+    unit_price = Field("unit_price", "unit_price", readonly=True)
 
     class Meta:
         model = Order
         fields = (
-            *("id", "product_id", "quantity", "total_price", "status", "reason"),
-            *("created_at", "settled_at"),
+            *("id", "product_id", "product_name", "quantity", "unit_price", "total_price"),
+            *("status", "reason", "created_at", "settled_at"),
         )
         export_order = fields
         # Rows are fetched as they are written.
@@ -78,7 +81,9 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     export_form_class = ExportForm
     export_template_name = "orders/export.html"
 
-    list_display = ["short_id", "status_badge", "units", "total", "product", "since", "took"]
+    list_display = [
+        *("short_id", "status_badge", "product", "units", "price", "total", "since", "took"),
+    ]
     list_filter = ["status", ("created_at", TimeRange)]
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
@@ -93,14 +98,15 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
             None,
             {
                 "fields": [
-                    "id", "status_badge", "reason_text", "units", "total", "product",
-                    "created", "settled",
+                    "id", "status_badge", "reason_text", "product", "product_id", "units", "price",
+                    "total", "created", "settled",
                 ]
             },
         )
     ]  # fmt: skip
     readonly_fields = [
-        *("id", "status_badge", "reason_text", "units", "total", "product", "created", "settled"),
+        *("id", "status_badge", "reason_text", "product", "product_id", "units", "price"),
+        *("total", "created", "settled"),
     ]
 
     def get_search_results(
@@ -144,6 +150,11 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         """How many."""
         return number(order.quantity)
 
+    @admin.display(description="price")
+    def price(self, order: Order) -> str:
+        """What a unit was sold at, in the currency's smallest unit."""
+        return number(order.unit_price)
+
     @admin.display(description="total")
     def total(self, order: Order) -> str:
         """The price of that moment times the quantity, in the currency's smallest unit."""
@@ -151,9 +162,10 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
 
     @admin.display(description="product")
     def product(self, order: Order) -> SafeString:
-        """A way to all orders of the same product."""
+        """What it was called when it was sold, and a way to all orders of the same product."""
         address = reverse("admin:orders_order_changelist")
-        return link(f"{address}?q={order.product_id}", code(order.product_id))
+        text = short(order.product_name) if order.product_name else code(order.product_id)
+        return link(f"{address}?q={order.product_id}", text)
 
     @admin.display(description="created, UTC")
     def created(self, order: Order) -> str:

@@ -44,6 +44,7 @@ _REASONS: dict[type[Exception], str] = {
     TotalPriceTooLarge: "total_price_too_large",
 }
 _REFUSALS = tuple(_REASONS)
+_NAME_MAX_LENGTH = 255
 # What remains for the answer after the commit.
 _RESERVE_SECONDS = 0.1
 # After a look at a database that does not answer, the ways around it need the rest of the time.
@@ -85,7 +86,7 @@ class Intake:
     def accept(self, *, product_id: UUID, quantity: int) -> AcceptedOrder:
         """Accept an order at the product's present price, and return it when it cannot be lost.
 
-        :raises ProductNotFound, InsufficientStock, TotalPriceTooLarge: as `Pricing.total_price`
+        :raises ProductNotFound, InsufficientStock, TotalPriceTooLarge: as `Pricing.offer`
         :raises UnableToAccept: if it is not accepted, and left no trace
         :raises AcceptanceUnknown: if it may be
         """
@@ -144,7 +145,7 @@ class Intake:
 
     def _priced(self, order_id: UUID, product_id: UUID, quantity: int) -> AcceptedOrder:
         try:
-            total_price = self._pricing.total_price(product_id, quantity)
+            offer = self._pricing.offer(product_id, quantity)
         except PriceUnknown as error:
             raise UnableToAccept(str(error)) from error
         except DeadlineExceeded as error:
@@ -153,7 +154,9 @@ class Intake:
             id=order_id,
             product_id=product_id,
             quantity=quantity,
-            total_price=total_price,
+            total_price=offer.total_price,
+            # Whatever a product service says, it must not keep the order from being stored.
+            product_name=offer.product_name.replace("\0", "")[:_NAME_MAX_LENGTH],
             created_at=now_in_milliseconds(),
             **correlation.headers(),
         )

@@ -1,6 +1,7 @@
 """At what price an order is accepted, and whether there is anything to sell."""
 
 import time
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -36,6 +37,13 @@ class PriceUnknown(Exception):
         super().__init__("the product cannot be looked up now.")
 
 
+class Offer(NamedTuple):
+    """What an order is accepted at."""
+
+    total_price: int
+    product_name: str
+
+
 class _Remembered:
     """A copy of a product that this process has read, and what it has sold of it since."""
 
@@ -62,30 +70,31 @@ class Pricing:
         self._max_age: float = settings.PRICE_MAX_AGE_SECONDS
         self._max_age_without_source: float = settings.PRICE_MAX_AGE_WITHOUT_SOURCE_SECONDS
 
-    def total_price(self, product_id: UUID, quantity: int) -> int:
-        """Return the price of so many units at this moment.
+    def offer(self, product_id: UUID, quantity: int) -> Offer:
+        """Return what so many units are sold at, and as, at this moment.
 
         :raises ProductNotFound: if the product service does not have the product
         :raises InsufficientStock: if it says that there are fewer units
         :raises TotalPriceTooLarge: if the total is beyond 64 bits
         :raises PriceUnknown: if there is no telling
         """
-        total = self._price(product_id, quantity) * quantity
+        product = self._product(product_id, quantity)
+        total = product.price * quantity
         if total > MAX_INT64:
             raise TotalPriceTooLarge
-        return total
+        return Offer(total, product.name)
 
-    def _price(self, product_id: UUID, quantity: int) -> int:
+    def _product(self, product_id: UUID, quantity: int) -> CatalogProduct:
         known = self._look_up(product_id)
         if known is not None and known.copy.is_within(self._max_age) and known.left >= quantity:
             known.left -= quantity
-            return known.copy.price
+            return known.copy
         try:
             product = product_service.fetch_product(product_id)
         except ProductServiceUnavailable:
             if known is None or not known.copy.is_within(self._max_age_without_source):
                 raise PriceUnknown from None
-            return known.copy.price
+            return known.copy
         catalog.put(
             product_id=product_id,
             name=product.name,
@@ -97,6 +106,7 @@ class Pricing:
         # As it would be read back from Redis, which may be away.
         copy = CatalogProduct(
             id=product_id,
+            name=product.name,
             price=product.price,
             qty=product.qty,
             version=product.version,
@@ -106,7 +116,7 @@ class Pricing:
         if product.qty < quantity:
             raise InsufficientStock(quantity=quantity, available=product.qty)
         asked.left -= quantity
-        return product.price
+        return copy
 
     def _look_up(self, product_id: UUID) -> _Remembered | None:
         now = time.monotonic()
