@@ -109,6 +109,9 @@ class TestLogs:
             )
         [trace] = {str(line["trace_id"]) for name in PROCESSES for line in lines(name)}
         assert re.fullmatch("[0-9a-f]{32}", trace)
+        # Celery greets with a page of lines that are no events, unless it is told not to.
+        greeted = [name for name in PROCESSES if "[queues]" in stack.log_path(name).read_text()]
+        assert greeted == []
 
 
 def _json_lines(stack: Stack, name: str) -> list[str]:
