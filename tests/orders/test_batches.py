@@ -13,7 +13,7 @@ from servicekit.messaging.publisher import ConfirmingPublisher
 from tests.orders.ordering import a_task
 from tests.servicekit import private_broker
 from tests.servicekit.private_broker import eventually
-from tests.servicekit.worker import database_url, running_worker
+from tests.servicekit.worker import assert_all_queues_are_known, database_url, running_worker
 from tools.chaos.proxy import Proxy
 
 
@@ -52,8 +52,8 @@ class TestCeleryPump:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAWorkerThatIsAskedToEnd:
-    def test_gives_back_what_it_holds(self, accepted_order, tmp_path):
+class TestAWorker:
+    def test_gives_back_what_it_holds_when_it_is_asked_to_end(self, accepted_order, tmp_path):
         log = tmp_path / "log"
         with private_broker.virtual_host() as broker:
             with (
@@ -69,3 +69,6 @@ class TestAWorkerThatIsAskedToEnd:
 
             assert "stopped with messages in hand" in log.read_text()
             eventually(lambda: broker.count(PersistOrders.queue) == 1)
+
+    def test_consumes_the_queues_that_others_take_for_its_own(self):
+        assert_all_queues_are_known("orders")

@@ -172,10 +172,8 @@ class TestTheOrderOfStorage:
         with transaction.atomic(), connection.cursor() as cursor:
             for _ in range(3):
                 insert(accepted_order())
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks"
-                " WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
-            )
+            of_ours = "locktype = 'advisory' AND pid = pg_backend_pid()"
+            cursor.execute(f"SELECT count(*) FROM pg_locks WHERE {of_ours}")
             assert cursor.fetchone() == (1,)
 
     def test_shows_every_order_once_in_every_order_of_statements(self, accepted_order):
@@ -248,20 +246,13 @@ class TestNonsense:
             ("sort=stored&cursor=", "cursor"),
             *(
                 (f"sort=stored&cursor={cursor(text.format(UUID(int=1)))}", "cursor")
-                for text in (
-                    "1764150000000.{}",
-                    "stored.{}",
-                    "stored.1",
-                    "stored.01.{}",
-                    "stored.-1.{}",
-                    "stored.9223372036854775808.{}",
-                    "stored.1.{}.1",
-                    "other.1.{}",
-                )
+                for text in ("1764150000000.{}", "stored.{}", "stored.1", "stored.01.{}",
+                             "stored.-1.{}", "stored.9223372036854775808.{}", "stored.1.{}.1",
+                             "other.1.{}")
             ),
             (f"cursor={cursor(f'stored.1.{UUID(int=1)}')}", "cursor"),
         ],
-    )
+    )  # fmt: skip
     def test_is_refused(self, client, query, field):
         answer = client.get(f"/orders?{query}")
 

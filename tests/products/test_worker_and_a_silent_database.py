@@ -9,7 +9,7 @@ import pytest
 from products_project.products.models import Reservation
 from tests.servicekit import private_broker
 from tests.servicekit.private_broker import eventually
-from tests.servicekit.worker import database_url, running_worker
+from tests.servicekit.worker import assert_all_queues_are_known, database_url, running_worker
 from tools.chaos.proxy import Proxy
 
 
@@ -36,3 +36,7 @@ def test_is_given_up_and_asked_again_until_it_speaks(tmp_path, lamp):
         line.heal()
 
         eventually(Reservation.objects.filter(order_id="7", outcome="RESERVED").exists)
+
+
+def test_the_queues_of_the_worker_are_those_that_others_take_for_its_own():
+    assert_all_queues_are_known("products")

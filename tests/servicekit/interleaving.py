@@ -108,3 +108,12 @@ def in_every_order(run: Callable[[Sequence[int]], list[int]]) -> int:
             return count
         choices[-1] += 1
     raise RecursionError("there are too many orders")
+
+
+def lose_connections() -> None:
+    """End all connections to the database but this one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )

@@ -174,18 +174,12 @@ class TestATransactionWhoseTimeIsOver:
 
         assert connection.connection is None
 
-    def test_in_the_commit(self, wait_too_long, monkeypatch):
+    @pytest.mark.parametrize("is_undone", [False, True], ids=["commit", "rollback"])
+    def test_at_its_end(self, wait_too_long, monkeypatch, is_undone):
         with monkeypatch.context() as patched:
-            patched.setattr(base.DatabaseWrapper, "_commit", wait_too_long)
+            end = "_rollback" if is_undone else "_commit"
+            patched.setattr(base.DatabaseWrapper, end, wait_too_long)
             with pytest.raises(DeadlineExceeded), transaction.atomic():
-                connection.ensure_connection()
-
-        assert connection.connection is None
-
-    def test_in_the_rollback(self, wait_too_long, monkeypatch):
-        with monkeypatch.context() as patched:
-            patched.setattr(base.DatabaseWrapper, "_rollback", wait_too_long)
-            with pytest.raises(DeadlineExceeded), transaction.atomic():
-                transaction.set_rollback(True)
+                transaction.set_rollback(is_undone)
 
         assert connection.connection is None

@@ -41,11 +41,8 @@ class TestText:
 
     @pytest.mark.parametrize("forged", FORGERIES)
     def test_keeps_a_message_on_its_line(self, forged):
-        for text in (
-            line("text", forged),
-            line("text", "%s", forged),
-            line("text", "", queue=forged),
-        ):
+        of_arguments = line("text", "%s", forged), line("text", "", queue=forged)
+        for text in (line("text", forged), *of_arguments):
             assert text.isprintable()
             assert len(text.splitlines()) == 1
 

@@ -10,6 +10,7 @@ from django.db import OperationalError, connection
 from servicekit.database.loop import Loop
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.connections import BrokerUnavailable
+from tests.servicekit.interleaving import lose_connections
 from tests.servicekit.private_broker import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -101,11 +102,7 @@ class TestLoop:
         work = Calls()
         start(work, every_seconds=60, bell="of_this_test")
         eventually(lambda: work.count == 1)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        lose_connections()
         # Losing it is reason enough to look.
         eventually(lambda: work.count == 2)
         ring("of_this_test")

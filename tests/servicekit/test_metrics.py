@@ -1,10 +1,9 @@
 """`/metrics` of several web processes together, and of a worker."""
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +17,13 @@ from django.urls import resolve
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.settings import ROOT
 from servicekit import worker_metrics
 from servicekit.contracts.events import OrderCreated
 from servicekit.http.measuring import NO_ROUTE, method_of, route_of
 from servicekit.identifiers import new_id
 from servicekit.outbox import recording
 from tests.servicekit.private_broker import eventually, unused_port
+from tests.servicekit.worker import running_web
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -43,55 +42,34 @@ def samples(url: str) -> Samples:
 class WebService:
     """The product service under gunicorn, with two worker processes."""
 
-    def __init__(self, directory: Path, log: Path) -> None:
-        self.port = unused_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.directory = directory
-        self.log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py",
-                    "--bind", f"127.0.0.1:{self.port}", "products_project.config.wsgi:application",
-                ],
-                cwd=ROOT,
-                env={
-                    **os.environ, "WEB_WORKERS": "2", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG",
-                    "PROMETHEUS_MULTIPROC_DIR": str(directory),
-                    "DJANGO_SETTINGS_MODULE": "products_project.config.settings",
-                },
-                stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.directory = folder / "metrics"
+        self.log = folder / "log"
 
     def counting(self) -> set[int]:
         """The processes that have begun to count."""
         self.get("/health/live")
         return {int(file.stem.rpartition("_")[2]) for file in self.directory.glob("histogram_*")}
 
-    def get(self, path: str) -> None:
-        try:
-            # A connection of its own each time, so that both processes get their share.
-            requests.get(self.url + path, headers={"Connection": "close"}, timeout=30)
-        except requests.ConnectionError:
-            assert self._process.poll() is None, self.log.read_text()
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+    def get(self, path: str, **headers: str) -> None:
+        # A connection of its own each time, so that both processes get their share.
+        with contextlib.suppress(requests.ConnectionError):
+            headers = {"Connection": "close", **headers}
+            requests.get(self.url + path, headers=headers, timeout=30)
 
 
 @pytest.fixture
 def service(tmp_path) -> Iterator[WebService]:
-    directory = tmp_path / "metrics"
-    directory.mkdir()
-    (directory / "counter_1.db").write_bytes(b"of an earlier start")
-    service = WebService(directory, tmp_path / "log")
-    try:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "counter_1.db").write_bytes(b"of an earlier start")
+    settings = {"WEB_WORKERS": "2", "LOG_FORMAT": "json", "LOG_LEVEL": "DEBUG"}
+    application = "products_project.config.wsgi:application"
+    with running_web(application, tmp_path, **settings) as (_, port):
+        service = WebService(tmp_path, port)
         eventually(lambda: len(service.counting()) == 2)
         yield service
-    finally:
-        service.end()
-    assert not directory.exists()
+    assert not service.directory.exists()
 
 
 LIVE = frozenset({("method", "GET"), ("route", "/health/live"), ("status", "2xx")})
@@ -117,16 +95,11 @@ class TestTwoWebProcesses:
         assert samples(service.url)[name, LIVE] >= counted
 
     def test_say_everything_in_json_when_asked_to(self, service):
-        requests.get(
-            f"{service.url}/a%0Ab",
-            headers={"X-Request-ID": "me-1", "Connection": "close"},
-            timeout=30,
-        )
+        service.get("/a%0Ab", **{"X-Request-ID": "me-1"})
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]
 
-        assert {"gunicorn.error", "servicekit.http.request_id"} <= {
-            each["logger"] for each in lines
-        }
+        loggers = {each["logger"] for each in lines}
+        assert loggers >= {"gunicorn.error", "servicekit.http.request_id"}
         [access] = [each for each in lines if each.get("request_id") == "me-1"]
         assert access["message"] == "GET /a\nb: 404"
 
@@ -234,10 +207,8 @@ class TestAWorker:
     def test_leaves_no_connection_behind(self, worker):
         def connections() -> int:
             with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                )
-                return int(cursor.fetchone()[0])
+                query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                return int(cursor.execute(query).fetchone()[0])
 
         before = connections()
         for _ in range(3):

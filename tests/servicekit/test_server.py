@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,21 @@ from typing import Any
 import gevent.socket
 import pytest
 
-from deploy.settings import ROOT
 from servicekit.http.deadline import limited_to
 from servicekit.http.server import HttpWorker, RequestReader
-from tests.servicekit.private_broker import eventually, unused_port
+from tests.servicekit.private_broker import eventually
+from tests.servicekit.worker import child_of, running_web
 
 HOST = b"Host: localhost\r\n"
+
+
+def get(path: bytes, headers: bytes = b"") -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\n" + HOST + headers + b"\r\n"
+
+
+def post(path: bytes) -> bytes:
+    """The beginning of a request, whose framing and body follow."""
+    return b"POST " + path + b" HTTP/1.1\r\n" + HOST
 
 
 class Client(contextlib.AbstractContextManager["Client"]):
@@ -96,38 +106,13 @@ class _Head:
         pass
 
 
+running_echo = partial(running_web, "tests.servicekit.echo:application")
+
+
 @pytest.fixture(scope="module")
 def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    yield from run_server(tmp_path_factory.mktemp("server"))
-
-
-def run_server(folder: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port = unused_port()
-    with (folder / "log").open("wb") as log:
-        started = subprocess.Popen(
-            [
-                sys.executable, "-m", "gunicorn", "--config", "deploy/gunicorn.conf.py",
-                "--bind", f"127.0.0.1:{port}", "tests.servicekit.echo:application",
-            ],
-            cwd=ROOT,
-            env={
-                **os.environ, "WEB_WORKERS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder / "m"),
-                **settings,
-            },
-            stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def listens() -> bool:
-        assert started.poll() is None, (folder / "log").read_text()
-        with contextlib.suppress(ConnectionError), Client(port) as client:
-            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-            return client.answer().status == 200
-        return False
-
-    eventually(listens, within_seconds=60)
-    yield started, port
-    started.terminate()
-    started.wait(30)
+    with running_echo(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -135,64 +120,63 @@ def connect(process) -> Callable[[], Client]:
     return lambda: Client(process[1])
 
 
-class TestRequests:
-    def test_are_told_as_they_were_sent(self, connect):
+@pytest.fixture
+def ask(connect) -> Callable[[bytes], dict[str, Any]]:
+    """Return a function that sends a request on a connection of its own, and what it was told."""
+
+    def once(*parts: bytes) -> dict[str, Any]:
         with connect() as client:
-            client.send(
-                b"POST /a%20b/%C3?q=1%2C2#frag HTTP/1.1\r\n" + HOST.lower() + b"X-Two: a\r\n"
-                b"Content-Length: 3\r\nX-Two: b\r\nX_Spoofed: 1\r\n\r\nabc"
-            )
-            told = client.told()
+            for part in parts:
+                client.send(part)
+            return client.told()
+
+    return once
+
+
+class TestRequests:
+    def test_are_told_as_they_were_sent(self, ask):
+        told = ask(
+            b"POST /a%20b/%C3?q=1%2C2#frag HTTP/1.1\r\n" + HOST.lower() + b"X-Two: a\r\n"
+            b"Content-Length: 3\r\nX-Two: b\r\nX_Spoofed: 1\r\n\r\nabc"
+        )
 
         assert (told["method"], told["path"], told["query"]) == ("POST", "/a b/\xc3", "q=1%2C2")
         assert (told["body"], told["scheme"]) == ("abc", "http")
-        assert told["headers"] == {
-            "HTTP_HOST": "localhost",
-            "HTTP_X_TWO": "a, b",
-            "CONTENT_LENGTH": "3",
-        }
+        headers = {"HTTP_HOST": "localhost", "HTTP_X_TWO": "a, b", "CONTENT_LENGTH": "3"}
+        assert told["headers"] == headers
 
     def test_of_one_segment_are_answered_one_after_the_other(self, connect):
         with connect() as client:
-            one = b"GET /%d HTTP/1.1\r\n" + HOST + b"\r\n"
-            client.send(b"".join(one % number for number in range(50)))
+            client.send(b"".join(get(b"/%d" % number) for number in range(50)))
 
             assert [client.told()["path"] for _ in range(50)] == [f"/{n}" for n in range(50)]
 
-    def test_in_single_bytes_are_put_together(self, connect):
-        with connect() as client:
-            for byte in b"POST /x HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi":
-                client.send(bytes([byte]))
+    def test_in_single_bytes_are_put_together(self, ask):
+        sent = post(b"/x") + b"Content-Length: 2\r\n\r\nhi"
 
-            assert client.told()["body"] == "hi"
+        assert ask(*(bytes([byte]) for byte in sent))["body"] == "hi"
 
     def test_whose_body_nobody_reads_leave_nothing_of_it(self, connect):
         with connect() as client:
-            client.send(b"POST /unread HTTP/1.1\r\n" + HOST + b"Content-Length: 100000\r\n\r\n")
+            client.send(post(b"/unread") + b"Content-Length: 100000\r\n\r\n")
             client.send(b"x" * 100_000)
             assert client.told()["length"] == 0
 
-            client.send(b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(get(b"/next"))
             assert client.told()["path"] == "/next"
 
     @pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, 3_000_000])
-    def test_have_bodies_of_any_length_up_to_the_limit(self, connect, size):
-        with connect() as client:
-            client.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size)
-            client.send(b"x" * size)
+    def test_have_bodies_of_any_length_up_to_the_limit(self, ask, size):
+        head = post(b"/") + b"Content-Length: %d\r\n\r\n" % size
 
-            assert client.told()["length"] == size
+        assert ask(head, b"x" * size)["length"] == size
 
-    def test_in_chunks_have_their_length_told(self, connect):
-        with connect() as client:
-            client.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n")
-            client.send(b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n")
-            told = client.told()
+    def test_in_chunks_have_their_length_told(self, ask):
+        head = post(b"/") + b"Transfer-Encoding: chunked\r\n\r\n"
+        told = ask(head, b"3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n")
 
-        assert (told["body"], told["headers"]) == (
-            "abcde",
-            {"HTTP_HOST": "localhost", "CONTENT_LENGTH": "5"},
-        )
+        assert told["body"] == "abcde"
+        assert told["headers"] == {"HTTP_HOST": "localhost", "CONTENT_LENGTH": "5"}
 
     @pytest.mark.parametrize(
         "framing",
@@ -207,9 +191,9 @@ class TestRequests:
         upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
         with connect() as client:
             for _ in range(2):
-                client.send(b"POST /j HTTP/1.1\r\n" + HOST + upgrade + framing)
+                client.send(post(b"/j") + upgrade + framing)
                 assert client.told()["body"] == "hello"
-            client.send(b"GET /g HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
+            client.send(get(b"/g", upgrade))
             assert client.told()["path"] == "/g"
 
     def test_that_expect_to_be_told_to_go_on_are(self, connect):
@@ -222,11 +206,8 @@ class TestRequests:
 
             assert client.told()["body"] == "ok"
 
-    def test_are_secure_if_a_proxy_on_this_machine_says_so(self, connect):
-        with connect() as client:
-            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-Proto: https\r\n\r\n")
-
-            assert client.told()["scheme"] == "https"
+    def test_are_secure_if_a_proxy_on_this_machine_says_so(self, ask):
+        assert ask(get(b"/", b"X-Forwarded-Proto: https\r\n"))["scheme"] == "https"
 
     @pytest.mark.parametrize(
         ("forwarded", "client_address"),
@@ -239,27 +220,24 @@ class TestRequests:
             (b"", "127.0.0.1"),
         ],
     )
-    def test_come_from_where_a_proxy_on_this_machine_says(self, connect, forwarded, client_address):
-        with connect() as client:
-            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: %b\r\n\r\n" % forwarded)
+    def test_come_from_where_a_proxy_on_this_machine_says(self, ask, forwarded, client_address):
+        told = ask(get(b"/", b"X-Forwarded-For: %b\r\n" % forwarded))
 
-            assert client.told()["client"] == client_address
+        assert told["client"] == client_address
 
     def test_of_nobody_we_trust_come_from_where_they_come_from(self, tmp_path):
-        for _, port in run_server(tmp_path, FORWARDED_ALLOW_IPS="192.0.2.1"):
-            with Client(port) as client:
-                client.send(
-                    b"GET / HTTP/1.1\r\n" + HOST + b"X-Forwarded-For: 192.0.2.7\r\n"
-                    b"X-Forwarded-Proto: https\r\n\r\n"
-                )
-                told = client.told()
+        headers = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+        with (
+            running_echo(tmp_path, FORWARDED_ALLOW_IPS="192.0.2.1") as (_, port),
+            Client(port) as client,
+        ):
+            client.send(get(b"/", headers))
+            told = client.told()
 
         assert (told["client"], told["scheme"]) == ("127.0.0.1", "http")
 
-    def test_with_an_absolute_address_are_for_its_path(self, connect):
-        with connect() as client:
-            client.send(b"GET http://localhost:1/p?q HTTP/1.1\r\n" + HOST + b"\r\n")
-            told = client.told()
+    def test_with_an_absolute_address_are_for_its_path(self, ask):
+        told = ask(get(b"http://localhost:1/p?q"))
 
         assert (told["path"], told["query"]) == ("/p", "q")
 
@@ -267,25 +245,25 @@ class TestRequests:
 class TestAnswers:
     def test_to_head_have_headers_only(self, connect):
         with connect() as client:
-            client.send(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\n" + get(b"/2"))
 
             assert int(client.answer("HEAD").headers["Content-Length"]) > 0
             assert client.told()["path"] == "/2"
 
     def test_of_unknown_length_come_in_chunks(self, connect):
         with connect() as client:
-            client.send(b"GET /parts HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(get(b"/parts"))
             answer = client.answer()
 
             assert answer.headers["Transfer-Encoding"] == "chunked"
             assert answer.read() == b"one two"
-            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(get(b"/"))
             assert client.answer().status == 200
 
     def test_without_content_keep_the_connection(self, connect):
         with connect() as client:
             for _ in range(2):
-                client.send(b"GET /empty HTTP/1.1\r\n" + HOST + b"\r\n")
+                client.send(get(b"/empty"))
                 assert client.answer().status == 204
 
     @pytest.mark.parametrize(
@@ -310,7 +288,7 @@ class TestAnswers:
 
     def test_to_what_the_application_fails_at_are_500(self, connect):
         with connect() as client:
-            client.send(b"GET /error HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(get(b"/error"))
             answer = client.answer()
 
             assert (answer.status, json.loads(answer.read())["code"]) == (500, "internal_error")
@@ -318,9 +296,9 @@ class TestAnswers:
 
     def test_end_the_connection_if_asked_to(self, connect):
         with connect() as client:
-            client.send(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+            client.send(get(b"/", b"Connection: close\r\n"))
 
-            assert client.answer().read()
+            assert client.told()
             assert client.is_closed()
 
 
@@ -337,39 +315,24 @@ REFUSED = {
     "a long target": (b"GET /%b HTTP/1.1\r\n" % (b"x" * 9000) + HOST + b"\r\n", 414),
     "long headers": (b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000, 431),
     "many headers": (b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 8000, 431),
-    "a folded header": (b"GET / HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n", 400),
-    "a null byte": (b"GET / HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n", 400),
+    "a folded header": (get(b"/", b"X: a\r\n b\r\n"), 400),
+    "a null byte": (get(b"/", b"X: a\x00b\r\n"), 400),
     "a space before a colon": (b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n", 400),
     "lines without CR": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
-    "two lengths": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        400,
-    ),
+    "two lengths": (post(b"/") + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
     "a length and chunks": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        post(b"/") + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         400,
     ),
-    "a negative length": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400),
-    "a length beyond the limit": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5000000\r\n\r\n",
-        413,
-    ),
+    "a negative length": (post(b"/") + b"Content-Length: -1\r\n\r\n", 400),
+    "a length beyond the limit": (post(b"/") + b"Content-Length: 5000000\r\n\r\n", 413),
     "an unknown transfer coding": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        post(b"/") + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         501,
     ),
-    "an unknown expectation": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Expect: a miracle\r\nContent-Length: 1\r\n\r\n",
-        417,
-    ),
-    "a chunk of nonsense": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        400,
-    ),
-    "an endless chunk size": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 40,
-        400,
-    ),
+    "an unknown expectation": (post(b"/") + b"Expect: a miracle\r\nContent-Length: 1\r\n\r\n", 417),
+    "a chunk of nonsense": (post(b"/") + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+    "an endless chunk size": (post(b"/") + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 40, 400),
 }
 
 
@@ -389,7 +352,7 @@ class TestRefusals:
 
     def test_come_after_the_answers_to_what_was_right(self, connect):
         with connect() as client:
-            client.send(b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\n" + b"\x00nonsense")
+            client.send(get(b"/1") + b"\x00nonsense")
 
             assert client.told()["path"] == "/1"
             assert client.answer().status == 400
@@ -405,7 +368,7 @@ class TestRefusals:
     def test_end_what_would_never_end(self, connect, endless):
         part = b"x" * 65536 if endless.endswith(b"x") else b"400\r\n" + b"x" * 1024 + b"\r\n"
         with connect() as client:
-            client.send(b"POST / HTTP/1.1\r\n" + HOST + endless)
+            client.send(post(b"/") + endless)
             sent = 0
             with contextlib.suppress(ConnectionError):
                 while sent < 50_000_000:
@@ -416,9 +379,7 @@ class TestRefusals:
         assert sent < 20_000_000
 
     @pytest.mark.parametrize(
-        "half",
-        [b"GET /", b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nab"],
-        ids=["head", "body"],
+        "half", [b"GET /", post(b"/") + b"Content-Length: 3\r\n\r\nab"], ids=["head", "body"]
     )
     def test_end_what_takes_too_long(self, connect, half):
         with connect() as client:
@@ -431,15 +392,15 @@ class TestMoreThanCanBeServed:
     @pytest.fixture
     def small(self, tmp_path) -> Iterator[Callable[[], Client]]:
         """Connect to a server that has eight connections."""
-        for _, port in run_server(tmp_path, WEB_CONNECTIONS="8"):
-            yield lambda port=port: Client(port)
+        with running_echo(tmp_path, WEB_CONNECTIONS="8") as (_, port):
+            yield lambda: Client(port)
 
     def test_ends_the_connection_that_was_idle_for_longest(self, small):
         with contextlib.ExitStack() as stack:
             clients = []
             for number in range(12):
                 clients.append(stack.enter_context(small()))
-                clients[-1].send(b"GET /%d HTTP/1.1\r\n" % number + HOST + b"\r\n")
+                clients[-1].send(get(b"/%d" % number))
                 assert clients[-1].told()["path"] == f"/{number}"
 
             assert clients[0].is_closed()
@@ -448,16 +409,16 @@ class TestMoreThanCanBeServed:
         with contextlib.ExitStack() as stack:
             taken = [stack.enter_context(small()) for _ in range(6)]
             for client in taken:
-                client.send(b"GET /held HTTP/1.1\r\n" + HOST + b"\r\n")
+                client.send(get(b"/held"))
 
             def asked(path: bytes) -> list[str]:
                 with small() as asking:
-                    asking.send(b"GET /health/%b HTTP/1.1\r\n" % path + HOST + b"\r\n")
+                    asking.send(get(b"/health/%b" % path))
                     return asking.told()["asked"]
 
             eventually(lambda: asked(b"live").count("/held") == len(taken))
             refused = stack.enter_context(small())
-            refused.send(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi")
+            refused.send(post(b"/") + b"Content-Length: 2\r\n\r\nhi")
 
             answer = refused.answer()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -471,7 +432,7 @@ class TestAClientThatGivesUp:
     def stopped(self, process) -> Iterator[tuple[Callable[[], Client], Callable[[], None]]]:
         """Return how to connect to a server that stands still, and how to let it go on."""
         master, port = process
-        worker = worker_of(master)
+        worker = child_of(master)
         os.kill(worker, signal.SIGSTOP)
         yield lambda: Client(port), lambda: os.kill(worker, signal.SIGCONT)
         os.kill(worker, signal.SIGCONT)
@@ -482,8 +443,7 @@ class TestAClientThatGivesUp:
         path = f"/{how}"
         with connect() as patient, connect() as hasty:
             for client in (hasty, patient):
-                client.send(b"POST %b HTTP/1.1\r\n" % path.encode() + HOST)
-                client.send(b"Content-Length: 2\r\n\r\nhi")
+                client.send(post(path.encode()) + b"Content-Length: 2\r\n\r\nhi")
             if how == "resets":
                 lingers_not = struct.pack("ii", 1, 0)
                 hasty._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers_not)
@@ -493,12 +453,12 @@ class TestAClientThatGivesUp:
 
             assert patient.told()["body"] == "hi"
         with connect() as asking:
-            asking.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+            asking.send(get(b"/"))
             assert asking.told()["asked"].count(path) == 1
 
     def test_is_not_one_that_has_no_more_to_ask(self, connect):
         with connect() as client:
-            client.send(b"GET /1 HTTP/1.1\r\n" + HOST + b"\r\nGET /2 HTTP/1.1\r\n" + HOST + b"\r\n")
+            client.send(get(b"/1") + get(b"/2"))
             client._socket.shutdown(socket.SHUT_WR)
 
             assert [client.told()["path"] for _ in range(2)] == ["/1", "/2"]
@@ -506,19 +466,17 @@ class TestAClientThatGivesUp:
 
 
 class TestTheEnd:
-    ASK = b"GET %b HTTP/1.1\r\n" + HOST + b"\r\n"
-
     def test_is_told_in_an_answer_to_whoever_still_asks(self, tmp_path):
-        for process, port in run_server(tmp_path):
+        with running_echo(tmp_path) as (process, port):
             with Client(port) as idle, Client(port) as busy, Client(port) as regular:
                 for client in (idle, regular):
-                    client.send(self.ASK % b"/")
+                    client.send(get(b"/"))
                     client.answer().read()
-                busy.send(self.ASK % b"/slow")
+                busy.send(get(b"/slow"))
                 time.sleep(0.2)
                 process.send_signal(signal.SIGTERM)
-                eventually(lambda port=port: refuses(port))
-                regular.send(self.ASK % b"/")
+                eventually(lambda: refuses(port))
+                regular.send(get(b"/"))
 
                 for client in (regular, busy):
                     answer = client.answer()
@@ -541,13 +499,13 @@ class TestTheEnd:
             assert len(reader.complete) == 1
 
     def test_comes_after_who_has_connected_before_it(self, tmp_path):
-        for process, port in run_server(tmp_path):
-            worker = worker_of(process)
+        with running_echo(tmp_path) as (process, port):
+            worker = child_of(process)
             os.kill(worker, signal.SIGSTOP)
             with contextlib.ExitStack() as stack:
                 clients = [stack.enter_context(Client(port)) for _ in range(150)]
                 for client in clients:
-                    client.send(self.ASK % b"/")
+                    client.send(get(b"/"))
                 process.send_signal(signal.SIGTERM)
                 time.sleep(0.5)
                 os.kill(worker, signal.SIGCONT)
@@ -555,14 +513,14 @@ class TestTheEnd:
                 assert {client.answer().status for client in clients} == {200}
 
     def test_waits_for_the_successor(self, tmp_path):
-        for process, port in run_server(tmp_path, ECHO_STARTS_SECONDS="4"):
-            before = worker_of(process)
+        with running_echo(tmp_path, ECHO_STARTS_SECONDS="4") as (process, port):
+            before = child_of(process)
             process.send_signal(signal.SIGHUP)
             answered_by = []
 
-            def is_another(port=port, answered_by=answered_by, before=before) -> bool:
+            def is_another() -> bool:
                 with Client(port) as client:
-                    client.send(self.ASK % b"/")
+                    client.send(get(b"/"))
                     started = time.monotonic()
                     answered_by.append(client.told()["pid"])
                     # Nobody has waited until the new one was there.
@@ -571,12 +529,7 @@ class TestTheEnd:
 
             eventually(is_another, within_seconds=60)
             assert answered_by[0] == before
-            eventually(lambda before=before: not Path(f"/proc/{before}").exists())
-
-
-def worker_of(master: subprocess.Popen[bytes]) -> int:
-    children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text()
-    return int(children.split()[0])
+            eventually(lambda: not Path(f"/proc/{before}").exists())
 
 
 def refuses(port: int) -> bool:

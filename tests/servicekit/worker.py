@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from django.conf import settings
 from django.db import connection
 
+from deploy.broker import QUEUES_OF
 from deploy.processes import SERVICES
 from deploy.settings import ROOT
 from tests.servicekit.private_broker import VirtualHost, eventually, unused_port
@@ -24,7 +27,7 @@ def database_url(service: str) -> str:
 
 @contextlib.contextmanager
 def running_web(
-    application: str, directory: Path, **settings: str
+    application: str, directory: Path, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run an application as an installation does; give its master process, and where it listens."""
     port, log = unused_port(), directory / "log"
@@ -35,7 +38,7 @@ def running_web(
             cwd=ROOT,
             env={
                 **os.environ, "WEB_WORKERS": "1",
-                "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics"), **settings,
+                "PROMETHEUS_MULTIPROC_DIR": str(directory / "metrics"), **environment,
             },
             stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -62,7 +65,7 @@ def child_of(master: subprocess.Popen[bytes]) -> int:
 
 @contextlib.contextmanager
 def running_worker(
-    service: str, broker: VirtualHost, directory: Path, **settings: str
+    service: str, broker: VirtualHost, directory: Path, **changed: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the worker of a service, by the command that an installation uses, while it is needed."""
     [process] = [each for each in SERVICES if each.name == f"{service}-worker"]
@@ -74,7 +77,7 @@ def running_worker(
         f"{service.upper()}_DATABASE_URL": database_url(service),
         "WORKER_ALIVE_FILE": str(alive),
         "WORKER_METRICS_PORT": "",
-        **settings,
+        **changed,
     }
     with log.open("wb") as output:
         worker = subprocess.Popen(
@@ -92,3 +95,14 @@ def running_worker(
         finally:
             worker.terminate()
             worker.wait(20)
+
+
+def assert_all_queues_are_known(service: str) -> None:
+    """What the admin and the broker take for a worker's queues is what the worker consumes."""
+    # They set Django up, which is done by now.
+    app = import_module(f"celery_workers.{service}.celery").app
+    subscriptions = import_module(f"celery_workers.{service}.subscriptions").SUBSCRIPTIONS
+    consumed = [each.queue for each in subscriptions] + [each.name for each in app.conf.task_queues]
+
+    assert sorted(settings.WORKER_QUEUES) == sorted(consumed)
+    assert set(settings.WORKER_QUEUES) == set(QUEUES_OF[service])
