@@ -10,6 +10,7 @@ from django_redis import get_redis_connection
 from products_project.products import cache, selectors, services
 from products_project.products.models import Product
 from servicekit.identifiers import new_id
+from tests.servicekit.private_broker import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -116,8 +117,7 @@ class TestAReaderThatStallsBetweenItsReadAndItsWrite:
         def stall(_name: str) -> None:
             services.update_product(lamp.id, price=180_000)
             redis.delete(f"product:{lamp.id}")
-            while redis.exists(f"product:{lamp.id}:version"):
-                time.sleep(0.05)
+            eventually(lambda: not redis.exists(f"product:{lamp.id}:version"))
 
         monkeypatch.setattr(selectors, "failpoint", stall)
         price_by_http(client, lamp)

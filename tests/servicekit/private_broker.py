@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -15,6 +15,8 @@ from kombu import Connection
 
 from deploy import broker
 from servicekit.messaging.topology import CONSUMED_FROM
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,13 @@ def virtual_host(*, queue_type: str | None = "classic") -> Iterator[VirtualHost]
         requests.delete(address, timeout=10).raise_for_status()
 
 
-def eventually(is_so: Callable[[], bool], *, within_seconds: float = 60.0) -> None:
-    """Wait until something is so; fail when it does not become so."""
+def eventually(probe: Callable[[], T | None], *, within_seconds: float = 60.0) -> T:
+    """Return the first truthy answer of `probe`; fail when there is none in time."""
     deadline = time.monotonic() + within_seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+    while not (answer := probe()):
+        assert time.monotonic() < deadline, f"still not so after {within_seconds} s"
+        time.sleep(0.02)
+    return answer
 
 
 def unused_port() -> int:

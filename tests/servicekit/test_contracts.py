@@ -1,22 +1,25 @@
 """What the services say to each other, held to what was once agreed.
 
-The events are in `docs/asyncapi/`, which `make check` compares. A difference is a decision: a field
-that is added and optional is fine, anything else breaks readers that are already out there, and
-needs a new routing key.
+`contracts.jsonl` keeps the contracts of every version. Readers of each, which may still be out
+there, read what is written today, and are read: a field that is added and optional is fine,
+anything else needs a new routing key.
 """
 
 import json
 import re
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from orders_project.orders.commands import PersistOrders
+from servicekit import __version__
 from servicekit.contracts.events import (
     MalformedMessage,
     OrderCreated,
@@ -25,20 +28,96 @@ from servicekit.contracts.events import (
     StockOutcome,
     StockReleased,
 )
-from servicekit.contracts.fields import MAX_INT64, as_uuid
+from servicekit.contracts.fields import MAX_INT32, MAX_INT64, as_uuid
 from tools import asyncapi
 
 PRODUCT_ID = "0198c0de-0000-7000-8000-00000000000a"
 ORDER_ID = "0198c0de-0000-7000-8000-00000000000b"
 
-
 EVENTS = sorted(asyncapi.events(), key=lambda event: event.routing_key)
+CONTRACTS = {each.routing_key: each for each in EVENTS} | {PersistOrders.task_name: PersistOrders}
+KEPT_IN = Path(__file__).with_name("contracts.jsonl")
+KEPT = [json.loads(line) for line in KEPT_IN.read_text().splitlines()]
 
 
-class TestTheDocument:
-    def test_has_every_event(self):
-        channels = yaml.safe_load(asyncapi.DOCUMENT.read_text())["channels"]
-        assert [each["address"] for each in channels.values()] == [e.routing_key for e in EVENTS]
+def samples(schema: Any, parts: Any) -> list[Any]:
+    """Return what a schema allows: each alternative, each bound, with and without each field."""
+    match schema:
+        case {"$ref": name}:
+            return samples(parts[name.removeprefix("#/$defs/")], parts)
+        case {"anyOf": kinds}:
+            return [each for kind in kinds for each in samples(kind, parts)]
+        case {"enum": values}:
+            return values
+        case {"properties": fields, "required": required}:
+            values = {name: samples(field, parts) for name, field in fields.items()}
+            least = {name: values[name][0] for name in required}
+            return [least, *(least | {name: each} for name in values for each in values[name])]
+        case {"items": item}:
+            return [[], *([each] for each in samples(item, parts))]
+    kinds = {
+        "string": [ORDER_ID if schema.get("format") == "uuid" else "2026-11-23T10:00:00Z"],
+        "integer": [schema.get("minimum", -1), schema.get("maximum", 2**53)],
+        "boolean": [False, True], "null": [None],
+    }  # fmt: skip
+    return kinds[schema["type"]]
+
+
+def breaks(old: Any, new: Any) -> list[Any]:
+    """Return what one version writes and the other does not read, and the fields that are gone."""
+    written = [samples(each, each["$defs"]) for each in (old, new)]
+    unread = []
+    for messages, reader in zip(written, (new, old), strict=True):
+        judge = Draft202012Validator(reader, format_checker=Draft202012Validator.FORMAT_CHECKER)
+        unread += [each for each in messages if not judge.is_valid(each)]
+    before, after = (set(re.findall(r'"(\w+)":', json.dumps(each))) for each in written)
+    return [*unread, *(before - after)]
+
+
+class TestAContract:
+    def test_is_kept_in_this_version(self):
+        kept = {each["name"] for each in KEPT if each["version"] == __version__}
+        missing = [
+            {"version": __version__, "name": name, "schema": msgspec.json.schema(CONTRACTS[name])}
+            for name in sorted(CONTRACTS.keys() - kept)
+        ]
+        lines = msgspec.json.Encoder().encode_lines(missing).decode()
+        assert not missing, f"append to {KEPT_IN}:\n{lines}"
+
+    @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: f"{kept['name']} {kept['version']}")
+    def test_reads_older_messages_and_is_read_by_older_readers(self, kept):
+        contract, schema = CONTRACTS[kept["name"]], kept["schema"]
+
+        assert breaks(schema, msgspec.json.schema(contract)) == []
+        for message in samples(schema, schema["$defs"]):
+            assert msgspec.json.decode(msgspec.json.encode(message), type=contract)
+
+    # The negative control: what others could not read, or would miss, is found.
+    @pytest.mark.parametrize(
+        ("field", "becomes", "is_required", "is_harmless"),
+        [
+            ("note", {"type": "string"}, False, True),
+            ("note", {"type": "string"}, True, False),
+            ("quantity", None, False, False),
+            ("totalPrice", None, False, False),
+            ("totalPrice", {"type": "integer"}, True, False),
+            ("quantity", {"type": "string"}, True, False),
+            ("createdAt", {"type": "string", "format": "uuid"}, False, False),
+            ("quantity", {"type": "integer", "minimum": 0, "maximum": MAX_INT32}, True, False),
+            ("quantity", {"type": "integer", "minimum": 1, "maximum": 100}, True, False),
+        ],
+    )
+    def test_breaks_with_every_change_but_an_optional_field(
+        self, field, becomes, is_required, is_harmless
+    ):
+        old = msgspec.json.schema(OrderCreated)
+        new = deepcopy(old)
+        order = new["$defs"]["OrderCreated"]
+        order["properties"].pop(field, None)
+        order["properties"] |= {field: becomes} if becomes else {}
+        order["required"] = [*{*order["required"]} - {field}, *([field] if is_required else [])]
+
+        assert (breaks(old, new) == []) is is_harmless
 
 
 def a_body(**changes: Any) -> bytes:

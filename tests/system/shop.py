@@ -1,30 +1,17 @@
 """A client of the system that remembers what it was told."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import local
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import requests
 
+from tests.servicekit.private_broker import eventually
 from tools.ledger import Report, check_ledger
 
-T = TypeVar("T")
-
 FINAL = {"CONFIRMED", "REJECTED", "CANCELLED"}
-
-
-def eventually(probe: Callable[[], T | None], *, timeout_seconds: float = 60) -> T:
-    """Return the first truthy answer of `probe`."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        answer = probe()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"still not so after {timeout_seconds} s"
-        time.sleep(0.05)
 
 
 class Shop:
@@ -103,7 +90,7 @@ class Shop:
                 return None
             return status if status in FINAL else None
 
-        return eventually(probe, timeout_seconds=timeout_seconds)
+        return eventually(probe, within_seconds=timeout_seconds)
 
     def final_statuses(self) -> dict[str, int]:
         """Wait for every acknowledged order, and count the outcomes."""

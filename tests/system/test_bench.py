@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from deploy.console import table
-from deploy.native.supervision import wait_until
+from tests.servicekit.private_broker import eventually
 from tools.bench.cpu import Cost, cpu_ms, cpu_table, multiple
 from tools.bench.k6 import outcome
 
@@ -64,7 +64,7 @@ class TestCpuMs:
         )
         child = int(shell.stdout.readline())
         try:
-            assert wait_until(lambda: cpu_ms({"it": shell.pid})["it"] > 100, timeout_seconds=20)
+            eventually(lambda: cpu_ms({"it": shell.pid})["it"] > 100)
         finally:
             os.kill(child, signal.SIGKILL)
             shell.communicate()

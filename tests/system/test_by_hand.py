@@ -106,7 +106,7 @@ def test_runserver_takes_orders(clone, shop):
         return answer.json()["id"] if answer.status_code == 201 else None
 
     with clone.running("python", "manage.py", "runserver", str(port), cwd="orders_project"):
-        order_id = eventually(place, timeout_seconds=120)
+        order_id = eventually(place, within_seconds=120)
 
     assert shop.final_status(order_id) == "CONFIRMED"
 
@@ -141,7 +141,7 @@ def test_the_calls_of_the_readme_can_be_pasted_and_answer_what_it_shows(shop, tm
             return bool(re.fullmatch(expected, same_each_time(done.stdout).strip(), re.DOTALL))
 
         # Again where it was "not now", or the machine so slow that another answer came.
-        eventually(comes, timeout_seconds=120)
+        eventually(comes, within_seconds=120)
 
 
 @pytest.mark.usefixtures("shop")
@@ -164,7 +164,7 @@ class TestCelery:
             except AssertionError:
                 return None
 
-        assert "OK" in eventually(answer, timeout_seconds=120)
+        assert "OK" in eventually(answer, within_seconds=120)
 
     def test_hears_how_the_worker_is(self, clone, service):
         # What Flower shows.

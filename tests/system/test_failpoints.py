@@ -114,7 +114,7 @@ class Deaths(threading.Thread):
             armed = self._directory / "-".join(place)
             armed.touch()
             try:
-                eventually(lambda armed=armed: not armed.exists(), timeout_seconds=180)
+                eventually(lambda armed=armed: not armed.exists(), within_seconds=180)
             except AssertionError:
                 armed.unlink(missing_ok=True)
                 self.survived.append(place)
@@ -136,9 +136,9 @@ def park_and_replay(shop: Shop, process: str) -> None:
             statement = "UPDATE parked_message SET status = %s WHERE body = %s AND status = %s"
             return connection.execute(statement, [to, body, status]).rowcount == 1
 
-        eventually(lambda: change("PARKED", to="REPLAY_REQUESTED"), timeout_seconds=60)
+        eventually(lambda: change("PARKED", to="REPLAY_REQUESTED"))
         # Parked again, because it cannot be read this time either.
-        eventually(lambda: change("PARKED", to="DISCARDED"), timeout_seconds=60)
+        eventually(lambda: change("PARKED", to="DISCARDED"))
 
 
 def look_at_what_is_not_cached(shop: Shop, product_id: str) -> None:

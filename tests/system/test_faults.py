@@ -94,7 +94,7 @@ class TestAFrozenDatabase:
                 assert time.monotonic() - started < 2.0
             # Nobody waits without an end for the answer to what was asked before.
             log = stack.log_path("orders-worker")
-            eventually(lambda: "orders.persist: holding" in log.read_text(), timeout_seconds=60)
+            eventually(lambda: "orders.persist: holding" in log.read_text())
             stack.wait_ready("orders-worker", "products-worker")
         finally:
             for pid in server:
@@ -136,7 +136,7 @@ class TestWhatTheCachesMissed:
             allowed = float(shop.environment["PRICE_MAX_AGE_SECONDS"])
             eventually(
                 lambda: shop.order(lamp["id"]).json()["totalPrice"] == 7,
-                timeout_seconds=allowed + 20,
+                within_seconds=allowed + 20,
             )
         shop.final_statuses()
         assert shop.ledger().differences == []

@@ -64,7 +64,7 @@ def the_worker_is_killed_with_orders_in_hand(shop: Shop, stack: Stack) -> None:
     stack.wait_ready("orders-worker")
     alive = stack.pid("orders-worker")
     shop.order_many(lamp["id"], 3, clients=3)
-    eventually(lambda: not is_pid(stack, alive), timeout_seconds=60)
+    eventually(lambda: not is_pid(stack, alive))
     stack.set_environment("orders-worker", FAILPOINTS=None)
     forget_copies(shop)
 
@@ -201,7 +201,7 @@ def what_is_wrong(shop: Shop) -> set[str]:
     with psycopg.connect(shop.environment["ORDERS_DATABASE_URL"], autocommit=True) as orders:
         with suppress(AssertionError):
             # A worker that has just come back may have them in hand.
-            eventually(lambda: set(orders.execute(query)) == sent, timeout_seconds=5)
+            eventually(lambda: set(orders.execute(query)) == sent, within_seconds=5)
         stored = set(orders.execute(query))
     return found | ({"lost"} if sent - stored else set()) | ({"new"} if stored - sent else set())
 

@@ -59,7 +59,7 @@ class Visit:
             self.unknown.add(answer.json().get("orderId", ""))
             return None
 
-        return eventually(ask, timeout_seconds=60)
+        return eventually(ask)
 
     def order(self, key: str | None) -> str:
         """Order one unit, and return the id that a 201 named."""
