@@ -75,6 +75,7 @@ if STATIC_ROOT:
     STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
 
 COMMON_APPS = [
+    # Before unfold, whose templates it replaces.
     "servicekit.backoffice",
     # Without a site of its own: ours is `SiteConfig`.
     "unfold.apps.BasicAppConfig",

@@ -41,14 +41,6 @@ def _with_variables(example: Mapping[str, Any]) -> Json:
     }
 
 
-def _path_variables(path: str) -> list[Json]:
-    resource = path.split("/")[1]
-    return [
-        {"key": name, "value": f"{{{{{_id_variable(resource)}}}}}"}
-        for name in re.findall(r"\{(\w+)\}", path)
-    ]
-
-
 def _parameters(operation: Json, place: str) -> list[Json]:
     entries = []
     for each in operation.get("parameters", []):
@@ -69,26 +61,18 @@ def _parameters(operation: Json, place: str) -> list[Json]:
 
 
 def _request(base: str, path: str, method: str, operation: Json) -> Json:
-    segments = re.sub(r"\{(\w+)\}", r":\1", path).strip("/")
+    # Of the ids that were made before.
+    path = re.sub(r"\{\w+\}", f"{{{{{_id_variable(path.split('/')[1])}}}}}", path).strip("/")
     query = _parameters(operation, "query")
     sent = "&".join(f"{each['key']}={each['value']}" for each in query if "disabled" not in each)
-    url: Json = {
-        "raw": f"{{{{{base}}}}}/{segments}" + (f"?{sent}" if sent else ""),
-        "host": [f"{{{{{base}}}}}"],
-        "path": segments.split("/"),
-    }
-    if query:
-        url["query"] = query
-    if variables := _path_variables(path):
-        url["variable"] = variables
+    address = f"{{{{{base}}}}}/{path}" + (f"?{sent}" if sent else "")
     request: Json = {
         "method": method.upper(),
         "description": operation.get("description", ""),
-        "header": [
-            {"key": "Accept", "value": "application/json"},
-            *_parameters(operation, "header"),
-        ],
-        "url": url,
+        "header": _parameters(operation, "header"),
+        "url": {"raw": address, "host": f"{{{{{base}}}}}", "path": path, "query": query}
+        if query
+        else address,
     }
     if "requestBody" in operation:
         media = operation["requestBody"]["content"]["application/json"]
@@ -97,7 +81,6 @@ def _request(base: str, path: str, method: str, operation: Json) -> Json:
         request["body"] = {
             "mode": "raw",
             "raw": json.dumps(_with_variables(example["value"]), indent=2),
-            "options": {"raw": {"language": "json"}},
         }
     return request
 
@@ -106,7 +89,6 @@ def _item(base: str, path: str, method: str, operation: Json) -> Json:
     item: Json = {
         "name": operation["summary"],
         "request": _request(base, path, method, operation),
-        "response": [],
     }
     if "201" in operation["responses"] and path.count("/") == 1:
         variable = _id_variable(path.strip("/"))

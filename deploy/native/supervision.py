@@ -205,60 +205,54 @@ class Supervisor:
     def _general_section(self) -> str:
         _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = 65536 if hard_limit == resource.RLIM_INFINITY else min(65536, hard_limit)
-        lines = [
-            "[supervisord]",
-            f"logfile = {_escaped(str(self._log))}",
-            "logfile_maxbytes = 10MB",
-            "logfile_backups = 1",
-            f"pidfile = {_escaped(str(self._run_dir / 'supervisord.pid'))}",
-            f"directory = {_escaped(str(ROOT))}",
-            f"minfds = {files}",
-        ]
-        if os.geteuid() == 0:
-            # Says that this is meant; supervisord warns otherwise.
-            lines.append("user = root")
-        lines += [
-            "",
-            "[unix_http_server]",
-            f"file = {_escaped(str(self._socket))}",
-            "chmod = 0700",
-            "",
-            "[rpcinterface:supervisor]",
-            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
-            "",
-            "[supervisorctl]",
-            f"serverurl = unix://{_escaped(str(self._socket))}",
-            "",
-        ]
-        return "\n".join(lines)
+        # Says that root is meant; supervisord warns otherwise.
+        user = "user = root" if os.geteuid() == 0 else ""
+        return f"""
+[supervisord]
+logfile = {_escaped(str(self._log))}
+logfile_maxbytes = 10MB
+logfile_backups = 1
+pidfile = {_escaped(str(self._run_dir / "supervisord.pid"))}
+directory = {_escaped(str(ROOT))}
+minfds = {files}
+{user}
+
+[unix_http_server]
+file = {_escaped(str(self._socket))}
+chmod = 0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{_escaped(str(self._socket))}
+"""
 
     def _program_section(self, program: Program) -> str:
         environment = ",".join(
             f'{name}="{_escaped(_quoted(value))}"' for name, value in program.environment.items()
         )
-        lines = [
-            f"[program:{program.name}]",
-            f"command = {_escaped(shlex.join(program.command))}",
-            f"directory = {_escaped(str(program.directory))}",
-            f"environment = {environment}",
-            "autostart = false",
-            "autorestart = true",
-            # Killed a hundred times in a row, a process is still started again.
-            "startsecs = 1",
-            "startretries = 1000000",
-            f"stopsignal = {program.stop_signal}",
-            f"stopwaitsecs = {STOP_SECONDS}",
-            f"stopasgroup = {'true' if program.stop_as_group else 'false'}",
-            "killasgroup = true",
-            "redirect_stderr = true",
-            # Expanded twice, unlike everything else.
-            f"stdout_logfile = {_escaped(_escaped(str(self.log_of(program.name))))}",
-            "stdout_logfile_maxbytes = 20MB",
-            "stdout_logfile_backups = 1",
-        ]
-        if program.user is not None:
-            lines.append(f"user = {program.user}")
-        return "\n".join([*lines, ""])
+        # Killed a hundred times in a row, a process is still started again. The name of the log is
+        # expanded twice, unlike everything else.
+        return f"""
+[program:{program.name}]
+command = {_escaped(shlex.join(program.command))}
+directory = {_escaped(str(program.directory))}
+environment = {environment}
+autostart = false
+autorestart = true
+startsecs = 1
+startretries = 1000000
+stopsignal = {program.stop_signal}
+stopwaitsecs = {STOP_SECONDS}
+stopasgroup = {"true" if program.stop_as_group else "false"}
+killasgroup = true
+redirect_stderr = true
+stdout_logfile = {_escaped(_escaped(str(self.log_of(program.name))))}
+stdout_logfile_maxbytes = 20MB
+stdout_logfile_backups = 1
+{f"user = {program.user}" if program.user else ""}
+"""
 
 
 def survivors(run_dir: Path, *working_directories: Path) -> list[psutil.Process]:

@@ -8,7 +8,6 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.safestring import SafeString
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
@@ -16,7 +15,8 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from servicekit.access import services
 from servicekit.access.models import ApiKey
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
-from servicekit.backoffice.display import badge, code, moment
+from servicekit.backoffice.display import badge, code, column, moment
+from servicekit.backoffice.ledgers import nobody
 
 
 class NewKeyForm(forms.ModelForm[ApiKey]):
@@ -42,16 +42,10 @@ class ApiKeyAdmin(ServiceAdmin):
     search_fields = ["name", "prefix"]
     ordering = ["-id"]
     empty_text = "No API keys yet."
-    sortable_by = ()
     actions_detail = ["revoke"]
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Nothing of a key is changed: who needs other scopes gets another key."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """None is deleted: which keys there were stays on record."""
-        return False
+    # Who needs other scopes gets another key, and which keys there were stays on record.
+    has_change_permission = has_delete_permission = nobody
 
     def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:  # noqa: ARG002 - unfold's signature
         """Allow it to those who may change keys."""
@@ -65,27 +59,17 @@ class ApiKeyAdmin(ServiceAdmin):
         """Everything of a key that is made."""
         return self.get_fields(request, obj) if obj else []
 
-    @admin.display(description="begins with")
-    def begins_with(self, key: ApiKey) -> SafeString:
-        """What it is known by."""
-        return code(key.prefix)
-
-    @admin.display(description="status")
-    def state(self, key: ApiKey) -> SafeString:
-        """Whether it lets anybody in."""
-        if key.revoked_at is None:
-            return badge("active", "success")
-        return badge(f"revoked {key.revoked_at:%Y-%m-%d %H:%M}", "")
-
-    @admin.display(description="scopes")
-    def for_what(self, key: ApiKey) -> str:
-        """What it may be used for."""
-        return ", ".join(key.scopes)
-
-    @admin.display(description="created, UTC")
-    def created(self, key: ApiKey) -> str:
-        """When it was made."""
-        return moment(key.created_at)
+    begins_with = column("begins with", lambda key: code(key.prefix))
+    state = column(
+        "status",
+        lambda key: (
+            badge("active", "success")
+            if key.revoked_at is None
+            else badge(f"revoked {key.revoked_at:%Y-%m-%d %H:%M}", "")
+        ),
+    )
+    for_what = column("scopes", lambda key: ", ".join(key.scopes))
+    created = column("created, UTC", lambda key: moment(key.created_at))
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -115,11 +99,9 @@ class ApiKeyAdmin(ServiceAdmin):
         }
         return TemplateResponse(request, "access/made.html", context)
 
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+    def offers(self, row: ApiKey) -> list[str]:
         """Offer to revoke what is not revoked."""
-        key = self.get_object(request, str(object_id))
-        is_good = key is not None and key.revoked_at is None
-        return list(super().get_actions_detail(request, object_id)) if is_good else []
+        return ["revoke"] if row.revoked_at is None else []
 
     @action(
         description="Revoke", icon="block", variant=ActionVariant.DANGER, permissions=["revoke"]

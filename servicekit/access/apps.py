@@ -10,9 +10,6 @@ class AccessConfig(AppConfig):
     """API keys, once in each service's database: a key is for one service."""
 
     name = "servicekit.access"
-    label = "access"
-    verbose_name = "Access"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Refuse to start with a limit that cannot be read."""

@@ -1,7 +1,7 @@
 """Actions that ask before they act, on one row's page or on rows of a list."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -50,6 +50,46 @@ class _OutsideTransaction(admin.ModelAdmin[Any]):
 
 class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
     """Writes through services, which commit by themselves."""
+
+    overtaken: ClassVar[Mapping[type[Exception], str]] = {}
+    """What saving raises if the row was changed since its page was opened; what to say of it, if
+    not what the error says."""
+
+    def beside(self, row: Any) -> Mapping[str, Any]:  # noqa: ARG002 - for those that show something
+        """Return what the templates around a row's form show."""
+        return {}
+
+    def offers(self, row: Any) -> Collection[str]:  # noqa: ARG002 - as above
+        """Return which of `actions_detail` can be taken with a row as it is now."""
+        return ()
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show one row, or save it."""
+        row = self.get_object(request, object_id)
+        extra = {
+            **(extra_context or {}),
+            **(self.beside(row) if row else {}),
+            "show_save_and_add_another": False,
+        }
+        try:
+            return super().change_view(request, object_id, form_url, extra)
+        except tuple(self.overtaken) as error:
+            messages.error(request, self.overtaken[type(error)] or str(error))
+            return HttpResponseRedirect(request.get_full_path())
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what can be done with the row."""
+        row = self.get_object(request, str(object_id))
+        offered = self.offers(row) if row else ()
+        return [
+            each for each in super().get_actions_detail(request, object_id) if each.path in offered
+        ]
 
     def page_of(self, pk: object) -> str:
         """Return the address of one row's page."""

@@ -1,8 +1,10 @@
 """How values are shown in lists and on pages."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+from django.contrib import admin
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html
@@ -12,6 +14,11 @@ Tone = Literal["success", "warning", "danger", "info", ""]
 """Unfold's names of colours."""
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def column(title: str, show: Callable[[Any], object]) -> Any:
+    """Return a column of a list, or a fact on a page, for the body of a `ModelAdmin`."""
+    return staticmethod(admin.display(description=title)(show))
 
 
 def badge(text: object, tone: Tone) -> SafeString:

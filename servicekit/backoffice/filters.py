@@ -41,16 +41,9 @@ class AmongNewest(ChoicesFieldListFilter):
 
     LIMIT = 20_000
 
-    def __init__(  # noqa: PLR0917 - Django's signature
-        self,
-        field: Any,
-        request: HttpRequest,
-        params: dict[str, Any],
-        model: Any,
-        model_admin: Any,
-        field_path: str,
-    ) -> None:
-        super().__init__(field, request, params, model, model_admin, field_path)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        *_, model_admin = args
         self.title = f"{self.title}, among the newest {self.LIMIT:,}"
         self._newest_by = str(model_admin.ordering[0]).removeprefix("-")
 

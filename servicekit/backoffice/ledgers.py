@@ -1,6 +1,6 @@
 """Lists of rows that services write, however many there are."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
@@ -50,6 +50,8 @@ class BoundedAdmin(ModelAdmin):
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER
     list_per_page = 50
+    # Sorted otherwise, a list would need another index.
+    sortable_by: ClassVar[list[str] | tuple[str, ...] | None] = ()
     empty_text = "Nothing here yet."
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
@@ -68,22 +70,31 @@ class BoundedAdmin(ModelAdmin):
             messages.warning(request, "The filter or page is not valid: the list is not filtered.")
         return super().changelist_view(request, extra_context)
 
+    def matching(self, request: HttpRequest, rows: Any, term: str) -> Any:  # noqa: ARG002 - for those that look by an index
+        """Return the rows that are searched for; nothing: by parts of `search_fields`."""
+        return None
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: Any, search_term: str
+    ) -> tuple[Any, bool]:
+        """Search, without the white space around the term."""
+        term = search_term.strip()
+        rows = self.matching(request, queryset, term) if term else queryset
+        if rows is None:
+            return super().get_search_results(request, queryset, term)  # type: ignore[no-any-return]  # unfold has no types
+        return rows, False
+
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
         """Return the class that makes a list's page."""
         return BoundedChangeList
 
 
+def nobody(*_args: object, **_options: object) -> bool:
+    """Stand in for `has_…_permission` where no person may."""
+    return False
+
+
 class LedgerAdmin(BoundedAdmin):
     """Shows rows that services write and nobody edits."""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
-        """Nobody adds these by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Nobody changes these by hand."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Nobody deletes these by hand."""
-        return False
+    has_add_permission = has_change_permission = has_delete_permission = nobody

@@ -7,7 +7,6 @@ refused.
 
 import math
 from hashlib import sha256
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -15,6 +14,7 @@ from django.http import HttpRequest
 from unfold.forms import AuthenticationForm
 
 from servicekit.caching.redis import UNAVAILABLE, Script, best_effort
+from servicekit.networks import network_of
 
 WINDOW_SECONDS = 300
 ATTEMPTS_PER_NAME = 10
@@ -61,12 +61,7 @@ class LoginForm(AuthenticationForm):
 
 def _limits(request: HttpRequest, username: str) -> dict[str, int]:
     """Return how many attempts there may be, by key."""
-    address = request.META.get("REMOTE_ADDR", "")
-    try:
-        if ip_address(address).version == 6:  # noqa: PLR2004 - IPv6, whose users have a network each
-            address = str(ip_network(f"{address}/64", strict=False))
-    except ValueError:
-        pass
+    address = network_of(request.META.get("REMOTE_ADDR", ""))
     name = sha256(username.encode()).hexdigest()[:16]
     return {
         f"login:{address}:{name}": ATTEMPTS_PER_NAME,

@@ -8,14 +8,24 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import BinaryField, Func, QuerySet, Value
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.safestring import SafeString
+from django.http import HttpRequest, HttpResponse
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from servicekit.backoffice.actions import NoteForm, ServiceAdmin, confirmed, report
-from servicekit.backoffice.display import Tone, ago, badge, block, clock, code, counted, number
+from servicekit.backoffice.display import (
+    Tone,
+    ago,
+    badge,
+    block,
+    code,
+    column,
+    counted,
+    moment,
+    number,
+)
+from servicekit.backoffice.ledgers import nobody
 from servicekit.dead_letters import services
 from servicekit.dead_letters.models import ParkedMessage
 from servicekit.dead_letters.services import NotParked
@@ -125,7 +135,6 @@ class ParkedMessageAdmin(ServiceAdmin):
     search_help_text = "Message id, or the id of the order or product"
     ordering = ["-last_seen", "-id"]
     empty_text = "No messages are waiting for a decision."
-    sortable_by = ()
     actions = ["replay_selected", "discard_selected"]
     actions_detail = ["replay", "discard"]
     list_before_template = "dead_letters/list_note.html"
@@ -133,13 +142,8 @@ class ParkedMessageAdmin(ServiceAdmin):
     # A replay sends what is saved.
     warn_unsaved_form = True
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 - Django's signature
-        """Only consumers make dead letters."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Nothing is deleted: what was decided stays on record."""
-        return False
+    # Only consumers make dead letters; and what was decided stays on record.
+    has_add_permission = has_delete_permission = nobody
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ParkedMessage]:
         """Read the beginning of each body; one may have ten megabytes."""
@@ -153,52 +157,26 @@ class ParkedMessageAdmin(ServiceAdmin):
         rows: QuerySet[ParkedMessage] = super().get_queryset(request)
         return rows.defer("body", "edited_body", "headers").annotate(beginning=beginning)
 
-    def get_search_results(
-        self,
-        request: HttpRequest,  # noqa: ARG002 - Django's signature
-        queryset: QuerySet[Any],
-        search_term: str,
-    ) -> tuple[QuerySet[Any], bool]:
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:  # noqa: ARG002 - of all lists
         """Find by exact id, which has an index."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        by_message = queryset.filter(message_id=term)
-        return (by_message if by_message.exists() else queryset.filter(correlation_id=term)), False
+        by_message = rows.filter(message_id=term)
+        return by_message if by_message.exists() else rows.filter(correlation_id=term)
 
     # The list
 
-    @admin.display(description="message")
-    def about(self, message: ParkedMessage) -> str:
-        """What it is."""
-        return message.routing_key or message.queue
-
-    @admin.display(description="status")
-    def status_badge(self, message: ParkedMessage) -> SafeString:
-        """What was decided."""
-        return badge(message.get_status_display(), _TONES[message.status])
-
-    @admin.display(description="reason")
-    def why(self, message: ParkedMessage) -> str:
-        """Why it could not be applied."""
-        limit = _EXCERPT_LENGTH
-        return message.reason if len(message.reason) <= limit else message.reason[:limit] + "…"
-
-    @admin.display(description="body")
-    def excerpt(self, message: Any) -> SafeString:
-        """How it begins."""
-        text = bytes(message.beginning).decode("utf-8", "replace")
-        return code(text[:60] + ("…" if len(text) > 60 else "") or "empty")  # noqa: PLR2004 - a column's width
-
-    @admin.display(description="last seen")
-    def seen(self, message: ParkedMessage) -> str:
-        """When it was parked last."""
-        return ago(message.last_seen)
-
-    @admin.display(description="times seen")
-    def times(self, message: ParkedMessage) -> str:
-        """How often it was parked."""
-        return number(message.times_seen)
+    about = column("message", lambda message: message.routing_key or message.queue)
+    status_badge = column(
+        "status", lambda message: badge(message.get_status_display(), _TONES[message.status])
+    )
+    why = column("reason", lambda message: _begun(message.reason, _EXCERPT_LENGTH))
+    excerpt = column(
+        "body",
+        lambda message: code(
+            _begun(bytes(message.beginning).decode("utf-8", "replace"), 60) or "empty"
+        ),
+    )
+    seen = column("last seen", lambda message: ago(message.last_seen))
+    times = column("times seen", lambda message: number(message.times_seen))
 
     # The page
 
@@ -234,81 +212,55 @@ class ParkedMessageAdmin(ServiceAdmin):
             *("body_that_came", "body_to_replay"),
         ]
 
-    @admin.display(description="first seen")
-    def first_seen_at(self, message: ParkedMessage) -> str:
-        """When it was parked first."""
-        return f"{clock(message.first_seen, day=True)} UTC"
+    first_seen_at = column("first seen", lambda message: f"{moment(message.first_seen)} UTC")
+    last_seen_at = column(
+        "last seen", lambda message: f"{moment(message.last_seen)} UTC, {ago(message.last_seen)}"
+    )
+    body_that_came = column("received body", lambda message: block(shown(bytes(message.body))))
+    body_to_replay = column(
+        "body to replay",
+        lambda message: block(
+            "The received body." if message.edited_body is None else shown(message.current_body)
+        ),
+    )
+    # What its sender and the broker said about it.
+    all_headers = column(
+        "headers and properties",
+        lambda message: block(
+            json.dumps(
+                {"headers": message.headers, "properties": message.properties},
+                indent=2,
+                ensure_ascii=False,
+                sort_keys=True,
+            )
+        ),
+    )
 
-    @admin.display(description="last seen")
-    def last_seen_at(self, message: ParkedMessage) -> str:
-        """When it was parked last."""
-        return f"{clock(message.last_seen, day=True)} UTC, {ago(message.last_seen)}"
+    overtaken = {NotParked: ""}
 
-    @admin.display(description="received body")
-    def body_that_came(self, message: ParkedMessage) -> SafeString:
-        """The bytes as they were sent."""
-        return block(shown(bytes(message.body)))
-
-    @admin.display(description="body to replay")
-    def body_to_replay(self, message: ParkedMessage) -> SafeString:
-        """The body that a replay sends."""
-        if message.edited_body is None:
-            return block("The received body.")
-        return block(shown(message.current_body))
-
-    @admin.display(description="headers and properties")
-    def all_headers(self, message: ParkedMessage) -> SafeString:
-        """What its sender and the broker said about it."""
-        said = {"headers": message.headers, "properties": message.properties}
-        return block(json.dumps(said, indent=2, ensure_ascii=False, sort_keys=True))
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        """Show one message and what happened to it; save a corrected body."""
-        message = self.get_object(request, object_id)
-        events = message.events.order_by("-id")[:_SHOWN_EVENTS] if message else []
+    def beside(self, row: ParkedMessage) -> dict[str, Any]:
+        """Return what happened to a message."""
         history = [
             {
                 "what": event.get_what_display(),
                 "who": event.who or "worker",
-                "at": clock(event.at, day=True),
+                "at": moment(event.at),
                 "note": event.note,
                 "before": None if event.body_before is None else shown(bytes(event.body_before)),
                 "after": None if event.body_after is None else shown(bytes(event.body_after)),
             }
-            for event in events
+            for event in row.events.order_by("-id")[:_SHOWN_EVENTS]
         ]
-        try:
-            return super().change_view(
-                request,
-                object_id,
-                form_url,
-                {
-                    **(extra_context or {}),
-                    "message_history": history,
-                    "show_save_and_add_another": False,
-                },
-            )
-        except NotParked as error:
-            messages.error(request, str(error))
-            return HttpResponseRedirect(request.get_full_path())
+        return {"message_history": history}
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:  # noqa: ARG002, FBT001 - Django's signature
         """Save a corrected body through the service, which records who changed it."""
         if "body_text" in form.changed_data:
             services.edit_body(obj.pk, form.cleaned_data["body_text"].encode(), by=_name(request))
 
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+    def offers(self, row: ParkedMessage) -> list[str]:
         """Offer a decision while none is made."""
-        message = self.get_object(request, str(object_id))
-        if message is None or not self.has_change_permission(request, message):
-            return []
-        return list(super().get_actions_detail(request, object_id))
+        return ["replay", "discard"] if row.status == Status.PARKED else []
 
     # Decisions
 
@@ -403,6 +355,10 @@ def shown(body: bytes) -> str:
     except (ValueError, RecursionError):
         return (text + more) or "(empty)"
     return json.dumps(parsed, indent=2, ensure_ascii=False)
+
+
+def _begun(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _is_editable(message: ParkedMessage | None) -> bool:

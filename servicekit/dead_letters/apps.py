@@ -10,4 +10,3 @@ class DeadLettersConfig(AppConfig):
     # By this name installations know its migrations, tables and pages.
     label = "parking"
     verbose_name = "Failed messages"
-    default_auto_field = "django.db.models.BigAutoField"

@@ -66,16 +66,7 @@ def collect(letters: Sequence[DeadLetter]) -> int:
 def _keep(mark: bytes, letter: DeadLetter) -> tuple[ParkedMessage, bool]:
     message, is_new = ParkedMessage.objects.select_for_update().get_or_create(
         fingerprint=mark,
-        defaults={
-            "queue": letter.queue,
-            "routing_key": letter.routing_key,
-            "reason": letter.reason,
-            "body": letter.body,
-            "headers": letter.headers,
-            "properties": letter.properties,
-            "message_id": letter.message_id,
-            "correlation_id": letter.correlation_id,
-        },
+        defaults=vars(letter),
     )
     if is_new:
         _record([message], What.PARKED, note=letter.reason)
@@ -114,7 +105,7 @@ def edit_body(message_id: int, body: bytes, *, by: str) -> ParkedMessage:
     return message
 
 
-def request_replay(message_ids: Iterable[int], *, by: str, note: str = "") -> int:
+def request_replay(message_ids: Iterable[int], *, by: str) -> int:
     """Have messages sent to their queues again, by the worker; return how many.
 
     Asked for twice, also by two people at once, each is sent for the first of them.
@@ -123,7 +114,7 @@ def request_replay(message_ids: Iterable[int], *, by: str, note: str = "") -> in
     """
     with transaction.atomic(durable=True):
         messages = _lock_parked(message_ids)
-        _change(messages, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by, note=note)
+        _change(messages, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by)
     return len(messages)
 
 

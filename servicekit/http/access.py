@@ -6,8 +6,7 @@ is needed. Credentials of another kind are somebody else's, a proxy's for instan
 
 import hmac
 import math
-from functools import cache, lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from functools import cache
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -19,6 +18,7 @@ from servicekit.access.known import KeysUnavailable, KnownKey, KnownKeys
 from servicekit.access.limits import Limiter, RateLimit
 from servicekit.access.models import ApiKey
 from servicekit.http.deadline import DeadlineExceeded, limited_to
+from servicekit.networks import network_of
 
 # Of the time that a request has.
 _READ_SECONDS = 0.3
@@ -143,23 +143,11 @@ def _count(request: HttpRequest, key: KnownKey | None) -> None:
     ):
         return
     else:
-        caller = _network_of(request.META["REMOTE_ADDR"])
+        caller = network_of(request.META["REMOTE_ADDR"])
         limit = RateLimit.of(settings.RATE_LIMIT_PER_ADDRESS)
     seconds = 0.0 if limit is None else _limiter().seconds_to_wait(caller, limit)
     if seconds:
         raise RateLimited(seconds)
-
-
-@lru_cache(maxsize=4096)
-def _network_of(address: str) -> str:
-    """Return what is counted as one address: of IPv6 a /64, which is what a household has."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(ip, IPv6Address):
-        return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
-    return address
 
 
 def _read_keys() -> dict[str, KnownKey] | None:

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.template import loader
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.response import Response
-
-from servicekit.http.html import page_context
 
 _NEXT_PAGE = re.compile(r'<([^>]+)>; rel="next"')
 
@@ -43,7 +42,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
         del response["ETag"]
         context = {
             **super().get_context(data, accepted_media_type, renderer_context),
-            **page_context(),
+            "service_name": settings.SERVICE_NAME,
         }
         if next_page := _NEXT_PAGE.match(response.get("Link", "")):
             context["paginator"] = _Pager(next_page[1])

@@ -1,7 +1,15 @@
 """Answers for machines that need nothing of DRF: straight from bytes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
+
+
+def accepts_html(environ: Mapping[str, Any]) -> bool:
+    """Return whether a browser asks, and not a program, by the headers as WSGI names them."""
+    return "text/html" in environ.get("HTTP_ACCEPT", "")
 
 
 def wants_plain_json(request: HttpRequest) -> bool:

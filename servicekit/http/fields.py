@@ -30,21 +30,6 @@ class StrictIntegerField(serializers.IntegerField):
 
     default_error_messages = {"not_integer": "Must be an integer, without quotes or fraction."}
 
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        """Return the number.
-
-        :raises ValidationError: if it is none, or out of bounds
-        """
-        # The short way for what is right; DRF says what is wrong.
-        if type(data) is int and self._is_within_bounds(data):
-            return data
-        return super().run_validation(data)
-
-    def _is_within_bounds(self, number: int) -> bool:
-        return (self.min_value is None or self.min_value <= number) and (
-            self.max_value is None or number <= self.max_value
-        )
-
     def to_internal_value(self, data: Any) -> int:
         """Return the number; range checks follow.
 
@@ -72,15 +57,6 @@ class StrictStringField(serializers.CharField):
 
 class StrictUUIDField(serializers.UUIDField):
     """A UUID in its canonical form (RFC 9562, section 4)."""
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        """Return the UUID.
-
-        :raises ValidationError: if it is anything else
-        """
-        if isinstance(data, str) and _CANONICAL_UUID.fullmatch(data):
-            return UUID(data)
-        return super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> UUID:
         """Return the UUID.

@@ -20,7 +20,7 @@ from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, get_resolver
 from django.utils.module_loading import import_string
 
-from servicekit.http.html import accepts_html
+from servicekit.http.conditional import accepts_html
 
 _PAGES = ("/admin", "/docs", "/static/")
 _KNOWN_HOSTS = 1000

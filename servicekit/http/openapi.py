@@ -4,6 +4,7 @@ Bodies that are taken come from the strict serializers, answers from the structs
 and what every operation has in common (its problems above all) is added here.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -82,18 +83,6 @@ _OF_BODIES = (
     Problem(413, "body_too_large", "The body is larger than 64 KiB."),
     Problem(415, "unsupported_media_type", "The body is not `application/json`."),
 )
-# Answered by many operations with the same codes: written once, under these names.
-_SHARED_RESPONSES = {
-    "bad_request": "BadRequest",
-    "api_key_required": "Unauthorized",
-    "insufficient_scope": "InsufficientScope",
-    "not_acceptable": "NotAcceptable",
-    "body_too_large": "BodyTooLarge",
-    "unsupported_media_type": "UnsupportedMediaType",
-    "rate_limited": "RateLimited",
-    "temporarily_unavailable": "Unavailable",
-}
-
 PROBLEMS_OF_THE_FRAMEWORK = frozenset(
     each.code
     for each in (*_FOR_EVERYBODY, _UNAVAILABLE, _NOT_FOUND, *_OF_BODIES, *_OF_CALLERS, _OF_KEYS)
@@ -182,8 +171,6 @@ class AutoSchema(openapi.AutoSchema):
         }
         if header := _HEADERS.get(status):
             response["headers"] = header
-        if name := _SHARED_RESPONSES.get(problems[0].code):
-            return self._register(ResolvedComponent.RESPONSE, name, response)
         return response
 
     def _schema_of(self, type_: Any) -> Schema:
@@ -193,12 +180,35 @@ class AutoSchema(openapi.AutoSchema):
         )
         for name, component in components.items():
             component.pop("title", None)
-            self._register(ResolvedComponent.SCHEMA, name, component)
+            self.registry.register_on_missing(
+                ResolvedComponent(
+                    name=name,
+                    type=ResolvedComponent.SCHEMA,
+                    schema=component,
+                    object=ComponentIdentity(name),
+                )
+            )
         return schema
 
-    def _register(self, kind: str, name: str, schema: Schema) -> Schema:
-        component = ResolvedComponent(
-            name=name, type=kind, schema=schema, object=ComponentIdentity(name)
-        )
-        self.registry.register_on_missing(component)
-        return component.ref
+
+def share_problems(result: Schema, **_options: Any) -> Schema:
+    """Write what several operations answer alike once, under the names of its codes."""
+    alike = defaultdict(list)
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            answers = operation["responses"]
+            for status, answer in answers.items():
+                if PROBLEM_CONTENT_TYPE in answer.get("content", {}):
+                    alike[msgspec.json.encode(answer)].append((answers, status))
+    shared: Schema = {}
+    for places in alike.values():
+        answers, status = places[0]
+        schema = answers[status]["content"][PROBLEM_CONTENT_TYPE]["schema"]
+        codes = schema["properties"]["code"]["enum"]
+        name = "_or_".join(codes).title().replace("_", "")
+        if len(places) > 1 and name not in shared:
+            shared[name] = answers[status]
+            for answers, status in places:
+                answers[status] = {"$ref": f"#/components/responses/{name}"}
+    result["components"]["responses"] = dict(sorted(shared.items()))
+    return result

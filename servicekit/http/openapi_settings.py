@@ -70,7 +70,7 @@ def spectacular(
         "SERVE_INCLUDE_SCHEMA": False,
         "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
         "COMPONENT_SPLIT_PATCH": False,
-        "POSTPROCESSING_HOOKS": [],
+        "POSTPROCESSING_HOOKS": ["servicekit.http.openapi.share_problems"],
         "SWAGGER_UI_DIST": "SIDECAR",
         "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
         "SWAGGER_UI_SETTINGS": {

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from servicekit.http.conditional import accepts_html
 from servicekit.http.deadline import DeadlineExceeded
-from servicekit.http.html import problem_page, wants_html
 from servicekit.http.measuring import method_of, problem_counter, route_of
 
 logger = logging.getLogger(__name__)
@@ -28,20 +30,9 @@ _UNAVAILABLE_ERRORS = (OperationalError, InterfaceError, InternalError, Deadline
 _UNAVAILABLE = (503, "temporarily_unavailable", "The database does not answer now.")
 _NEWER_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
-# The codes of the errors that the framework raises. A code is part of the contract: it may be
-# branched on, and never changes.
-_FRAMEWORK_CODES: dict[type[Exception], str] = {
-    exceptions.ValidationError: "invalid",
-    exceptions.ParseError: "malformed_body",
-    exceptions.NotFound: "not_found",
-    exceptions.MethodNotAllowed: "method_not_allowed",
-    exceptions.NotAcceptable: "not_acceptable",
-    exceptions.UnsupportedMediaType: "unsupported_media_type",
-    exceptions.NotAuthenticated: "not_authenticated",
-    exceptions.AuthenticationFailed: "not_authenticated",
-    exceptions.PermissionDenied: "permission_denied",
-    exceptions.Throttled: "throttled",
-}
+# A code is part of the contract: it may be branched on, and never changes. DRF's own are good ones,
+# but for this.
+_CODES: dict[type[Exception], str] = {exceptions.ParseError: "malformed_body"}
 
 
 class BodyTooLarge(exceptions.APIException):
@@ -88,8 +79,9 @@ def problem(
 def problem_response(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse:
     """Return a problem from outside DRF; as a page if a browser asks."""
     document = problem(status, code, detail)
-    if wants_html(request):
-        return HttpResponse(problem_page(request, document), status=status)
+    if accepts_html(request.META):
+        context = {"service_name": settings.SERVICE_NAME, "problem": document}
+        return render(request, "servicekit/problem.html", context, status=status)
     return HttpResponse(msgspec.json.encode(document), status=status, content_type=CONTENT_TYPE)
 
 
@@ -116,7 +108,7 @@ def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
 
 
 def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
-    code = _FRAMEWORK_CODES.get(type(error), error.default_code)
+    code = _CODES.get(type(error), error.default_code)
     if isinstance(error, exceptions.ValidationError):
         errors = list(_field_errors(error.detail))
         detail = "; ".join(

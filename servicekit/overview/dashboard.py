@@ -1,15 +1,16 @@
 """What the dashboards of both services show alike: outbox, queues, dead letters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Count
 from django.urls import reverse
 from django.utils import timezone
 
-from servicekit.backoffice.bounded_count import BoundedCount, count_rows, rows_of
+from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
@@ -44,13 +45,13 @@ class Sample:
         return f"The last {SAMPLE_MINUTES} minutes, UTC"
 
 
-def sample(*, count: int, oldest: datetime | None) -> Sample:
-    """Return what a sample covers: the last hour, or less where there was too much."""
+def sample(rows: Sequence[Mapping[str, Any]]) -> Sample:
+    """Return what rows with `count` and `oldest` cover: the last hour, or less of too much."""
     now = timezone.now()
+    count = BoundedCount(sum(row["count"] for row in rows), SAMPLE_LIMIT)
     hour = now - timedelta(minutes=SAMPLE_MINUTES - 1)
-    capped = BoundedCount(count, SAMPLE_LIMIT)
-    since = oldest if capped.is_at_limit and oldest is not None else hour
-    return Sample(since, now, capped)
+    since = min(row["oldest"] for row in rows) if count.is_at_limit else hour
+    return Sample(since, now, count)
 
 
 def outbox_tile() -> Tile:
@@ -128,18 +129,10 @@ def _queue_row(depth: QueueDepth, parked: dict[str, BoundedCount]) -> list[str]:
 
 
 def _parked_by_queue() -> dict[str, BoundedCount]:
-    rows = rows_of(
-        """
-        SELECT queue, count(*) AS count
-        FROM (
-            SELECT queue FROM parked_message WHERE status = 'PARKED'
-            ORDER BY last_seen DESC, id DESC LIMIT %(limit)s
-        ) AS newest
-        GROUP BY queue
-        """,
-        {"limit": SAMPLE_LIMIT},
-    )
-    return {row["queue"]: BoundedCount(row["count"], SAMPLE_LIMIT) for row in rows}
+    parked = ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
+    newest = parked.order_by("-last_seen", "-id").values("pk")[:SAMPLE_LIMIT]
+    counts = parked.filter(pk__in=newest).values_list("queue").annotate(Count("pk"))
+    return {queue: BoundedCount(count, SAMPLE_LIMIT) for queue, count in counts}
 
 
 def parked_card() -> Card:

@@ -315,7 +315,7 @@ class TestExporting:
         assert row["reason"] == "'=1+1"
 
     def test_ends_at_its_limit_with_the_newest(self, admin_client, order, monkeypatch):
-        monkeypatch.setattr("orders_project.orders.admin.orders.EXPORT_LIMIT", 2)
+        monkeypatch.setattr("servicekit.backoffice.spreadsheets.EXPORT_LIMIT", 2)
         orders = [order() for _ in range(3)]
 
         found = [row["id"] for row in self.rows(admin_client)]

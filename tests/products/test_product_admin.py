@@ -520,7 +520,7 @@ class TestExporting:
         assert self.rows(admin_client, "?stock=out") == []
 
     def test_ends_at_its_limit_with_the_newest(self, admin_client, lamp, monkeypatch):  # noqa: ARG002 - older
-        monkeypatch.setattr("products_project.products.admin.catalogue.EXPORT_LIMIT", 2)
+        monkeypatch.setattr("servicekit.backoffice.spreadsheets.EXPORT_LIMIT", 2)
         for name in ("a", "b"):
             services.create_product(name=name, price=1, qty=1)
 

@@ -10,19 +10,10 @@ from deploy.settings import load
 from tools import ledger
 
 
-class _ProgressLine:
-    """One line on the terminal that is written over; nothing where there is no terminal."""
-
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-
-    def say(self, what: str) -> None:
-        if self._is_shown:
-            print(f"\r\033[K  … {what}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if self._is_shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+def _say(what: str) -> None:
+    """Write over the one line on the terminal; nothing where there is no terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what and f'  … {what}'}", end="", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,18 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="how long to wait for the system to come to rest (default: 60)",
     )
     options = parser.parse_args(arguments)
-    line = _ProgressLine()
     try:
         settings = {**load(), **os.environ}
-        report = ledger.check_ledger(settings, wait_seconds=options.wait, progress=line.say)
+        report = ledger.check_ledger(settings, wait_seconds=options.wait, progress=_say)
     except DeployFailure as failure:
-        line.clear()
+        _say("")
         print(failure, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        line.clear()
+        _say("")
         return 130
-    line.clear()
+    _say("")
     print(report)
     differing = sum(check.verdict == "DIFFERS" for check in report.checks)
     print(f"\n{differing} of {len(report.rows)} checks differ." if differing else "\nAll agrees.")

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from typing import Any, TypeVar
@@ -97,12 +97,20 @@ class Servers:
         with ExitStack() as opened:
             products, orders = (
                 opened.enter_context(
-                    closing(_database(addresses, f"{name.upper()}_DATABASE_URL", name))
+                    closing(
+                        _connected(
+                            addresses,
+                            f"{name.upper()}_DATABASE_URL",
+                            Database,
+                            f"PostgreSQL does not let us into the {name} database",
+                        )
+                    )
                 )
                 for name in ("products", "orders")
             )
-            cache = opened.enter_context(closing(_cache(addresses)))
-            broker = _broker(addresses)
+            cache = _connected(addresses, "CACHE_URL", _cache, "Redis does not answer")
+            opened.callback(cache.close)
+            broker = _connected(addresses, "BROKER_URL", _broker, "RabbitMQ does not answer")
             opened.callback(close, broker)
             yield cls(products, orders, cache, broker, addresses.get("RABBITMQ_MANAGEMENT_URL"))
 
@@ -165,53 +173,35 @@ class Servers:
         return {row[0] for row in self.orders.now(query, ids)}
 
 
-def _address(addresses: Mapping[str, str], name: str) -> str:
-    if not addresses.get(name):
-        raise DeployFailure(f"{name} is not set; `make env` prints the addresses in use.")
-    return addresses[name]
-
-
-def _place(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-
-
 def one_line(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _database(addresses: Mapping[str, str], name: str, title: str) -> Database:
-    url = _address(addresses, name)
+def _connected(
+    addresses: Mapping[str, str], name: str, connect_to: Callable[[str], _T], complaint: str
+) -> _T:
+    """Connect to what an address names, or raise one sentence that says why not."""
+    url = addresses.get(name)
+    if not url:
+        raise DeployFailure(f"{name} is not set; `make env` prints the addresses in use.")
     try:
-        return Database(url)
-    except psycopg.Error as error:
-        raise DeployFailure(
-            f"PostgreSQL does not let us into the {title} database at {_place(url)}: "
-            f"{one_line(error)}"
-        ) from error
+        return connect_to(url)
+    except (psycopg.Error, redis.RedisError, BrokerUnavailable, OSError, ValueError) as error:
+        place = urlsplit(url).netloc.rpartition("@")[2]
+        raise DeployFailure(f"{complaint} at {place}: {one_line(error)}") from error
 
 
-def _cache(addresses: Mapping[str, str]) -> "redis.Redis":
-    url = _address(addresses, "CACHE_URL")
-    try:
-        cache = redis.Redis.from_url(
-            url, socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS, socket_timeout=10
-        )
-        cache.ping()
-    except (redis.RedisError, OSError, ValueError) as error:
-        raise DeployFailure(f"Redis does not answer at {_place(url)}: {one_line(error)}") from error
+def _cache(url: str) -> "redis.Redis":
+    cache = redis.Redis.from_url(
+        url, socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS, socket_timeout=10
+    )
+    cache.ping()
     return cache
 
 
-def _broker(addresses: Mapping[str, str]) -> Any:
-    url = _address(addresses, "BROKER_URL")
-    try:
-        return connect(url, timeout_seconds=_CONNECT_TIMEOUT_SECONDS)
-    except BrokerUnavailable as error:
-        raise DeployFailure(
-            f"RabbitMQ does not answer at {_place(url)}: {one_line(error)}"
-        ) from error
+def _broker(url: str) -> Any:
+    return connect(url, timeout_seconds=_CONNECT_TIMEOUT_SECONDS)
 
 
 def values(servers: Servers, keys: Iterable[str]) -> list[bytes | None]:

@@ -35,10 +35,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     of the newest, by index.
     """
     minutes = _newest_by_minute_and_status()
-    count = sum(row["count"] for row in minutes)
-    sample = common.sample(
-        count=count, oldest=min((row["oldest"] for row in minutes), default=None)
-    )
+    sample = common.sample(minutes)
     depths = common.depths_of_queues()
     tiles = [
         _orders_tile(sample),

@@ -10,11 +10,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
-from import_export.admin import ExportMixin
 from import_export.fields import Field
-from import_export.formats.base_formats import CSV
 from import_export.resources import ModelResource
-from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 
@@ -26,6 +23,7 @@ from servicekit.backoffice.display import (
     badge,
     clock,
     code,
+    column,
     link,
     moment,
     number,
@@ -35,11 +33,9 @@ from servicekit.backoffice.display import (
 )
 from servicekit.backoffice.filters import TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
-from servicekit.backoffice.spreadsheets import Text
+from servicekit.backoffice.spreadsheets import BoundedExport, Text
 
 Status = Order.Status
-
-EXPORT_LIMIT = 10_000
 
 STATUS_TONES: dict[str, Tone] = {
     Status.PENDING: "warning",
@@ -72,14 +68,26 @@ class OrderExport(ModelResource):
         chunk_size = 1000
 
 
+def _orders_alike(order: Order) -> SafeString:
+    """Return what the product was called, and a way to all orders of it."""
+    address = reverse("admin:orders_order_changelist")
+    text = short(order.product_name) if order.product_name else code(order.product_id)
+    return link(f"{address}?q={order.product_id}", text)
+
+
+def _waited(order: Order) -> str:
+    """Return how long its client had to wait for the outcome."""
+    if order.settled_at is None:
+        return "—"
+    return span((order.settled_at - order.created_at) // timedelta(milliseconds=1))
+
+
 @admin.register(Order)
-class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
+class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     """Orders and what became of them. Only services change them."""
 
     resource_classes = [OrderExport]
-    formats = [CSV]
-    export_form_class = ExportForm
-    export_template_name = "orders/export.html"
+    export_hint = "For more, narrow the dates and export again."
 
     list_display = [
         *("short_id", "status_badge", "product", "units", "price", "total", "since", "took"),
@@ -89,138 +97,48 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]
     empty_text = "No orders yet. They appear here a moment after they are accepted."
-    sortable_by = ()
     actions = ["cancel_selected", "announce_selected"]
     actions_detail = ["cancel", "announce"]
     change_form_before_template = "orders/timeline.html"
-    fieldsets = [
-        (
-            None,
-            {
-                "fields": [
-                    "id", "status_badge", "reason_text", "product", "product_id", "units", "price",
-                    "total", "created", "settled",
-                ]
-            },
-        )
-    ]  # fmt: skip
-    readonly_fields = [
+    readonly_fields = (
         *("id", "status_badge", "reason_text", "product", "product_id", "units", "price"),
         *("total", "created", "settled"),
-    ]
+    )
+    fields = readonly_fields
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Order], search_term: str
-    ) -> tuple[QuerySet[Order], bool]:
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         """Find by exact id, which has an index."""
-        if not search_term.strip():
-            return queryset, False
         try:
-            wanted = UUID(search_term.strip())
+            wanted = UUID(term)
         except ValueError:
             messages.warning(
-                request,
-                f"“{search_term}” is not a valid id. Enter the whole id of an order or product.",
+                request, f"“{term}” is not a valid id. Enter the whole id of an order or product."
             )
-            return queryset.none(), False
+            return rows.none()
         # Not both at once: PostgreSQL may then read its way through the newest orders.
-        if Order.objects.filter(id=wanted).exists():
-            return queryset.filter(id=wanted), False
-        return queryset.filter(product_id=wanted), False
+        is_order = Order.objects.filter(id=wanted).exists()
+        return rows.filter(id=wanted) if is_order else rows.filter(product_id=wanted)
 
     # Columns and facts
 
-    @admin.display(description="order")
-    def short_id(self, order: Order) -> SafeString:
-        """The whole id: people compare it, and search for it."""
-        return code(order.id)
+    # The whole id: people compare it, and search for it.
+    short_id = column("order", lambda order: code(order.id))
+    status_badge = column(
+        "status", lambda order: badge(order.get_status_display(), STATUS_TONES[order.status])
+    )
+    reason_text = column("reason", lambda order: order.reason.replace("_", " ") or "—")
+    units = column("units", lambda order: number(order.quantity))
+    price = column("price", lambda order: number(order.unit_price))
+    total = column("total", lambda order: number(order.total_price))
+    product = column("product", _orders_alike)
+    created = column("created, UTC", lambda order: moment(order.created_at))
+    since = column("created, UTC", lambda order: second(order.created_at))
+    settled = column("settled, UTC", lambda order: moment(order.settled_at))
+    took = column("took", _waited)
 
-    @admin.display(description="status")
-    def status_badge(self, order: Order) -> SafeString:
-        """What became of it."""
-        return badge(order.get_status_display(), STATUS_TONES[order.status])
-
-    @admin.display(description="reason")
-    def reason_text(self, order: Order) -> str:
-        """Why it was refused."""
-        return order.reason.replace("_", " ") or "—"
-
-    @admin.display(description="units")
-    def units(self, order: Order) -> str:
-        """How many."""
-        return number(order.quantity)
-
-    @admin.display(description="price")
-    def price(self, order: Order) -> str:
-        """What a unit was sold at, in the currency's smallest unit."""
-        return number(order.unit_price)
-
-    @admin.display(description="total")
-    def total(self, order: Order) -> str:
-        """The price of that moment times the quantity, in the currency's smallest unit."""
-        return number(order.total_price)
-
-    @admin.display(description="product")
-    def product(self, order: Order) -> SafeString:
-        """What it was called when it was sold, and a way to all orders of the same product."""
-        address = reverse("admin:orders_order_changelist")
-        text = short(order.product_name) if order.product_name else code(order.product_id)
-        return link(f"{address}?q={order.product_id}", text)
-
-    @admin.display(description="created, UTC")
-    def created(self, order: Order) -> str:
-        """When it was accepted."""
-        return moment(order.created_at)
-
-    @admin.display(description="created, UTC")
-    def since(self, order: Order) -> str:
-        """When it was accepted, for the list."""
-        return second(order.created_at)
-
-    @admin.display(description="settled, UTC")
-    def settled(self, order: Order) -> str:
-        """When its outcome was known."""
-        return moment(order.settled_at)
-
-    @admin.display(description="took")
-    def took(self, order: Order) -> str:
-        """How long its client had to wait for the outcome."""
-        if order.settled_at is None:
-            return "—"
-        return span((order.settled_at - order.created_at) // timedelta(milliseconds=1))
-
-    # One order
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        """Show one order and its way."""
-        order = self.get_object(request, object_id)
-        extra = {"timeline": order and _drawn(order)}
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **extra})
-
-    # Export
-
-    def has_export_permission(self, request: HttpRequest) -> bool:
-        """Allow it to those who may see the same on pages."""
-        return bool(self.has_view_permission(request))
-
-    def get_export_queryset(self, request: HttpRequest) -> QuerySet[Order]:
-        """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
-        rows: QuerySet[Order] = super().get_export_queryset(request)
-        return rows[:EXPORT_LIMIT]
-
-    def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Say how far an export goes."""
-        return {**super().get_export_context_data(**kwargs), "limit": f"{EXPORT_LIMIT:,}"}
-
-    def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
-        """Refuse selections: the library would read every id there is to check them."""
-        return []
+    def beside(self, row: Order) -> dict[str, Any]:
+        """Return an order's way."""
+        return {"timeline": _drawn(row)}
 
     # Decisions
 
@@ -228,14 +146,11 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         """Allow it to those who may change orders, although nobody edits one."""
         return bool(request.user.has_perm("orders.change_order"))
 
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+    def offers(self, row: Order) -> list[str]:
         """Offer what the order's status allows."""
-        order = self.get_object(request, str(object_id))
-        offered = {"cancel": order is not None and order.status in _CANCELLABLE,
-                   "announce": order is not None and order.status == Status.PENDING}  # fmt: skip
-        return [
-            each for each in super().get_actions_detail(request, object_id) if offered[each.path]
-        ]
+        return {Status.PENDING: ["cancel", "announce"], Status.CONFIRMED: ["cancel"]}.get(
+            Status(row.status), []
+        )
 
     @action(
         description="Cancel order", icon="close", variant=ActionVariant.DANGER,
@@ -299,9 +214,6 @@ class OrderAdmin(ExportMixin, LedgerAdmin, ServiceAdmin):
         left = {"already decided": settled} if settled else {}
         report(self, request, done="announced again", rows=waiting, left=left)
         return None
-
-
-_CANCELLABLE = {Status.PENDING, Status.CONFIRMED}
 
 
 def _drawn(order: Order) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Products and their stock, for the people who run the shop."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django import forms
@@ -10,9 +11,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.safestring import SafeString
 from import_export.admin import ImportExportMixin
-from unfold.contrib.import_export.forms import ExportForm
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
@@ -30,12 +29,22 @@ from products_project.products.admin.files import (
 from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
-from servicekit.backoffice.display import badge, code, counted, moment, number, second, short
+from servicekit.backoffice.display import (
+    badge,
+    code,
+    column,
+    counted,
+    moment,
+    number,
+    second,
+    short,
+)
+from servicekit.backoffice.ledgers import nobody
+from servicekit.backoffice.spreadsheets import BoundedExport
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
 
-EXPORT_LIMIT = 10_000
 _SHOWN_MOVEMENTS = 20
 
 
@@ -45,24 +54,22 @@ class StockFilter(admin.SimpleListFilter):
     title = "stock"
     parameter_name = "stock"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:  # noqa: ARG002 - Django's signature
+    _CHOICES: ClassVar[dict[str | None, tuple[str, Q]]] = {
+        "short": (f"{LOW_STOCK} or fewer", Q(qty__lte=LOW_STOCK)),
+        "out": ("Out of stock", Q(qty=0)),
+        "low": (f"Low stock (1 to {LOW_STOCK})", Q(qty__range=(1, LOW_STOCK))),
+        "ok": ("In stock", Q(qty__gt=LOW_STOCK)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:  # noqa: ARG002 - Django's signature
         """Offer what the badges say."""
-        return [
-            ("short", f"{LOW_STOCK} or fewer"),
-            ("out", "Out of stock"),
-            ("low", f"Low stock (1 to {LOW_STOCK})"),
-            ("ok", "In stock"),
-        ]
+        return [(name, text) for name, (text, _) in self._CHOICES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Product]) -> QuerySet[Product]:  # noqa: ARG002 - Django's signature
         """Keep the products that are sold and have that much."""
-        chosen = {
-            "short": Q(qty__lte=LOW_STOCK),
-            "out": Q(qty=0),
-            "low": Q(qty__range=(1, LOW_STOCK)),
-            "ok": Q(qty__gt=LOW_STOCK),
-        }.get(self.value() or "")
-        return queryset if chosen is None else queryset.filter(chosen, archived_at=None)
+        if self.value() not in self._CHOICES:
+            return queryset
+        return queryset.filter(self._CHOICES[self.value()][1], archived_at=None)
 
 
 class ArchivedFilter(admin.SimpleListFilter):
@@ -140,7 +147,7 @@ class StockForm(forms.Form):
 
 
 @admin.register(Product)
-class ProductAdmin(ImportExportMixin, ServiceAdmin):
+class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     form = ProductForm
@@ -158,7 +165,6 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
     search_help_text = "A part of the name, or the whole id"
     ordering = ["-id"]
     empty_text = "No products yet. Add one, or import a file of them."
-    sortable_by = ()
     actions = ["archive_selected"]
     actions_row = ["restock"]
     actions_detail = ["restock", "archive"]
@@ -166,66 +172,34 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
 
     resource_classes = [ProductExport]
     formats = [ProductCSV]
+    export_hint = "The file can be imported again."
     import_form_class = ProductFileForm
-    export_form_class = ExportForm
     import_template_name = "products/import.html"
-    export_template_name = "products/export.html"
     tmp_storage_class = UploadedFile
 
     # The list
 
-    def get_search_results(
-        self,
-        request: HttpRequest,  # noqa: ARG002 - Django's signature
-        queryset: QuerySet[Product],
-        search_term: str,
-    ) -> tuple[QuerySet[Product], bool]:
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:  # noqa: ARG002 - of all lists
         """Find by exact id, or by a part of the name."""
-        term = search_term.strip()
         try:
-            return queryset.filter(id=UUID(term)), False
+            return rows.filter(id=UUID(term))
         except ValueError:
-            return (queryset.filter(name__icontains=term) if term else queryset), False
+            return rows.filter(name__icontains=term)
 
-    @admin.display(description="name")
-    def short_name(self, product: Product) -> SafeString:
-        """As much of the name as there is room for."""
-        return short(product.name)
-
-    @admin.display(description="stock")
-    def stock(self, product: Product) -> SafeString:
-        """Whether that is enough."""
-        return stock_badge(product.qty)
-
-    @admin.display(description="units")
-    def in_stock(self, product: Product) -> str:
-        """How many there are."""
-        return number(product.qty)
-
-    @admin.display(description="price")
-    def price_text(self, product: Product) -> str:
-        """In the currency's smallest unit."""
-        return number(product.price)
-
-    @admin.display(description="status")
-    def sold_badge(self, product: Product) -> SafeString:
-        """Whether one can order it."""
-        return badge("for sale", "info") if product.archived_at is None else badge("archived", "")
-
-    @admin.display(description="created, UTC")
-    def created(self, product: Product) -> str:
-        """Since when."""
-        return moment(product.created_at)
-
-    @admin.display(description="archived, UTC")
-    def archived(self, product: Product) -> str:
-        """Since when it is not sold any more."""
-        return moment(product.archived_at)
-
-    @admin.display(description="id")
-    def short_id(self, product: Product) -> SafeString:
-        """The whole id: people order by it."""
-        return code(product.id)
+    short_name = column("name", lambda product: short(product.name))
+    sold_badge = column(
+        "status",
+        lambda product: (
+            badge("for sale", "info") if product.archived_at is None else badge("archived", "")
+        ),
+    )
+    stock = column("stock", lambda product: stock_badge(product.qty))
+    in_stock = column("units", lambda product: number(product.qty))
+    price_text = column("price", lambda product: number(product.price))
+    created = column("created, UTC", lambda product: moment(product.created_at))
+    archived = column("archived, UTC", lambda product: moment(product.archived_at))
+    # The whole id: people order by it.
+    short_id = column("id", lambda product: code(product.id))
 
     # One product
 
@@ -245,9 +219,8 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         may = bool(super().has_change_permission(request, obj))
         return may and (not isinstance(obj, Product) or obj.archived_at is None)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:  # noqa: ARG002 - Django's signature
-        """Nobody deletes a product: its orders and movements refer to it."""
-        return False
+    # The orders and movements of a product refer to it.
+    has_delete_permission = nobody
 
     def save_model(
         self,
@@ -265,57 +238,35 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         # The admin goes on with its own instance: to the log entry and the success message.
         obj.pk, obj.version = saved.pk, saved.version
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> Any:
-        """Show one product and its newest movements, or save it."""
-        product = self.get_object(request, object_id)
-        movements = product.movements.order_by("-id")[:_SHOWN_MOVEMENTS] if product else []
-        extra = {
-            "movements": {
-                "headers": ["Time, UTC", "Change", "Stock after", "Reason", "Order"],
-                "rows": [
-                    [
-                        second(each.created_at),
-                        badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
-                        number(each.qty_after),
-                        each.get_reason_display(),
-                        code(each.order_id or "—"),
-                    ]
-                    for each in movements
-                ],
-            },
+    overtaken = {
+        services.VersionMismatch: "Not saved: the product was changed since you opened this page."
+        " It is shown as it is now.",
+        selectors.ProductIsArchived: "",
+    }
+
+    def beside(self, row: Product) -> dict[str, Any]:
+        """Return a product's newest movements."""
+        rows = [
+            [
+                second(each.created_at),
+                badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
+                number(each.qty_after),
+                each.get_reason_display(),
+                code(each.order_id or "—"),
+            ]
+            for each in row.movements.order_by("-id")[:_SHOWN_MOVEMENTS]
+        ]
+        headers = ["Time, UTC", "Change", "Stock after", "Reason", "Order"]
+        return {
+            "movements": {"headers": headers, "rows": rows},
             "shown_movements": _SHOWN_MOVEMENTS,
-            "show_save_and_add_another": False,
         }
-        try:
-            return super().change_view(
-                request, object_id, form_url, {**(extra_context or {}), **extra}
-            )
-        except services.VersionMismatch:
-            messages.error(
-                request,
-                "Not saved: the product was changed since you opened this page. It is shown as it"
-                " is now.",
-            )
-            return HttpResponseRedirect(request.get_full_path())
-        except selectors.ProductIsArchived as error:
-            # By somebody else, while this form was open.
-            messages.error(request, str(error))
-            return HttpResponseRedirect(request.get_full_path())
 
     # Decisions
 
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+    def offers(self, row: Product) -> list[str]:
         """Offer what can be done with a product that is sold."""
-        product = self.get_object(request, str(object_id))
-        if product is None or product.archived_at is not None:
-            return []
-        return list(super().get_actions_detail(request, object_id))
+        return ["restock", "archive"] if row.archived_at is None else []
 
     @action(
         description="Update stock", icon="add_box", variant=ActionVariant.PRIMARY,
@@ -392,50 +343,31 @@ class ProductAdmin(ImportExportMixin, ServiceAdmin):
         """Allow it to those who may do the same by hand."""
         return self.has_add_permission(request) and self.has_change_permission(request)
 
-    def has_export_permission(self, request: HttpRequest) -> bool:
-        """Allow it to those who may see the same on pages."""
-        return bool(self.has_view_permission(request))
-
     def get_import_resource_classes(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
         """Take what `ProductImport` says."""
         return [ProductImport]
 
-    def get_export_queryset(self, request: HttpRequest) -> QuerySet[Product]:
-        """Take the newest of what is filtered, and no more than `EXPORT_LIMIT`."""
-        rows: QuerySet[Product] = super().get_export_queryset(request)
-        return rows[:EXPORT_LIMIT]
-
-    def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Say how far an export goes."""
-        return {**super().get_export_context_data(**kwargs), "limit": f"{EXPORT_LIMIT:,}"}
-
-    def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
-        """Refuse selections: the library would read every id there is to check them."""
-        return []
-
     def import_action(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Ask for a file, and show what it would change."""
+        return self._unless_gone(super().import_action, request, **kwargs)
+
+    def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Import what was previewed."""
+        return self._unless_gone(super().process_import, request, **kwargs)
+
+    @staticmethod
+    def _unless_gone(view: Callable[..., Any], request: HttpRequest, **kwargs: Any) -> Any:
         try:
-            return super().import_action(request, **kwargs)
-        except FileIsGone:
-            messages.error(
-                request, "Redis is not available, and an import needs it. Try again later."
-            )
-            return HttpResponseRedirect(request.get_full_path())
+            return view(request, **kwargs)
+        except FileIsGone as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(reverse("admin:products_product_import"))
 
     def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
         """Say beside the field what is wrong with the file."""
         if not isinstance(e, UnreadableFile):
             raise e
         form.add_error("import_file", str(e))
-
-    def process_import(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Import what was previewed."""
-        try:
-            return super().process_import(request, **kwargs)
-        except FileIsGone:
-            messages.error(request, "The uploaded file has expired. Upload it again.")
-            return HttpResponseRedirect(reverse("admin:products_product_import"))
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
         """Say what was done, and what was not: each row commits by itself."""

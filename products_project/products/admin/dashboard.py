@@ -1,6 +1,7 @@
 """The start page of the product service's admin."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -38,12 +39,8 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     taken = _taken_per_minute()
     by_api = refusals.last_hour()
     refused = _refusals() + (by_api or Counter())
-    low = _running_low()
     sold = _sold()
-    movements = common.sample(
-        count=sum(row["count"] for row in taken),
-        oldest=min((row["oldest"] for row in taken), default=None),
-    )
+    movements = common.sample(taken)
     tiles = [
         _units_tile(sold),
         _out_of_stock_tile(),
@@ -53,7 +50,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     shown: list[Card] = [
         _taken_card(taken, movements),
         _refusals_card(refused, is_complete=by_api is not None),
-        _low_card(low),
+        _low_card(_running_low(sold), sold),
         _lost_card(refused),
         common.queues_card(common.depths_of_queues()),
         common.parked_card(),
@@ -79,28 +76,23 @@ def _taken_per_minute() -> list[dict[str, Any]]:
     )
 
 
-def _sold() -> dict[str, int]:
-    """Return how many units were sold and not given back, and of how many products.
-
-    A product has sold no less than nothing: what comes back may have been sold before.
-    """
-    [row] = rows_of(
+def _sold() -> dict[UUID, int]:
+    """Return how many units were sold and not given back, by product; nothing of the others."""
+    rows = rows_of(
         """
-        SELECT coalesce(sum(sold), 0) AS units, count(*) AS products
+        SELECT product_id, -sum(delta) AS units
         FROM (
-            SELECT -sum(delta) AS sold
-            FROM (
-                SELECT created_at, product_id, delta, reason FROM stock_movement
-                ORDER BY id DESC LIMIT %(limit)s
-            ) AS newest
-            WHERE created_at > now() - make_interval(mins => %(minutes)s)
-                AND reason IN ('order', 'cancellation')
-            GROUP BY product_id HAVING sum(delta) < 0
-        ) AS per_product
+            SELECT created_at, product_id, delta, reason FROM stock_movement
+            ORDER BY id DESC LIMIT %(limit)s
+        ) AS newest
+        WHERE created_at > now() - make_interval(mins => %(minutes)s)
+            AND reason IN ('order', 'cancellation')
+        -- What comes back may have been sold before.
+        GROUP BY product_id HAVING sum(delta) < 0
         """,
         _BOUNDS,
     )
-    return row
+    return {row["product_id"]: int(row["units"]) for row in rows}
 
 
 def _refusals() -> Refusals:
@@ -122,41 +114,26 @@ def _refusals() -> Refusals:
     return Counter({(row["reason"], row["product_id"]): row["count"] for row in rows})
 
 
-def _running_low() -> list[dict[str, Any]]:
+def _running_low(sold: Mapping[UUID, int]) -> list[Product]:
     """Return the products with the least stock, those that sell first.
 
     Every product is looked at: an index on the stock would make each change of a stock write into
     all indexes of its product, which costs orders more than this costs a dashboard.
     """
-    return rows_of(
-        """
-        WITH moved AS (
-            SELECT product_id, greatest(-sum(delta), 0) AS sold
-            FROM (
-                SELECT product_id, delta, reason, created_at FROM stock_movement
-                ORDER BY id DESC LIMIT %(limit)s
-            ) AS newest
-            WHERE reason IN ('order', 'cancellation')
-                AND created_at > now() - make_interval(mins => %(minutes)s)
-            GROUP BY product_id
-        )
-        SELECT low.id, low.name, low.qty, coalesce(moved.sold, 0) AS sold
-        FROM (
-            SELECT id, name, qty FROM product WHERE archived_at IS NULL AND qty <= %(low)s
-            ORDER BY qty, id LIMIT %(products)s
-        ) AS low LEFT JOIN moved ON low.id = moved.product_id
-        ORDER BY coalesce(moved.sold, 0) = 0, low.qty, moved.sold DESC, low.id DESC
-        LIMIT %(rows)s
-        """,
-        {**_BOUNDS, "low": LOW_STOCK, "products": _LOOKED_AT, "rows": _LOW_ROWS},
-    )
+
+    def rank(product: Product) -> tuple[bool, int, int, int]:
+        units = sold.get(product.id, 0)
+        return not units, product.qty, -units, -product.id.int
+
+    low = Product.objects.filter(archived_at=None, qty__lte=LOW_STOCK).order_by("qty", "id")
+    return sorted(low.only("name", "qty")[:_LOOKED_AT], key=rank)[:_LOW_ROWS]
 
 
-def _units_tile(sold: dict[str, int]) -> Tile:
+def _units_tile(sold: Mapping[UUID, int]) -> Tile:
     return Tile(
         title="Units sold, last hour",
-        value=f"{sold['units']:,}",
-        note=f"of {counted(sold['products'], 'product')}",
+        value=f"{sum(sold.values()):,}",
+        note=f"of {counted(len(sold), 'product')}",
         link=reverse("admin:products_stockmovement_changelist"),
     )
 
@@ -206,21 +183,21 @@ def _refusals_card(refused: Refusals, *, is_complete: bool) -> Card:
     )
 
 
-def _low_card(low: list[dict[str, Any]]) -> Card:
+def _low_card(low: Sequence[Product], sold: Mapping[UUID, int]) -> Card:
     return Card(
         title="Low stock",
         note=f"{LOW_STOCK} or fewer left; first what sold in the last hour",
         width="lg:col-span-2",
         bars=[
             {
-                "title": row["name"],
-                "description": f"{row['qty']:,} left",
-                "value": 100 * row["qty"] // LOW_STOCK,
-                "tone": stock_tone(row["qty"]),
-                "note": _lasts(row),
-                "href": reverse("admin:products_product_change", args=[row["id"]]),
+                "title": each.name,
+                "description": f"{each.qty:,} left",
+                "value": 100 * each.qty // LOW_STOCK,
+                "tone": stock_tone(each.qty),
+                "note": _lasts(each.qty, sold.get(each.id, 0)),
+                "href": reverse("admin:products_product_change", args=[each.id]),
             }
-            for row in low
+            for each in low
         ],
         empty=f"Every product for sale has more than {LOW_STOCK} in stock.",
         action=link(reverse("admin:products_product_changelist") + "?stock=short", "Show all"),
@@ -252,14 +229,13 @@ def _lost_card(refused: Refusals) -> Card:
     )
 
 
-def _lasts(row: dict[str, Any]) -> str:
-    sold = int(row["sold"])
+def _lasts(qty: int, sold: int) -> str:
     if not sold:
         return "no sales in the last hour"
-    if not row["qty"]:
+    if not qty:
         return f"{sold:,} sold in the last hour"
-    seconds = row["qty"] / sold * common.SAMPLE_MINUTES * 60
-    return f"{sold:,} sold in the last hour, lasts about {duration(seconds)}"
+    lasts = duration(qty / sold * common.SAMPLE_MINUTES * 60)
+    return f"{sold:,} sold in the last hour, lasts about {lasts}"
 
 
 def _refusal(reason: str, count: int) -> tuple[str, int, Tone]:

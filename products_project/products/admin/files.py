@@ -204,6 +204,9 @@ class ProductFileForm(ImportForm):
 class FileIsGone(Exception):
     """What was uploaded for the preview is not there any more."""
 
+    def __init__(self, why: str = "Redis is not available, and an import needs it.") -> None:
+        super().__init__(f"{why} Upload the file again later.")
+
 
 class UploadedFile(CacheStorage):
     """Keeps a file between preview and confirmation, which may reach another machine."""
@@ -232,7 +235,7 @@ class UploadedFile(CacheStorage):
         except _CACHE_IS_AWAY as error:
             raise FileIsGone from error
         if data is None:
-            raise FileIsGone
+            raise FileIsGone("The uploaded file has expired.")
         return base64.b64decode(data)
 
     def remove(self) -> None:

@@ -1,6 +1,7 @@
 """The two ledgers that explain every stock, for reading."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -9,7 +10,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from products_project.products.models import Reservation, StockMovement
-from servicekit.backoffice.display import Tone, badge, code, link, moment, number, short
+from servicekit.backoffice.display import Tone, badge, code, column, link, moment, number, short
 from servicekit.backoffice.filters import AmongNewest, TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
 
@@ -21,22 +22,25 @@ _OUTCOMES: dict[str, Tone] = {
 }
 
 
+def _product(product_id: UUID, shown: SafeString) -> SafeString:
+    return link(reverse("admin:products_product_change", args=[product_id]), shown)
+
+
+def _wanted_product(reservation: Reservation) -> SafeString:
+    product = code(reservation.product_id)
+    is_unknown = reservation.reason == "product_not_found"
+    return product if is_unknown else _product(reservation.product_id, product)
+
+
 class FoundByOrder(LedgerAdmin):
     """A ledger in which one looks for an order by its whole id, which an index finds."""
 
     search_fields = ["order_id"]
     search_help_text = "The id of an order"
-    sortable_by = ()
 
-    def get_search_results(
-        self,
-        request: HttpRequest,  # noqa: ARG002 - Django's signature
-        queryset: QuerySet[Any],
-        search_term: str,
-    ) -> tuple[QuerySet[Any], bool]:
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:  # noqa: ARG002 - of all lists
         """Find the rows of one order."""
-        term = search_term.strip()
-        return (queryset.filter(order_id=term) if term else queryset), False
+        return rows.filter(order_id=term)
 
 
 @admin.register(StockMovement)
@@ -48,31 +52,13 @@ class StockMovementAdmin(FoundByOrder):
     list_select_related = ["product"]
     ordering = ["-id"]
 
-    @admin.display(description="time, UTC")
-    def created(self, movement: StockMovement) -> str:
-        """When."""
-        return moment(movement.created_at)
-
-    @admin.display(description="product")
-    def product_link(self, movement: StockMovement) -> SafeString:
-        """Of what."""
-        address = reverse("admin:products_product_change", args=[movement.product_id])
-        return link(address, short(movement.product))
-
-    @admin.display(description="change")
-    def change(self, movement: StockMovement) -> str:
-        """How many came or went."""
-        return number(movement.delta, signed=True)
-
-    @admin.display(description="stock after")
-    def left(self, movement: StockMovement) -> str:
-        """How many there were afterwards."""
-        return number(movement.qty_after)
-
-    @admin.display(description="order")
-    def order(self, movement: StockMovement) -> SafeString | str:
-        """For which order, if for one."""
-        return code(movement.order_id) if movement.order_id else "—"
+    created = column("time, UTC", lambda movement: moment(movement.created_at))
+    product_link = column(
+        "product", lambda movement: _product(movement.product_id, short(movement.product))
+    )
+    change = column("change", lambda movement: number(movement.delta, signed=True))
+    left = column("stock after", lambda movement: number(movement.qty_after))
+    order = column("order", lambda movement: code(movement.order_id) if movement.order_id else "—")
 
 
 @admin.register(Reservation)
@@ -83,40 +69,15 @@ class ReservationAdmin(FoundByOrder):
     list_filter = [("outcome", AmongNewest), ("created_at", TimeRange)]
     ordering = ["-created_at"]
 
-    @admin.display(description="time, UTC")
-    def created(self, reservation: Reservation) -> str:
-        """When."""
-        return moment(reservation.created_at)
-
-    @admin.display(description="outcome")
-    def outcome_badge(self, reservation: Reservation) -> SafeString:
-        """The decision."""
-        return badge(reservation.get_outcome_display(), _OUTCOMES[reservation.outcome])
-
-    @admin.display(description="wanted")
-    def units(self, reservation: Reservation) -> str:
-        """How many were asked for."""
-        return number(reservation.quantity)
-
-    @admin.display(description="stock before")
-    def before(self, reservation: Reservation) -> str:
-        """How many there were."""
-        return number(reservation.stock_before)
-
-    @admin.display(description="reason")
-    def why(self, reservation: Reservation) -> str:
-        """Why not."""
-        return reservation.reason.replace("_", " ") or "—"
-
-    @admin.display(description="product")
-    def product(self, reservation: Reservation) -> SafeString:
-        """Of what, if that is there."""
-        if reservation.reason == "product_not_found":
-            return code(reservation.product_id)
-        address = reverse("admin:products_product_change", args=[reservation.product_id])
-        return link(address, code(reservation.product_id))
-
-    @admin.display(description="order")
-    def order(self, reservation: Reservation) -> SafeString:
-        """For which order."""
-        return code(reservation.order_id)
+    created = column("time, UTC", lambda reservation: moment(reservation.created_at))
+    outcome_badge = column(
+        "outcome",
+        lambda reservation: badge(
+            reservation.get_outcome_display(), _OUTCOMES[reservation.outcome]
+        ),
+    )
+    units = column("wanted", lambda reservation: number(reservation.quantity))
+    before = column("stock before", lambda reservation: number(reservation.stock_before))
+    why = column("reason", lambda reservation: reservation.reason.replace("_", " ") or "—")
+    product = column("product", _wanted_product)
+    order = column("order", lambda reservation: code(reservation.order_id))
