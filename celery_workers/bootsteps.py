@@ -18,7 +18,7 @@ from celery import Celery, bootsteps
 from django.conf import settings
 
 from celery_workers.policies import DEAD_LETTERS, EVENTS
-from servicekit import worker_metrics, worker_reports
+from servicekit import telemetry, worker_metrics, worker_reports
 from servicekit.caching.redis import invalidate_outdated
 from servicekit.database.loop import Loop
 from servicekit.dead_letters.threads import DeadLetterSource, replayer
@@ -101,6 +101,7 @@ def run_in_background(
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
+            telemetry.start()
             url = settings.BROKER_URL
             working: list[StoppableThread] = [
                 *(
