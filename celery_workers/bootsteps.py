@@ -24,7 +24,6 @@ from servicekit.database.loop import Loop
 from servicekit.dead_letters.threads import DeadLetterSource, replayer
 from servicekit.messaging import topology
 from servicekit.messaging.consumer import ConsumerThread, Subscription
-from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import relay
 from servicekit.threads import StoppableThread, longest_step_seconds
 
@@ -126,7 +125,7 @@ def run_in_background(
             """Start all."""
             for thread in self._threads:
                 thread.start()
-            worker_metrics.serve([*names, *map(dead_letter_queue_name, names)])
+            worker_metrics.serve()
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             """End all; what a consumer has in hand and cannot finish comes again."""
