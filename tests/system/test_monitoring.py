@@ -17,6 +17,7 @@ from kombu import Connection, Exchange, Producer
 from prometheus_client.parser import text_string_to_metric_families
 from shop import Shop, eventually
 
+from deploy.broker import QUEUES_OF
 from deploy.native.stack import Stack
 from deploy.processes import SERVICES, Process
 from deploy.settings import ROOT
@@ -149,6 +150,12 @@ class TestTheDashboard:
 
         assert taken.keys() == {(x, y) for x in range(24) for y in range(height)}
 
+    def test_names_queues_that_there_are(self) -> None:
+        names = {name for each in expressions() for name in re.findall(r'queue="([^"]+)"', each)}
+
+        assert len(names) == 3
+        assert names <= {queue for queues in QUEUES_OF.values() for queue in queues}
+
     def test_uses_the_data_source_that_is_provisioned(self) -> None:
         [source] = yaml.safe_load((MONITORING / "grafana/datasource.yml").read_text())[
             "datasources"
@@ -207,9 +214,12 @@ class TestTheComposeFile:
             for job in jobs
         }
 
-        assert addresses == {
+        assert {process.name: addresses.pop(process.name) for process in SERVICES} == {
             process.name: [f"{process.name}:{self._port(process)}"] for process in SERVICES
         }
+        # What is left tells of servers, and is one or beside one.
+        hosts = {target.partition(":")[0] for targets in addresses.values() for target in targets}
+        assert hosts == {"rabbitmq", "postgres-exporter", "redis-exporter"} <= self.compose.keys()
 
     def _port(self, process: Process) -> str:
         listens = [part for part in process.command if part.startswith("0.0.0.0:")]
