@@ -18,13 +18,12 @@ from celery import Celery, bootsteps
 from django.conf import settings
 
 from celery_workers.policies import DEAD_LETTERS, EVENTS
-from servicekit import worker_metrics, worker_reports
+from servicekit import telemetry, worker_metrics, worker_reports
 from servicekit.caching.redis import invalidate_outdated
 from servicekit.database.loop import Loop
 from servicekit.dead_letters.threads import DeadLetterSource, replayer
 from servicekit.messaging import topology
 from servicekit.messaging.consumer import ConsumerThread, Subscription
-from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.outbox.relay import relay
 from servicekit.threads import StoppableThread, longest_step_seconds
 
@@ -101,6 +100,7 @@ def run_in_background(
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
+            telemetry.start()
             url = settings.BROKER_URL
             working: list[StoppableThread] = [
                 *(
@@ -125,7 +125,7 @@ def run_in_background(
             """Start all."""
             for thread in self._threads:
                 thread.start()
-            worker_metrics.serve([*names, *map(dead_letter_queue_name, names)])
+            worker_metrics.serve()
 
         def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
             """End all; what a consumer has in hand and cannot finish comes again."""

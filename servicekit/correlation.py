@@ -1,13 +1,20 @@
-"""Correlation: the request that something goes back to, through however many messages."""
+"""Correlation: the request that something goes back to, through however many messages.
 
+Its place in a trace (W3C Trace Context, www.w3.org/TR/trace-context) is passed on as it came: as
+long as we record nothing there (`servicekit.telemetry`), what comes after us lies under our caller.
+"""
+
+import random
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import NamedTuple, TypeGuard
 
-from servicekit.tracing import TraceContext
-
-_OUR_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
+# Version 00 is exactly this; what a later version adds comes after another hyphen (section 4.3).
+_TRACEPARENT = re.compile(
+    r"(00(?!.{54})|(?!00|ff)[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(-.{0,456})?"
+)
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -27,14 +34,8 @@ class Correlation(NamedTuple):
     @classmethod
     def of(cls, request_id: object, traceparent: object) -> "Correlation | None":
         """Return what is known, or None where that is nothing."""
-        # Nearly always as we wrote it: taken as it is, without taking it apart.
-        if isinstance(traceparent, str) and _OUR_TRACEPARENT.fullmatch(traceparent):
-            known_trace: TraceContext | str | None = traceparent
-        else:
-            known_trace = TraceContext.parse(traceparent)
         correlation = cls(
-            request_id if is_safe_request_id(request_id) else "",
-            str(known_trace) if known_trace else "",
+            request_id if is_safe_request_id(request_id) else "", known_traceparent(traceparent)
         )
         return correlation if any(correlation) else None
 
@@ -53,6 +54,21 @@ class Correlation(NamedTuple):
 def is_safe_request_id(value: object) -> TypeGuard[str]:
     """Return whether a stranger's request id may go into our answers, messages and logs."""
     return isinstance(value, str) and _SAFE_REQUEST_ID.fullmatch(value) is not None
+
+
+def known_traceparent(value: object) -> str:
+    """Return a `traceparent` as it may go on; empty for what the specification does not allow."""
+    if not isinstance(value, str) or _TRACEPARENT.fullmatch(value) is None:
+        return ""
+    # Of the flags we pass on the one that we know, as of a later version we may not more.
+    return f"00{value[2:53]}0{int(value[54], 16) & 1}"
+
+
+def new_traceparent() -> str:
+    """Return the beginning of a trace; nobody has decided against recording it."""
+    # Not a secret, and a tenth of the cost of one. Neither id is ever 0, which would be none.
+    ids = f"{random.getrandbits(192) | 1 << 64 | 1:048x}"
+    return f"00-{ids[:32]}-{ids[32:]}-01"
 
 
 _request: ContextVar[Correlation | None] = ContextVar("correlation", default=None)

@@ -3,7 +3,7 @@
 A web process writes them to files that the processes of a service share
 (`PROMETHEUS_MULTIPROC_DIR`, set by gunicorn's configuration): whichever is scraped answers for
 all. A worker is one process and answers for itself (`servicekit.worker_metrics`), so what is only
-looked up when somebody asks, such as the depth of a queue, is asked of workers.
+looked up when somebody asks, such as the depth of an outbox, is asked of workers.
 """
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -76,7 +76,6 @@ CONSUMER_PARKED = Counter(
     "Messages that could not be read or applied, and were parked.",
     ["queue"],
 )
-QUEUE_MESSAGES = "queue_messages"
 PARKED_MESSAGES = "parked_messages"
 
 # Business

@@ -1,18 +1,16 @@
 """Traces for OpenTelemetry, exported when `OTEL_EXPORTER_OTLP_ENDPOINT` says where to.
 
-The ids travel anyway (`servicekit.tracing`); this only tells a collector what was done under
-them, afterwards, when it is known how long it took. The packages are an extra:
-requirements/telemetry.txt.
+Its own instrumentations tell of requests (`servicekit.http.traces`), and of what is asked of
+PostgreSQL, Redis and the other service. Batches of messages, of which they know nothing, are told
+of here. The packages are an extra: requirements/telemetry.txt.
 """
 
 import os
-import time
-from functools import cache
-from threading import local
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from servicekit.correlation import Correlation
-from servicekit.tracing import TraceContext
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
@@ -27,111 +25,84 @@ class TelemetryNotInstalled(Exception):
         )
 
 
-class Recorder:
-    """Tells the collector about work that is done; sending is another thread's business."""
-
-    def __init__(self, provider: Any, ids: Any) -> None:
-        from opentelemetry import trace  # noqa: PLC0415 - an extra
-
-        self._api = trace
-        self._ids = ids
-        self._provider = provider
-        self._tracer = provider.get_tracer("servicekit")
-
-    def record(
-        self, name: str, *, kind: str, work: TraceContext, parent_id: str | None,
-        seconds: float, attributes: dict[str, Any], is_error: bool = False,
-    ) -> None:  # fmt: skip
-        """Record work that has just ended, under its own place in the trace.
-
-        `kind` is OpenTelemetry's: `SERVER` or `CONSUMER`. Without a parent it began the trace.
-        What the caller in front of us has decided not to record is not recorded.
-        """
-        api = self._api
-        ended_ns = time.time_ns()
-        context = None
-        if parent_id:
-            before_us = api.SpanContext(
-                int(work.trace_id, 16),
-                int(parent_id, 16),
-                is_remote=True,
-                trace_flags=api.TraceFlags(work.flags),
-            )
-            context = api.set_span_in_context(api.NonRecordingSpan(before_us))
-        self._ids.use(work)
-        span = self._tracer.start_span(
-            name,
-            context=context,
-            kind=api.SpanKind[kind],
-            attributes=attributes,
-            start_time=ended_ns - int(seconds * 1e9),
-        )
-        if is_error:
-            span.set_status(api.StatusCode.ERROR)
-        span.end(ended_ns)
-
-    def record_message(
-        self, queue: str, source: Correlation | None, *, seconds: float, attributes: dict[str, Any]
-    ) -> None:
-        """Record that a message of a batch was handled, in the trace that it came with, if any."""
-        before_us = TraceContext.parse(source.traceparent) if source else None
-        if before_us is not None:
-            self.record(
-                f"process {queue}",
-                kind="CONSUMER",
-                work=before_us.child(),
-                parent_id=before_us.parent_id,
-                seconds=seconds,
-                attributes={
-                    "messaging.system": "rabbitmq",
-                    "messaging.operation.type": "process",
-                    "messaging.destination.name": queue,
-                    **attributes,
-                },
-            )
-
-    def flush(self) -> None:
-        """Send what is recorded, and return when that is done."""
-        self._provider.force_flush()
-
-    def close(self) -> None:
-        """Send what is recorded, and end."""
-        self._provider.shutdown()
+_tracer: Any = None
+"""None where nobody wants to know."""
 
 
-@cache
-def recorder() -> Recorder | None:
-    """Return what records the work of this process, or None when nobody wants to know.
+def start() -> bool:
+    """Have the traces of this process exported; return whether anybody wants to know.
 
     :raises TelemetryNotInstalled: if somebody does, and the packages are missing
     """
     if not os.environ.get(ENDPOINT):
-        return None
+        return False
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra
-            OTLPSpanExporter,
-        )
-        from opentelemetry.sdk.trace import IdGenerator, TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        _start()
     except ImportError as error:
         raise TelemetryNotInstalled(error.name or str(error)) from error
+    return True
 
-    class IdsThatTravel(IdGenerator):  # type: ignore[misc]  # an extra
-        """Gives each span the ids that its messages have gone on under already."""
 
-        def __init__(self) -> None:
-            self._next = local()
+def _start() -> None:
+    from opentelemetry import trace  # noqa: PLC0415 - an extra
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor  # noqa: PLC0415
+    from opentelemetry.instrumentation.redis import RedisInstrumentor  # noqa: PLC0415
+    from opentelemetry.instrumentation.requests import RequestsInstrumentor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-        def use(self, work: TraceContext) -> None:
-            self._next.work = work
+    class OfWork(BatchSpanProcessor):  # type: ignore[misc]  # an extra
+        """Exports requests and batches, and what is asked for them."""
 
-        def generate_trace_id(self) -> int:
-            return int(self._next.work.trace_id, 16)
+        def on_end(self, span: Any) -> None:
+            # What a loop asks a server every second would be a trace of its own each time.
+            if span.parent is not None or span.kind is not trace.SpanKind.CLIENT:
+                super().on_end(span)
 
-        def generate_span_id(self) -> int:
-            return int(self._next.work.parent_id, 16)
+    traces = provider()
+    traces.add_span_processor(OfWork(OTLPSpanExporter()))
+    trace.set_tracer_provider(traces)
+    for instrumentor in (PsycopgInstrumentor(), RedisInstrumentor(), RequestsInstrumentor()):
+        instrumentor.instrument()
+    global _tracer  # noqa: PLW0603 - once per process
+    _tracer = traces.get_tracer(__name__)
 
-    ids = IdsThatTravel()
-    provider = TracerProvider(id_generator=ids)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return Recorder(provider, ids)
+
+def provider() -> Any:
+    """Return what makes spans: without a limit of links, since a batch has one for each request."""
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415 - an extra
+
+    return TracerProvider(span_limits=SpanLimits(max_links=SpanLimits.UNSET))
+
+
+def batch_span(queue: str, sources: Iterable[Correlation | None]) -> AbstractContextManager[Any]:
+    """Return what a batch of messages is handled in: a span, where somebody wants to know.
+
+    A batch of one request is a part of its trace, a batch of several has one of its own that is
+    linked to each. Requests that their callers have decided not to record are left out.
+    """
+    if _tracer is None:
+        return nullcontext()
+    from opentelemetry import propagate, trace  # noqa: PLC0415 - an extra
+
+    messages = list(sources)
+    contexts = [
+        propagate.extract({"traceparent": traceparent})
+        for traceparent in {each.traceparent for each in messages if each and each.traceparent}
+    ]
+    places = [trace.get_current_span(context).get_span_context() for context in contexts]
+    recorded = [place for place in places if place.trace_flags.sampled] or places[:1]
+    return _tracer.start_as_current_span(  # type: ignore[no-any-return]  # an extra
+        f"process {queue}",
+        context=contexts[places.index(recorded[0])] if len(recorded) == 1 else None,
+        kind=trace.SpanKind.CONSUMER,
+        links=[trace.Link(place) for place in recorded],
+        attributes={
+            "messaging.system": "rabbitmq",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": queue,
+            "messaging.batch.message_count": len(messages),
+        },
+    )

@@ -1,25 +1,21 @@
 """A worker's `/metrics`: what it has counted, and what it looks up when it is asked.
 
-Depths are looked up here and not in the web services: those answer from shared files, which only
-hold what was counted. Each look is bounded in time and in rows; what cannot be told is left out.
+What is in tables is looked up here and not in the web services: those answer from shared files,
+which only hold what was counted. Each look is bounded in time and in rows; what cannot be told is
+left out. RabbitMQ tells the depths of queues itself.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 from wsgiref.simple_server import WSGIServer
 
-import amqp
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from servicekit import metrics
-from servicekit.messaging import connections
-from servicekit.messaging.connections import CONNECTION_ERRORS, BrokerUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +23,6 @@ COUNT_LIMIT = 10_000
 """Deeper than this, an outbox is just as much of an alarm, and counting it costs a table scan."""
 
 _STATEMENT_TIMEOUT_MS = 500
-_BROKER_TIMEOUT_SECONDS = 1.0
-_BROKER_TROUBLE: tuple[type[Exception], ...] = (BrokerUnavailable, *CONNECTION_ERRORS)
 
 
 class OutboxDepth(Collector):
@@ -104,51 +98,7 @@ class ParkedMessages(Collector):
         yield family
 
 
-class QueueDepths(Collector):
-    """How many messages wait in queues."""
-
-    def __init__(self, queues: Sequence[str]) -> None:
-        self._queues = queues
-
-    def describe(self) -> list[Metric]:
-        """Say nothing beforehand, as above."""
-        return []
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Ask the broker; a queue that is not declared yet is left out."""
-        family = GaugeMetricFamily(
-            metrics.QUEUE_MESSAGES,
-            "Messages that wait in a queue, without those that a consumer has in its hands.",
-            labels=["queue"],
-        )
-        broker: Any = None
-        try:
-            broker = connections.connect(
-                settings.BROKER_URL, timeout_seconds=_BROKER_TIMEOUT_SECONDS
-            )
-            for queue in self._queues:
-                depth = _depth(broker, queue)
-                if depth is not None:
-                    family.add_metric([queue], depth)
-            # Or the broker's log would have a warning for every time that somebody looks.
-            connections.close_in_order(broker)
-        except _BROKER_TROUBLE as error:
-            logger.debug("no depths of queues: %s", error)
-        finally:
-            connections.close(broker)
-        yield family
-
-
-def _depth(broker: Any, queue: str) -> int | None:
-    try:
-        # A channel for each: a queue that is not there costs the channel.
-        with broker.channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).message_count)
-    except amqp.NotFound:
-        return None
-
-
-def serve(queues: Sequence[str]) -> WSGIServer | None:
+def serve() -> WSGIServer | None:
     """Answer `/metrics` on `WORKER_METRICS_PORT` from a thread; without a port, do nothing.
 
     A port that is taken is no reason not to work: it is logged.
@@ -164,5 +114,4 @@ def serve(queues: Sequence[str]) -> WSGIServer | None:
         return None
     REGISTRY.register(OutboxDepth())
     REGISTRY.register(ParkedMessages())
-    REGISTRY.register(QueueDepths(queues))
     return server

@@ -34,6 +34,7 @@ class Ports:
     redis: int = 6379
     rabbitmq: int = 5672
     rabbitmq_management: int = 15672
+    rabbitmq_metrics: int = 15692
     rabbitmq_distribution: int = 25672
     epmd: int = 4369
     products_worker_metrics: int = 9301

@@ -54,6 +54,7 @@ class RabbitMQ:
     directory: Path
     port: int
     management_port: int
+    metrics_port: int
     distribution_port: int
     epmd_port: int
     password: str
@@ -72,6 +73,8 @@ class RabbitMQ:
                     f"listeners.tcp.1 = 127.0.0.1:{self.port}",
                     "management.tcp.ip = 127.0.0.1",
                     f"management.tcp.port = {self.management_port}",
+                    "prometheus.tcp.ip = 127.0.0.1",
+                    f"prometheus.tcp.port = {self.metrics_port}",
                     # Taken into account when the node is made, and never again.
                     f"default_user = {USER}",
                     f"default_pass = {self.password}",
@@ -80,7 +83,9 @@ class RabbitMQ:
             )
         )
         (self.directory / "advanced.config").write_text("[].\n")
-        (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (self.directory / "enabled_plugins").write_text(
+            "[rabbitmq_management, rabbitmq_prometheus].\n"
+        )
         # Without one of ours the scripts would read the machine's own.
         (self.directory / "rabbitmq-env.conf").write_text("")
         cookie = self.directory / ".erlang.cookie"

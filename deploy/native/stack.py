@@ -629,6 +629,7 @@ class Stack:
             directory=self.run_dir / "rabbitmq",
             port=self.ports.rabbitmq,
             management_port=self.ports.rabbitmq_management,
+            metrics_port=self.ports.rabbitmq_metrics,
             distribution_port=self.ports.rabbitmq_distribution,
             epmd_port=self.ports.epmd,
             password=self._secrets["BROKER_PASSWORD"],
@@ -685,12 +686,15 @@ _TITLES = {
     "redis": "Redis",
     "rabbitmq": "RabbitMQ",
     "rabbitmq_management": "the RabbitMQ console",
+    "rabbitmq_metrics": "the metrics of RabbitMQ",
     "epmd": "Erlang port mapper",
     "products_worker_metrics": "the metrics of the products worker",
     "orders_worker_metrics": "the metrics of the orders worker",
 }
 
-_ALWAYS_OURS = ("rabbitmq_management", "products_worker_metrics", "orders_worker_metrics")
+_ALWAYS_OURS = (
+    "rabbitmq_management", "rabbitmq_metrics", "products_worker_metrics", "orders_worker_metrics",
+)  # fmt: skip
 
 
 def _is_fresh(alive_file: Path) -> bool:

@@ -38,3 +38,13 @@ SQL
 
 create_database products
 create_database orders
+
+# Whoever tells Prometheus of the server sees its statistics, and no rows.
+if [ -n "${MONITORING_DATABASE_PASSWORD:-}" ]; then
+  psql -X -q -v ON_ERROR_STOP=1 --dbname postgres <<'SQL'
+\getenv password MONITORING_DATABASE_PASSWORD
+SELECT 'CREATE ROLE monitoring' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'monitoring') \gexec
+ALTER ROLE monitoring LOGIN PASSWORD :'password';
+GRANT pg_monitor TO monitoring;
+SQL
+fi

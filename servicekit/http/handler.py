@@ -20,6 +20,7 @@ from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, get_resolver
 from django.utils.module_loading import import_string
 
+from servicekit.http import traces
 from servicekit.http.conditional import accepts_html
 
 _PAGES = ("/admin", "/docs", "/static/")
@@ -29,6 +30,7 @@ _KNOWN_HOSTS = 1000
 def application() -> "Handler":
     """Return the service's WSGI application."""
     django.setup(set_prefix=False)
+    traces.start()
     return Handler()
 
 

@@ -213,7 +213,6 @@ class Inbox:
         self._busy_since: float | None = None
         self._load = load or Load()
         self._started_at = 0.0
-        self._recorder = telemetry.recorder()
         self._sizes = metrics.CONSUMER_BATCH.labels(source.queue)
         self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(source.queue)
         self._parked = metrics.CONSUMER_PARKED.labels(source.queue)
@@ -307,13 +306,17 @@ class Inbox:
 
     def _apply(self, batch: list[tuple[Any, Received[Any]]]) -> None:
         backoff = Backoff()
+        messages = [each for _, each in batch]
         while True:
             begin_step()
             started = time.monotonic()
             try:
                 self._policy.before_batch()
-                handled = self._source.handle([each for _, each in batch])
-                self._publish(handled)
+                with telemetry.batch_span(
+                    self._source.queue, (source for _, source in _parts(messages))
+                ):
+                    handled = self._source.handle(messages)
+                    self._publish(handled)
                 break
             except PublishingFailed as error:
                 self._hold(len(batch), backoff.next_seconds(), error)
@@ -335,7 +338,7 @@ class Inbox:
                 self._apply(batch[:middle])
                 self._apply(batch[middle:])
                 return
-        self._note([each for _, each in batch], seconds=time.monotonic() - started)
+        self._note(messages, seconds=time.monotonic() - started)
         reasons = {id(refused.event): refused.reason for refused in handled.unprocessable}
         for delivery, each in batch:
             if id(each.event) in reasons:
@@ -403,17 +406,6 @@ class Inbox:
                     self._source.queue,
                     type(part).__name__,
                     extra=_fields_of(part, source),
-                )
-        if self._recorder is not None:
-            for part, source in _parts(batch):
-                self._recorder.record_message(
-                    self._source.queue,
-                    source,
-                    seconds=seconds,
-                    attributes={
-                        "messaging.batch.message_count": size,
-                        "messaging.message.conversation_id": _id_of(part),
-                    },
                 )
 
     def _park(self, delivery: Any, reason: str, each: Received[Any] | None = None) -> None:

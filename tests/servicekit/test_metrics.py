@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import amqp
 import pytest
 import requests
 from django.db import connection, transaction
@@ -131,20 +130,17 @@ class TestRouteOf:
 
 
 @pytest.fixture
-def worker(broker, monkeypatch, settings) -> Iterator[str]:
-    """The metrics server of a worker that has two queues, one of them declared."""
+def worker(monkeypatch) -> Iterator[str]:
+    """The metrics server of a worker."""
     port = unused_port()
-    settings.BROKER_URL = broker.url
     monkeypatch.setenv("WORKER_METRICS_PORT", str(port))
-    broker.declare_queue("metrics-queue")
     before = set(REGISTRY._collector_to_names)
-    server = worker_metrics.serve(["metrics-queue", "undeclared-queue"])
+    server = worker_metrics.serve()
     yield f"http://127.0.0.1:{port}"
     server.shutdown()
     server.server_close()
     for collector in set(REGISTRY._collector_to_names) - before:
         REGISTRY.unregister(collector)
-    broker.delete_queue("metrics-queue")
 
 
 def record(*order_ids: int) -> None:
@@ -180,29 +176,13 @@ class TestAWorker:
 
         assert samples(worker)["outbox_events", frozenset()] == 2
 
-    def test_tells_the_depths_of_the_queues_that_there_are(self, worker, broker):
-        with broker.channel() as channel:
-            channel.basic_publish(amqp.Message(b"{}"), routing_key="metrics-queue")
-        eventually(lambda: broker.count("metrics-queue") == 1)
-        told = samples(worker)
-
-        assert told["queue_messages", frozenset({("queue", "metrics-queue")})] == 1
-        assert ("queue_messages", frozenset({("queue", "undeclared-queue")})) not in told
-
-    def test_leaves_out_what_it_cannot_know_and_tells_the_rest(self, worker, settings):
-        settings.BROKER_URL = f"amqp://127.0.0.1:{unused_port()}//"
-        told = samples(worker)
-
-        assert not [name for name, _ in told if name == "queue_messages"]
-        assert told["outbox_events", frozenset()] == 0
-
     def test_leaves_out_what_is_in_the_database_while_it_is_away(self, worker, monkeypatch):
         with monkeypatch.context() as away:
             away.setitem(connection.settings_dict, "PORT", unused_port())
             told = samples(worker)
 
         assert not {"outbox_events", "parked_messages"} & {name for name, _ in told}
-        assert told["queue_messages", frozenset({("queue", "metrics-queue")})] == 0
+        assert "python_info" in {name for name, _ in told}
 
     def test_leaves_no_connection_behind(self, worker):
         def connections() -> int:
@@ -221,11 +201,11 @@ class TestServe:
         monkeypatch.setenv("WORKER_METRICS_PORT", "")
         before = threading.active_count()
 
-        assert worker_metrics.serve([]) is None
+        assert worker_metrics.serve() is None
         assert threading.active_count() == before
 
     def test_leaves_the_worker_alone_when_the_port_is_taken(self, worker, monkeypatch, caplog):
         monkeypatch.setenv("WORKER_METRICS_PORT", worker.rpartition(":")[2])
 
-        assert worker_metrics.serve([]) is None
+        assert worker_metrics.serve() is None
         assert "no metrics on 127.0.0.1" in caplog.text

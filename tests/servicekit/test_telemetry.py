@@ -1,145 +1,104 @@
-"""Traces, as a collector gets them: off by default, and joined by the ids that travel anyway."""
+"""Traces: nothing of them by default, and batches beside what OpenTelemetry's packages tell.
 
+What they tell of a whole system is in tests/system/test_monitoring.py.
+"""
+
+import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
-from django.test import RequestFactory
 
-from servicekit import correlation, telemetry
-from servicekit.correlation import Correlation
-from servicekit.http.request_id import RequestId
+from servicekit import telemetry
+from servicekit.correlation import Correlation, new_traceparent
 from servicekit.telemetry import TelemetryNotInstalled
 
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
 
+class TestStart:
+    def test_does_nothing_when_nobody_wants_to_know(self):
+        # redis-py imports the API by itself where it is there.
+        program = (
+            "import sys, products_project.config.wsgi; from servicekit import telemetry\n"
+            "telemetry.batch_span('a_queue', [])\n"
+            "print({'opentelemetry.sdk.trace', 'opentelemetry.instrumentation'} & {*sys.modules})"
+        )
+        said = subprocess.check_output([sys.executable, "-c", program], text=True)
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """Whether traces are wanted is asked once per process; each of these tests is one."""
-    telemetry.recorder.cache_clear()
-    yield
-    telemetry.recorder.cache_clear()
+        assert said.splitlines()[-1] == "set()"
 
-
-class TestRecorder:
-    def test_is_nobody_when_nobody_wants_to_know(self, monkeypatch):
-        monkeypatch.setenv(telemetry.ENDPOINT, "")
-
-        assert telemetry.recorder() is None
-
-    def test_says_at_the_start_what_is_missing(self, monkeypatch):
+    def test_says_what_is_missing(self, monkeypatch):
         monkeypatch.setenv(telemetry.ENDPOINT, "http://127.0.0.1:1")
         for name in [name for name in sys.modules if name.startswith("opentelemetry")]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
         with pytest.raises(TelemetryNotInstalled, match=r"requirements/telemetry\.txt"):
-            RequestId(lambda _request: HttpResponse())
+            telemetry.start()
 
 
-class Collector:
-    """Takes traces by OTLP over HTTP."""
+def a_request(*, is_recorded: bool = True) -> Correlation:
+    return Correlation("me", new_traceparent()[:-1] + str(int(is_recorded)))
 
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-        bodies = self.bodies
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.end_headers()
+def places(contexts: Any) -> set[str]:
+    """Return the places in traces as they travel, without their flags."""
+    return {f"00-{each.trace_id:032x}-{each.span_id:016x}" for each in contexts}
 
-            def log_message(self, *_arguments: object) -> None:
+
+def places_of(*requests: Correlation) -> set[str]:
+    return {each.traceparent[:-3] for each in requests}
+
+
+class TestBatchSpan:
+    @pytest.fixture
+    def span_of(self, monkeypatch) -> Callable[..., Any]:
+        """Return a function that handles a batch, and returns its span, if there is one."""
+        sdk = pytest.importorskip("opentelemetry.sdk.trace")
+        spans: list[Any] = []
+
+        class Spans(sdk.SpanProcessor):
+            def on_end(self, span: Any) -> None:
+                spans.append(span)
+
+        provider = telemetry.provider()
+        provider.add_span_processor(Spans())
+        monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
+
+        def handle(*sources: Correlation | None) -> Any:
+            with telemetry.batch_span("a_queue", sources):
                 pass
+            return spans.pop() if spans else None
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.02])
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        return handle
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def test_is_none_when_nobody_wants_to_know(self):
+        assert isinstance(telemetry.batch_span("a_queue", [a_request()]), nullcontext)
 
-    def spans(self) -> list[Any]:
-        """Return what has come in, in the order of its end."""
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: PLC0415 - an extra
-            ExportTraceServiceRequest,
-        )
+    def test_is_a_part_of_the_trace_of_its_only_request(self, span_of):
+        request = a_request()
+        span = span_of(request, request)
 
-        telemetry.recorder().flush()
-        return [
-            span
-            for body in self.bodies
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+        assert (span.name, span.kind.name) == ("process a_queue", "CONSUMER")
+        assert places([span.parent]) == places_of(request)
+        assert span.attributes["messaging.batch.message_count"] == 2
 
+    def test_is_linked_to_each_request_of_several(self, span_of):
+        requests = [a_request() for _ in range(500)]
+        span = span_of(*requests, None, Correlation("without a trace"))
 
-@pytest.fixture
-def collector(monkeypatch) -> Iterator[Collector]:
-    pytest.importorskip("opentelemetry.sdk")
-    collector = Collector()
-    monkeypatch.setenv(telemetry.ENDPOINT, collector.url)
-    yield collector
-    telemetry.recorder().close()
-    collector.close()
+        assert span.parent is None
+        assert places(link.context for link in span.links) == places_of(*requests)
 
+    def test_leaves_out_who_is_not_to_be_recorded(self, span_of):
+        silent = [a_request(is_recorded=False) for _ in range(2)]
+        told = [a_request(), a_request()]
 
-class TestSpans:
-    def answer(self, status: int = 200, **headers: str) -> Correlation:
-        seen = []
+        assert span_of(*silent) is None
+        assert places(link.context for link in span_of(*silent, *told).links) == places_of(*told)
 
-        def view(_request: object) -> HttpResponse:
-            seen.append(correlation.current())
-            return HttpResponse(status=status)
+    def test_begins_a_trace_for_messages_that_come_from_no_request(self, span_of):
+        span = span_of(None)
 
-        RequestId(view)(RequestFactory().get("/products", headers=headers))
-        return seen[0]
-
-    def test_of_a_request_lie_between_its_caller_and_its_messages(self, collector):
-        sent = self.answer(traceparent=f"00-{TRACE}-{PARENT}-01")
-
-        [span] = collector.spans()
-        assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
-        assert span.span_id.hex() == sent.traceparent[36:52]
-        assert span.start_time_unix_nano <= span.end_time_unix_nano
-
-    def test_begin_the_trace_of_a_request_that_comes_with_none(self, collector):
-        sent = self.answer()
-
-        [span] = collector.spans()
-        assert span.trace_id.hex() == sent.traceparent[3:35]
-        assert span.parent_span_id == b""
-
-    def test_of_messages_lie_under_the_request_that_they_go_back_to(self, collector):
-        source = self.answer()
-        telemetry.recorder().record_message("a_queue", source, seconds=0.5, attributes={"n": 1})
-        telemetry.recorder().record_message("a_queue", None, seconds=0.5, attributes={})
-
-        request, message = collector.spans()
-        assert message.name == "process a_queue"
-        assert message.trace_id == request.trace_id
-        assert message.parent_span_id == request.span_id
-        assert message.end_time_unix_nano - message.start_time_unix_nano == 500_000_000
-
-    def test_are_left_out_when_the_caller_has_decided_so(self, collector):
-        self.answer(traceparent=f"00-{TRACE}-{PARENT}-00")
-
-        assert collector.spans() == []
-
-    def test_say_what_went_wrong_on_our_side(self, collector):
-        self.answer(404)
-        self.answer(503)
-
-        assert [span.status.code for span in collector.spans()] == [0, 2]
+        assert (span.parent, span.links) == (None, ())
