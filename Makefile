@@ -65,11 +65,11 @@ test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k n
 
 # These need no server. Whatever asks for one finds none there, and fails.
 FAST_products := deploy/test_interpreter deploy/test_looking deploy/test_settings \
-  products/test_reservations products/test_worker_queues servicekit/test_admission \
+  products/test_reservations servicekit/test_admission \
   servicekit/test_contracts servicekit/test_known_keys servicekit/test_logs \
   servicekit/test_request_id servicekit/test_telemetry servicekit/test_tracing \
   tools/test_check_coverage tools/test_migrations
-FAST_orders := orders/test_group_commit orders/test_order_api_document orders/test_worker_queues
+FAST_orders := orders/test_group_commit orders/test_order_api_document
 
 test-fast: $(VENV)/.complete ## Run decisions, contracts and what else needs no server, in seconds
 	@NO_SERVERS=1 $(BIN)/pytest -q $(FAST_products:%=tests/%.py) $(ARGS)

@@ -1,11 +1,12 @@
 """Writing orders: storing, settling, cancelling, announcing again."""
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
+from msgspec.structs import replace
 
 from orders_project.orders import cache, catalog, selectors
 from orders_project.orders.commands import AcceptedOrder
@@ -13,6 +14,7 @@ from orders_project.orders.models import RECHECK_AFTER_SECONDS, Order, Settlemen
 from orders_project.orders.representation import order_cancelled, order_created
 from servicekit import metrics
 from servicekit.contracts.events import (
+    Event,
     OrderCreated,
     ProductArchived,
     ProductCreated,
@@ -82,33 +84,16 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
         for each in batch
         for answer in _answers_in(each.event)
     ]
-    unprocessable: dict[int, Unprocessable] = {}
-    changed: dict[UUID, Settlement] = {}
-    settled: list[str] = []
     with transaction.atomic(durable=True):
         orders = Order.objects.lock_for_settling(
             order_id for _, _, order_id in answers if order_id is not None
         )
-        for event, answer, order_id in answers:
-            if order_id is None:
-                continue
-            try:
-                order = orders[order_id]
-                status_before = order.status
-                if _apply(answer, order):
-                    changed[order.id] = order
-                if order.status != status_before:
-                    settled.append(order.status)
-            except KeyError:
-                if not answer.foreign:
-                    refused = Unprocessable(event, f"no order {order_id} is stored")
-                    unprocessable.setdefault(id(event), refused)
-            except _Contradiction as contradiction:
-                unprocessable.setdefault(id(event), Unprocessable(event, str(contradiction)))
+        changed, refused = settle(answers, orders, now_in_milliseconds())
         if changed:
             Order.objects.write_settlements(changed.values())
         failpoint("orders.settle.before_commit")
     failpoint("orders.settle.after_commit")
+    settled = (each.status for key, each in changed.items() if each.status != orders[key].status)
     for status, count in Counter(settled).items():
         metrics.ORDERS_SETTLED.labels(status).inc(count)
     # Also of those that were settled before: if we died here the last time, this is when the
@@ -116,65 +101,87 @@ def settle_orders(batch: Sequence[Received[StockDecided | StockReleased]]) -> Ha
     cache.forget_lists(order.product_id for order in orders.values())
     cache.publish_settled(orders)
     catalog.refresh_stock([answer for _, answer, _ in answers])
-    return Handled(unprocessable=list(unprocessable.values()))
+    return Handled(unprocessable=refused)
 
 
 def _answers_in(event: StockDecided | StockReleased) -> Sequence[StockDecision | StockReleased]:
     return event.decisions if isinstance(event, StockDecided) else (event,)
 
 
+def settle(
+    answers: Sequence[tuple[Event, StockDecision | StockReleased, UUID | None]],
+    orders: Mapping[UUID, Settlement],
+    now: datetime,
+) -> tuple[dict[UUID, Settlement], list[Unprocessable]]:
+    """Return what becomes of orders, where it is news, and the events that cannot be; do nothing.
+
+    `answers` are told by an event each, about an order of ours, or somebody else's.
+    """
+    changed: dict[UUID, Settlement] = {}
+    refused: dict[int, Unprocessable] = {}
+    for event, answer, order_id in answers:
+        if order_id is None:
+            continue
+        try:
+            if after := _settled(answer, changed.get(order_id) or orders.get(order_id), now):
+                changed[order_id] = after
+        except _Contradiction as contradiction:
+            refused.setdefault(id(event), Unprocessable(event, str(contradiction)))
+    return changed, list(refused.values())
+
+
 class _Contradiction(Exception):
     """The outcome cannot be that of this order."""
 
 
-def _apply(answer: StockDecision | StockReleased, order: Settlement) -> bool:
-    """Change a locked order as its stock was decided; return whether there is anything to write.
+def _settled(
+    answer: StockDecision | StockReleased, order: Settlement | None, now: datetime
+) -> Settlement | None:
+    """Return a locked order as its stock was decided; None, if that is no news.
 
     :raises _Contradiction: if it is of another product or quantity, or its status says the opposite
     """
+    if order is None:
+        if answer.foreign:
+            return None
+        raise _Contradiction(f"no order {answer.order_id} is stored")
     if (answer.product_id, answer.quantity) != (order.product_id, order.quantity):
         raise _Contradiction(
             f"order {order.id} is of {order.quantity} units of {order.product_id},"
             f" this is about {answer.quantity} of {answer.product_id}"
         )
+    is_cancelled = order.status == Order.Status.CANCELLED
     if isinstance(answer, StockReleased):
-        return _apply_release(answer, order)
+        if not is_cancelled:
+            raise _Contradiction(
+                f"order {order.id} is {order.status}, and nothing of it was to be released"
+            )
+        at = read_moment(answer.released_at) or now
+        news = {"is_released": True, "is_complete": True, "released_at": at}
+        return None if order.is_released else replace(order, **news)
     if answer.outcome is StockOutcome.CANCELLED:
-        if order.status != Order.Status.CANCELLED:
+        if not is_cancelled:
             raise _Contradiction(f"order {order.id} is {order.status}, and was not cancelled")
-        is_news, order.is_complete = not order.is_complete, True
-        return is_news
+        return None if order.is_complete else replace(order, is_complete=True)
     is_reserved = answer.outcome is StockOutcome.RESERVED
     status = Order.Status.CONFIRMED if is_reserved else Order.Status.REJECTED
-    if order.status == Order.Status.PENDING:
-        order.status = status.value
-        order.settled_at = now_in_milliseconds()
-        order.is_complete = True
-    elif order.status not in (status, Order.Status.CANCELLED):
+    is_pending = order.status == Order.Status.PENDING
+    if not (is_pending or is_cancelled or order.status == status):
         raise _Contradiction(f"order {order.id} is {order.status} already")
-    else:
-        # One that was cancelled meanwhile keeps its status, and only learns what had been decided.
-        is_cancelled = order.status == Order.Status.CANCELLED
-        order.is_complete = not (is_cancelled and is_reserved) or order.is_released
-        if order.is_decided:
-            return order.is_complete and is_cancelled
-    order.is_decided = True
-    order.reason = answer.reason
-    order.announced_at = read_moment(answer.announced_at)
-    order.decided_at = read_moment(answer.decided_at) or now_in_milliseconds()
-    return True
-
-
-def _apply_release(answer: StockReleased, order: Settlement) -> bool:
-    if order.status != Order.Status.CANCELLED:
-        raise _Contradiction(
-            f"order {order.id} is {order.status}, and nothing of it was to be released"
-        )
-    is_news = not order.is_released
-    if is_news:
-        order.is_released = order.is_complete = True
-        order.released_at = read_moment(answer.released_at) or now_in_milliseconds()
-    return is_news
+    # One that was cancelled meanwhile keeps its status, and only learns what had been decided.
+    is_complete = not (is_cancelled and is_reserved) or order.is_released
+    if order.is_decided:
+        return replace(order, is_complete=True) if is_complete and is_cancelled else None
+    return replace(
+        order,
+        status=status.value if is_pending else order.status,
+        settled_at=now if is_pending else None,
+        is_complete=is_complete,
+        is_decided=True,
+        reason=answer.reason,
+        announced_at=read_moment(answer.announced_at),
+        decided_at=read_moment(answer.decided_at) or now,
+    )
 
 
 def cancel_order(order_id: UUID) -> Order:

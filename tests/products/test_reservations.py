@@ -62,12 +62,13 @@ class TestDecide:
     @settings(max_examples=settings().max_examples * 3)
     def test_decides_as_the_model_does_and_changes_nothing_it_is_given(self, first, then, stocks):
         stock, known, payloads = shelf(*stocks), {}, {}
-        wrong, refused = [], []
+        right, wrong, refused = [], [], []
         model = Model({key: product.qty for key, product in stock.items()})
         for event in first + then:
             payload = (event.product_id, event.quantity)
             if payloads.setdefault(event.order_id, payload) == payload:
                 (model.order if isinstance(event, OrderCreated) else model.cancel)(event)
+                right.append(event)
             else:
                 wrong.append(event)
         # And then all of them once more.
@@ -85,3 +86,12 @@ class TestDecide:
         assert {key: product.qty for key, product in stock.items()} == model.stock
         assert {key: each.outcome for key, each in known.items()} == model.outcomes
         assert refused == wrong * 2
+        # Whoever asks is told, unless it is about an order that has given its stock back.
+        told = [(each.order_id, each.outcome) for each in plan.decisions]
+        told += [(each.order_id, "RELEASED") for each, _ in plan.releases]
+        asked = [(each, each.order_id, model.outcomes[each.order_id]) for each in right]
+        assert sorted(told) == sorted(
+            (order_id, outcome)
+            for each, order_id, outcome in asked
+            if isinstance(each, OrderCancelled) or outcome != "RELEASED"
+        )

@@ -113,14 +113,6 @@ class TestReserveStock:
         assert first.message_id == second.message_id
         assert first.body == second.body
 
-    def test_keeps_a_rejection_when_there_is_stock_again(self, lamp):
-        order = an_order(lamp, 11)
-        first = reserve([order])
-        Product.objects.filter(id=lamp.id).update(qty=100)
-        second = reserve([order])
-
-        assert [outcome for outcome, _, _ in told(first, second)] == ["REJECTED"] * 2
-
     @pytest.mark.parametrize("is_same_batch", [True, False], ids=["at once", "later"])
     def test_returns_an_order_that_contradicts_its_own_decision(self, lamp, is_same_batch):
         order = an_order(lamp, 3)
@@ -134,13 +126,6 @@ class TestReserveStock:
         assert "another payload" in refused.reason
         assert lamp.qty == 7
         assert len(told(*handled)) == 1
-
-    def test_returns_an_order_that_names_another_product_the_second_time(self, lamp):
-        order = an_order(lamp, 3)
-        reserve([order])
-        [refused] = reserve([an_order(new_id(), 3, order_id=order.order_id)]).unprocessable
-
-        assert "another payload" in refused.reason
 
     def test_takes_the_integer_ids_of_older_producers_and_answers_with_them(self, lamp):
         batches = [reserve([an_order(lamp, 3, order_id=4711)]) for _ in range(2)]
