@@ -36,7 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     codes = set()
     try:
         stack.start_servers()
-        _provide_a_browser(progress)
+        try:
+            ensure_installed(["chromium"], progress)
+        except DeployFailure as failure:
+            # Those tests are skipped and say so; all others need none.
+            progress.note(str(failure))
         environment = {**os.environ, **stack.environment}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         for paths in _SUITES:
@@ -52,14 +56,6 @@ def main(arguments: Sequence[str]) -> int:
         stack.remove()
     # Where only some are wanted, a suite may have none of them; not all suites.
     return int(codes == {_NO_TESTS} or not codes <= {0, _NO_TESTS})
-
-
-def _provide_a_browser(progress: TerminalProgress) -> None:
-    try:
-        ensure_installed(["chromium"], progress)
-    except DeployFailure as failure:
-        # Those tests are skipped and say so; all others need none.
-        progress.note(str(failure))
 
 
 if __name__ == "__main__":
