@@ -38,7 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     codes = set()
     try:
         stack.start_servers()
-        _provide_a_browser(progress)
+        try:
+            ensure_installed(["chromium"], progress)
+        except DeployFailure as failure:
+            # Those tests are skipped and say so; all others need none.
+            progress.note(str(failure))
         environment = {**os.environ, **stack.environment}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         with (
@@ -69,14 +73,6 @@ def _pytest(
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pytest", *paths, *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
-
-
-def _provide_a_browser(progress: TerminalProgress) -> None:
-    try:
-        ensure_installed(["chromium"], progress)
-    except DeployFailure as failure:
-        # Those tests are skipped and say so; all others need none.
-        progress.note(str(failure))
 
 
 if __name__ == "__main__":

@@ -66,11 +66,14 @@ class BusyShop:
             body = {"name": name, "price": price, "qty": stock}
             self.products.append(self._post(self.products_url, body))
         self._sell(_ORDERS // 2)
-        self._sell_out(6)
-        self._restock(6, 12)
+        self._sell_out(self.products[6])
+        address = f"{self.products_url}/{self.products[6]['id']}/stock-movements"
+        self._post(address, {"delta": 12, "reason": "restock"})
         self._sell(_ORDERS - len(self.orders))
         self._wait_until_decided()
-        self._receive_a_bad_message()
+        # Of nothing, which nobody can apply.
+        self._announce(4711, self.products[3]["id"], 0)
+        self._wait_for("products", "SELECT EXISTS (SELECT FROM parked_message)")
         self._wait_until_decided()
         self._spread_over_an_hour()
 
@@ -87,12 +90,13 @@ class BusyShop:
         self._session.get(address, params={"wait": 10}, timeout=15).raise_for_status()
         self._session.post(f"{address}/cancel", timeout=5)
 
-    def _sell_out(self, index: int) -> None:
+    def _sell_out(self, product: Mapping[str, Any]) -> None:
         """Accept more than there is: of those who come together, nobody knows yet who is late."""
-        product, before = self.products[index], len(self.orders)
+        before = len(self.orders)
         with ThreadPoolExecutor(product["qty"]) as buyers:
             list(buyers.map(lambda _: self._order(product, 1), range(product["qty"])))
-        self._order_what_is_unknown()
+        for unknown in range(4700, 4705):
+            self._announce(unknown, str(UUID(int=unknown)), 1)
         self._rush |= {order["id"] for order in self.orders[before:]}
         self._wait_until_decided()
 
@@ -102,18 +106,6 @@ class BusyShop:
         # Refused at once where the stock is known to be too small: as in life.
         if answer.status_code == requests.codes.created:
             self.orders.append(answer.json())
-
-    def _restock(self, index: int, units: int) -> None:
-        address = f"{self.products_url}/{self.products[index]['id']}/stock-movements"
-        self._post(address, {"delta": units, "reason": "restock"})
-
-    def _order_what_is_unknown(self) -> None:
-        for number in range(4700, 4705):
-            self._announce(number, str(UUID(int=number)), 1)
-
-    def _receive_a_bad_message(self) -> None:
-        self._announce(4711, self.products[3]["id"], 0)
-        self._wait_for("products", "SELECT EXISTS (SELECT FROM parked_message)")
 
     def _announce(self, order_id: int, product_id: str, quantity: int) -> None:
         """Announce an order as another system would that sells our products."""

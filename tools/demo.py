@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -142,7 +143,7 @@ class Tour:
         has_said_so = False
         while True:
             status, answer = self._answer(method, url, body, headers)
-            if status not in {None, also_later} and (status != expected or until(answer)):
+            if status not in {0, also_later} and (status != expected or until(answer)):
                 break
             if time.monotonic() >= deadline:
                 raise StoryBroken(f"{url} did not answer so within {_PATIENCE_SECONDS} s.")
@@ -150,7 +151,8 @@ class Tour:
                 self._say("… not there yet, trying again")
                 has_said_so = True
             time.sleep(_PAUSE_SECONDS)
-        self._say(f"HTTP/1.1 {status}", _GREEN if status in {200, 201} else _YELLOW)
+        phrase = HTTPStatus(status).phrase
+        self._say(f"HTTP/1.1 {status} {phrase}", _GREEN if status in {200, 201} else _YELLOW)
         print(json.dumps(answer, indent=2, ensure_ascii=False), flush=True)
         if status != expected or (code and answer.get("code") != code):
             raise StoryBroken(f"The answer should have been {expected} {code or ''}".rstrip() + ".")
@@ -158,8 +160,8 @@ class Tour:
 
     def _answer(
         self, method: str, url: str, body: Mapping[str, Any] | None, headers: Mapping[str, str]
-    ) -> tuple[int | None, Any]:
-        """Send a request once; return status and body, nothing without one and for "not now"."""
+    ) -> tuple[int, Any]:
+        """Send a request once; return status and body, 0 without one and for "not now"."""
         try:
             answer = self._session.request(
                 method,
@@ -170,9 +172,9 @@ class Tour:
                 allow_redirects=False,
             )
         except requests.RequestException:
-            return None, None
+            return 0, None
         if answer.status_code in _NOT_NOW:
-            return None, None
+            return 0, None
         try:
             return answer.status_code, answer.json()
         except requests.JSONDecodeError:

@@ -1,8 +1,7 @@
 """`make screenshots`: the pictures in `docs/images/`, taken anew from a system of their own."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,7 +86,10 @@ def main() -> int:
     try:
         ensure_installed(["chromium"], progress)
         DIRECTORY.mkdir(exist_ok=True)
-        with _busy_shop(progress) as shop, sync_playwright() as playwright:
+        with Stack.temporary("screenshots", progress) as stack, sync_playwright() as playwright:
+            shop = BusyShop(stack.environment)
+            with progress.step("An hour of business"):
+                shop.fill()
             browser = playwright.chromium.launch(
                 executable_path=chromium.binary(), args=chromium.ARGUMENTS
             )
@@ -102,15 +104,6 @@ def main() -> int:
         print(f"\n{failure}", file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def _busy_shop(progress: TerminalProgress) -> Iterator[BusyShop]:
-    with Stack.temporary("screenshots", progress) as stack:
-        shop = BusyShop(stack.environment)
-        with progress.step("An hour of business"):
-            shop.fill()
-        yield shop
 
 
 if __name__ == "__main__":

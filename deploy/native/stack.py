@@ -282,10 +282,10 @@ class Stack:
         if wait:
             self._await(program)
 
-    def restart(self, name: str, *, wait: bool = True) -> None:
+    def restart(self, name: str) -> None:
         """Stop a process and start it again."""
         self.stop_process(name)
-        self.start_process(name, wait=wait)
+        self.start_process(name)
 
     def set_environment(self, name: str, **variables: str | None) -> None:
         """Restart a process with variables changed for it alone; `None` takes a change back.

@@ -24,9 +24,9 @@ class BoundedCount(int):
 LIMIT = 10_000
 
 
-def count_rows(rows: Any, limit: int = LIMIT) -> BoundedCount:
-    """Count a queryset, no further than `limit`, in its own order and so by that order's index."""
-    return BoundedCount(rows[:limit].count(), limit)
+def count_rows(rows: Any) -> BoundedCount:
+    """Count a queryset, no further than `LIMIT`, in its own order and so by that order's index."""
+    return BoundedCount(rows[:LIMIT].count(), LIMIT)
 
 
 def rows_of(sql: str, parameters: Mapping[str, int]) -> list[dict[str, Any]]:

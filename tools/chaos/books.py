@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import psycopg
@@ -128,12 +129,10 @@ def _compare_restock(found: Findings, restock: Restock, times: int) -> None:
 
 def slow(answers: list[Answer]) -> list[str]:
     """Return the answers that took too long, the longest first."""
-    late = sorted((each for each in answers if each.seconds > SLOW_SECONDS), key=_seconds)
+    late = sorted(
+        (each for each in answers if each.seconds > SLOW_SECONDS), key=attrgetter("seconds")
+    )
     return [f"{each.request}: {each.status} after {each.seconds:.1f} s" for each in late[::-1]]
-
-
-def _seconds(answer: Answer) -> float:
-    return answer.seconds
 
 
 def wrongly_refused(load: Load) -> list[str]:

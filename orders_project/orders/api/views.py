@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from orders_project.orders import cache, long_polling, selectors, services
 from orders_project.orders.api import documentation, serializers
-from orders_project.orders.api.waiting import preferred_wait, wait_parameter
+from orders_project.orders.api.waiting import MAX_WAIT_SECONDS, preferred_wait
 from orders_project.orders.generational_cache import RenderedPage
 from orders_project.orders.models import Order
 from orders_project.orders.placement.intake import intake
@@ -26,6 +26,7 @@ from orders_project.orders.selectors import OrderFilter, OrderPosition, StorageP
 from servicekit.http.conditional import json_answer
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.pagination import PageRequest, cursor_after, filters_in, link_header
+from servicekit.http.parameters import integer
 from servicekit.http.routes import UUID_PATTERN
 from servicekit.http.views import ApiViewSet
 from servicekit.timestamps import rfc3339
@@ -127,7 +128,9 @@ class OrderViewSet(ApiViewSet):
 
         With `?wait=10` the answer waits up to ten seconds for the final status.
         """
-        seconds = wait_parameter(request.query_params)
+        seconds = integer(
+            request.query_params, "wait", default=0, minimum=0, maximum=MAX_WAIT_SECONDS
+        )
 
         order, _ = long_polling.rendered_when_final(UUID(pk), seconds=seconds)
 

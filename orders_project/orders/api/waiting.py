@@ -1,23 +1,12 @@
 """How long a client is willing to wait for a better answer."""
 
 import re
-from collections.abc import Mapping
 
 from django.http import HttpRequest
-
-from servicekit.http.parameters import integer
 
 MAX_WAIT_SECONDS = 30
 
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
-
-
-def wait_parameter(query: Mapping[str, str]) -> int:
-    """Return the seconds of `?wait=`, 0 without it.
-
-    :raises ValidationError: if it is nonsense
-    """
-    return integer(query, "wait", default=0, minimum=0, maximum=MAX_WAIT_SECONDS)
 
 
 def preferred_wait(request: HttpRequest) -> int | None:

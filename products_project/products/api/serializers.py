@@ -30,7 +30,6 @@ class ProductChanges(StrictSerializer):
 
         :raises ValidationError: if there are none, or unknown fields
         """
-        attrs = super().validate(attrs)
         if not attrs:
             raise serializers.ValidationError("Name or price must be given.")
         return attrs
@@ -80,7 +79,6 @@ class NewStockMovement(StrictSerializer):
 
         :raises ValidationError: if it takes units in the name of a restock, or has unknown fields
         """
-        attrs = super().validate(attrs)
         if attrs["reason"] == StockMovement.Reason.RESTOCK and int(str(attrs["delta"])) < 0:
             raise serializers.ValidationError({"delta": ["A restock adds units."]})
         return attrs
