@@ -30,6 +30,11 @@ def bare_host() -> Iterator[VirtualHost]:
         yield host
 
 
+def prepare(host: VirtualHost, queue_type: str, **users: Any) -> None:
+    place = {"queue_type": queue_type, "virtual_host": host.name}
+    broker.prepare(host.management_url, **place, **users)
+
+
 def type_of(host: VirtualHost, queue: str) -> str:
     address = f"{host.management_url}/api/queues/{host.name}/{queue}"
     return requests.get(address, timeout=10).json()["type"]
@@ -84,7 +89,7 @@ class TestPrepare:
             assert channel.queue_declare("", exclusive=True).queue
 
     def test_changes_the_type_of_an_empty_virtual_host(self, bare_host):
-        broker.prepare(bare_host.management_url, queue_type="quorum", virtual_host=bare_host.name)
+        prepare(bare_host, "quorum")
 
         bare_host.declare_queue(QUEUE)
         assert type_of(bare_host, QUEUE) == "quorum"
@@ -96,7 +101,7 @@ class TestPrepare:
     def test_takes_them_if_no_type_is_given(self, bare_host):
         overview = requests.get(f"{bare_host.management_url}/api/overview", timeout=10).json()
 
-        broker.prepare(bare_host.management_url, queue_type="", virtual_host=bare_host.name)
+        prepare(bare_host, "")
 
         bare_host.declare_queue(QUEUE)
         assert type_of(bare_host, QUEUE) == broker.type_on_disk(overview["rabbitmq_version"])
@@ -107,9 +112,7 @@ class TestPrepare:
             channel.basic_publish(amqp.Message(b"{}", delivery_mode=2), routing_key=QUEUE)
 
         for queue_type in ("quorum", "classic", "quorum"):
-            broker.prepare(
-                bare_host.management_url, queue_type=queue_type, virtual_host=bare_host.name
-            )
+            prepare(bare_host, queue_type)
 
         # As a worker does again and again; RabbitMQ 4 would refuse it under another default.
         bare_host.declare_queue(QUEUE)
@@ -130,27 +133,22 @@ def shared_host() -> Iterator[VirtualHost]:
 def url_of(shared_host) -> Iterator[Callable[[str], str]]:
     """The URL of each service's user in this virtual host, where all queues are there."""
     host = shared_host
+    url = urlsplit(host.url)
+    place = url.netloc.rpartition("@")[2]
     urls = {
-        service: urlsplit(host.url)
-        ._replace(
-            netloc=f"{service}-{host.name}:s3cret@{urlsplit(host.url).netloc.rpartition('@')[2]}"
-        )
-        .geturl()
+        service: url._replace(netloc=f"{service}-{host.name}:s3cret@{place}").geturl()
         for service in SERVICES
     }
     for _ in range(2):
-        broker.prepare(
-            host.management_url, queue_type="classic", virtual_host=host.name, users=urls
-        )
+        prepare(host, "classic", users=urls)
     with host.channel() as channel:
         declare_exchanges(channel)
         for queue in broker.QUEUES:
             declare_queue(channel, queue, keys=[])
     yield urls.__getitem__
     for service in SERVICES:
-        requests.delete(
-            f"{host.management_url}/api/users/{service}-{host.name}", timeout=10
-        ).raise_for_status()
+        user = f"{host.management_url}/api/users/{service}-{host.name}"
+        requests.delete(user, timeout=10).raise_for_status()
 
 
 class TestTheUserOfAService:

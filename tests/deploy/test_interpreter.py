@@ -38,19 +38,15 @@ class Machine:
 
     def interpreter(self, place: Path, **answers: bool) -> None:
         known = {"is_recent": True, "is_optimised": True, "has_ensurepip": True, **answers}
-        self._program(
-            place,
-            INTERPRETER.format(**{name: str(answer).lower() for name, answer in known.items()}),
-        )
+        said = {name: str(answer).lower() for name, answer in known.items()}
+        self._program(place, INTERPRETER.format(**said))
 
     def make_venv(self, **variables: str) -> str:
         done = subprocess.run(
             [ROOT / "deploy" / "venv.sh", self.venv, self.system],
             env={"PATH": f"{self.on_path.parent}:{os.environ['PATH']}", **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
 

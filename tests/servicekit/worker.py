@@ -45,12 +45,13 @@ def running_web(
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()
-        with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"http://127.0.0.1:{port}/health/live", timeout=30).ok
+        # It may be connected to long before it answers.
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            return requests.get(f"http://127.0.0.1:{port}/health/live", timeout=10).ok
         return False
 
     try:
-        eventually(answers)
+        eventually(answers, within_seconds=120)
         yield process, port
     finally:
         process.terminate()

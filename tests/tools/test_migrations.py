@@ -7,34 +7,18 @@ from django.contrib.postgres.operations import (
     RemoveIndexConcurrently,
     ValidateConstraint,
 )
-from django.db.migrations import (
-    AddConstraint,
-    AddField,
-    AddIndex,
-    AlterField,
-    AlterModelTable,
-    CreateModel,
-    DeleteModel,
-    Migration,
-    RemoveField,
-    RenameField,
-)
+from django.db import migrations, models
+from django.db.migrations import AddConstraint, AddField, AlterField, Migration
 from django.db.migrations.loader import MigrationLoader
-from django.db.models import (
-    PROTECT,
-    BigAutoField,
-    CharField,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    IntegerField,
-    Q,
-    UniqueConstraint,
-)
+from django.db.models import PROTECT, CheckConstraint, ForeignKey, Index, IntegerField, Q
 
 from tools.check_migrations import objections, sql_of
 
 LIGHT = CheckConstraint(condition=Q(qty__lt=1000), name="planted")
+ONE_NAME = models.UniqueConstraint(fields=["name"], name="planted")
+OF_A_PRODUCT = [
+    ("id", models.BigAutoField(primary_key=True)), ("product", ForeignKey("Product", PROTECT)),
+]  # fmt: skip
 BY_PRICE = Index(fields=["price"], name="planted")
 
 
@@ -53,17 +37,14 @@ class TestAMigrationIsRefused:
             (AddField("Product", "x", IntegerField(default=0)), "ban-drop-default"),
             (AddField("Product", "x", ForeignKey("Product", PROTECT, null=True)), "adding-foreign"),
             (AlterField("Product", "archived_at", IntegerField()), "adding-not-nullable-field"),
-            (AlterField("Product", "name", CharField(max_length=9)), "changing-column-type"),
-            (RemoveField("Product", "name"), "ban-drop-column"),
-            (DeleteModel("StockMovement"), "ban-drop-table"),
-            (RenameField("Product", "name", "title"), "renaming-column"),
-            (AlterModelTable("StockMovement", "movement"), "renaming-table"),
-            (AddIndex("Product", BY_PRICE), "require-concurrent-index-creation"),
+            (AlterField("Product", "name", models.CharField(max_length=9)), "changing-column-type"),
+            (migrations.RemoveField("Product", "name"), "ban-drop-column"),
+            (migrations.DeleteModel("StockMovement"), "ban-drop-table"),
+            (migrations.RenameField("Product", "name", "title"), "renaming-column"),
+            (migrations.AlterModelTable("StockMovement", "movement"), "renaming-table"),
+            (migrations.AddIndex("Product", BY_PRICE), "require-concurrent-index-creation"),
             (AddConstraint("Product", LIGHT), "constraint-missing-not-valid"),
-            (
-                AddConstraint("Product", UniqueConstraint(fields=["name"], name="planted")),
-                "disallowed-unique-constraint",
-            ),
+            (AddConstraint("Product", ONE_NAME), "disallowed-unique-constraint"),
         ],
         ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
     )
@@ -81,16 +62,7 @@ class TestAMigrationPasses:
             (ValidateConstraint("Product", "product_price_positive"), True),
             (AddIndexConcurrently("Product", BY_PRICE), False),
             (RemoveIndexConcurrently("StockMovement", "stock_movement_of_product"), False),
-            (
-                CreateModel(
-                    "Crate",
-                    [
-                        ("id", BigAutoField(primary_key=True)),
-                        ("product", ForeignKey("Product", PROTECT)),
-                    ],
-                ),
-                True,
-            ),
+            (migrations.CreateModel("Crate", OF_A_PRODUCT), True),
         ],
         ids=lambda value: type(value).__name__,
     )

@@ -99,6 +99,18 @@ def received(client, *, until=b""):
     return data
 
 
+def echo_of(client, sent):
+    client.sendall(sent)
+    return received(client, until=b"\n")
+
+
+def assert_silent(client):
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(5)
+
+
 class TestFaultsOfFrames:
     @pytest.mark.parametrize(
         ("action", "echoed"),
@@ -112,8 +124,7 @@ class TestFaultsOfFrames:
         assert fault.reached.is_set()
         assert "+bcd" in fault.at
         with connect(proxy) as client:
-            client.sendall(b"+next\r\n")
-            assert received(client, until=b"\n") == b"+next\r\n"
+            assert echo_of(client, b"+next\r\n") == b"+next\r\n"
 
     def test_are_repeated_for_good_if_they_are_meant_to(self, proxy):
         proxy.arm(Fault("cut before", 1, "client", for_good=True))
@@ -127,12 +138,8 @@ class TestFaultsOfFrames:
         with connect(proxy) as client, connect(proxy) as other:
             client.sendall(b"+a\r\n+b\r\n+c\r\n")
             assert received(client, until=b"\n") == b"+a\r\n"
-            other.sendall(b"+d\r\n")
-            assert received(other, until=b"\n") == b"+d\r\n"
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
-            client.settimeout(5)
+            assert echo_of(other, b"+d\r\n") == b"+d\r\n"
+            assert_silent(client)
             proxy.heal()
             assert received(client, until=b"+c\r\n") == b"+b\r\n+c\r\n"
 
@@ -140,8 +147,7 @@ class TestFaultsOfFrames:
         proxy.arm(Fault("hold", 1, "server", seconds=0.3))
         with connect(proxy) as client:
             started = monotonic()
-            client.sendall(b"+a\r\n")
-            assert received(client, until=b"\n") == b"+a\r\n"
+            assert echo_of(client, b"+a\r\n") == b"+a\r\n"
             assert monotonic() - started >= 0.3
 
     def test_send_a_frame_twice(self, proxy):
@@ -154,21 +160,18 @@ class TestFaultsOfFrames:
 class TestFaultsOfConnections:
     def test_cut_all_and_let_new_ones_in(self, proxy):
         with connect(proxy) as client:
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echo_of(client, b"+a\r\n") == b"+a\r\n"
             proxy.cut()
             assert received(client) == b""
         connect(proxy).close()
 
     def test_refuse_new_ones_until_all_is_well_again(self, proxy):
         with connect(proxy) as client:
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echo_of(client, b"+a\r\n") == b"+a\r\n"
             proxy.refuse()
             with pytest.raises(ConnectionRefusedError):
                 connect(proxy)
-            client.sendall(b"+b\r\n")
-            assert received(client, until=b"\n") == b"+b\r\n"
+            assert echo_of(client, b"+b\r\n") == b"+b\r\n"
         proxy.heal()
         connect(proxy).close()
 
@@ -176,10 +179,7 @@ class TestFaultsOfConnections:
         with connect(proxy) as client:
             proxy.blackhole()
             client.sendall(b"+a\r\n")
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
-            client.settimeout(5)
+            assert_silent(client)
             proxy.heal()
             assert received(client, until=b"\n") == b"+a\r\n"
 
@@ -187,8 +187,7 @@ class TestFaultsOfConnections:
         proxy.delay(0.1)
         with connect(proxy) as client:
             started = monotonic()
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echo_of(client, b"+a\r\n") == b"+a\r\n"
             assert monotonic() - started >= 0.2
 
 
