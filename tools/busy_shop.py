@@ -67,10 +67,12 @@ class BusyShop:
             self.products.append(self._post(self.products_url, body))
         self._sell(_ORDERS // 2)
         self._sell_out(6)
-        self._restock(6, 12)
+        address = f"{self.products_url}/{self.products[6]['id']}/stock-movements"
+        self._post(address, {"delta": 12, "reason": "restock"})
         self._sell(_ORDERS - len(self.orders))
         self._wait_until_decided()
-        self._receive_a_bad_message()
+        self._announce(4711, self.products[3]["id"], 0)  # nobody can apply it
+        self._wait_for("products", "SELECT EXISTS (SELECT FROM parked_message)")
         self._wait_until_decided()
         self._spread_over_an_hour()
 
@@ -92,7 +94,8 @@ class BusyShop:
         product, before = self.products[index], len(self.orders)
         with ThreadPoolExecutor(product["qty"]) as buyers:
             list(buyers.map(lambda _: self._order(product, 1), range(product["qty"])))
-        self._order_what_is_unknown()
+        for number in range(4700, 4705):  # what there never was
+            self._announce(number, str(UUID(int=number)), 1)
         self._rush |= {order["id"] for order in self.orders[before:]}
         self._wait_until_decided()
 
@@ -102,18 +105,6 @@ class BusyShop:
         # Refused at once where the stock is known to be too small: as in life.
         if answer.status_code == requests.codes.created:
             self.orders.append(answer.json())
-
-    def _restock(self, index: int, units: int) -> None:
-        address = f"{self.products_url}/{self.products[index]['id']}/stock-movements"
-        self._post(address, {"delta": units, "reason": "restock"})
-
-    def _order_what_is_unknown(self) -> None:
-        for number in range(4700, 4705):
-            self._announce(number, str(UUID(int=number)), 1)
-
-    def _receive_a_bad_message(self) -> None:
-        self._announce(4711, self.products[3]["id"], 0)
-        self._wait_for("products", "SELECT EXISTS (SELECT FROM parked_message)")
 
     def _announce(self, order_id: int, product_id: str, quantity: int) -> None:
         """Announce an order as another system would that sells our products."""
@@ -139,15 +130,13 @@ class BusyShop:
         )
 
     def _wait_for(self, service: str, question: str, *values: object) -> None:
+        def is_so() -> bool:
+            [(answer,)] = database.execute(question, values)
+            return bool(answer)
+
         with self._database(service) as database:
-            if not wait_until(
-                lambda: bool((database.execute(question, values).fetchone() or [False])[0]),
-                timeout_seconds=_PATIENCE_SECONDS,
-                pause_seconds=0.2,
-            ):
-                raise DeployFailure(
-                    f"{service}: still not so after {_PATIENCE_SECONDS} s: {question}"
-                )
+            if not wait_until(is_so, timeout_seconds=_PATIENCE_SECONDS, pause_seconds=0.2):
+                raise DeployFailure(f"{service}: not so after {_PATIENCE_SECONDS} s: {question}")
 
     def _spread_over_an_hour(self) -> None:
         moves = self._moves()
@@ -170,35 +159,29 @@ class BusyShop:
                         WHERE {table}.order_id = moved.id""",
                     [ids, by],
                 )
-            ours = [product["id"] for product in self.products]
-            products.execute(
-                """UPDATE stock_movement SET created_at = created_at - CASE reason
-                       WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
-                   WHERE order_id = '' AND product_id = ANY(%s::uuid[])""",
-                [ours],
-            )
             # Other systems' orders of what there never was.
             products.execute(
                 """UPDATE reservation SET created_at = created_at - interval '34 minutes'
                    WHERE reason = 'product_not_found'
                      AND created_at > now() - interval '5 minutes'"""
             )
-            for table, key, column in (
-                ("product", "id", "created_at"), ("product_price", "product_id", "since"),
+            ours = [product["id"] for product in self.products]
+            for change, which in (
+                ("stock_movement SET created_at = created_at - interval '21 minutes'",
+                 "order_id = '' AND reason <> 'initial' AND product_id"),
+                ("stock_movement SET created_at = created_at - interval '9 days'",
+                 "reason = 'initial' AND product_id"),
+                ("product SET created_at = created_at - interval '9 days'", "id"),
+                ("product_price SET since = since - interval '9 days'", "product_id"),
             ):  # fmt: skip
-                products.execute(
-                    f"""UPDATE {table} SET {column} = {column} - interval '9 days'
-                        WHERE {key} = ANY(%s::uuid[])""",
-                    [ours],
-                )
+                products.execute(f"UPDATE {change} WHERE {which} = ANY(%s::uuid[])", [ours])
         # It remembers what was before.
         names = [f"{kind}:{each}" for each in ours for kind in ("product", "orders")]
         redis.Redis.from_url(self._environment["CACHE_URL"]).delete(*names)
 
     def _moves(self) -> list[timedelta]:
         """Return by how much to move each order, so that some minutes are busier than others."""
-        steps = []
-        pace = 1.0
+        steps, pace = [], 1.0
         for order in self.orders:
             pace = min(2.0, max(0.5, pace + self._random.uniform(-0.3, 0.3)))
             steps.append(pace * (_RUSH if order["id"] in self._rush else 1))

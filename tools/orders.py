@@ -28,9 +28,9 @@ def create_product(url: str) -> str:
 
 
 def wait_until_final(
-    database_url: str, product_id: str, *, since: datetime, accepted: int
+    database_url: str, product_id: str, accepted: int, *, since: datetime
 ) -> float:
-    """Wait until the orders accepted since then are stored and have a final status.
+    """Wait until so many orders, accepted since then, are stored and have a final status.
 
     Return the seconds from the last acceptance to the last final status.
 
@@ -40,14 +40,12 @@ def wait_until_final(
         SELECT count(*), count(*) FILTER (WHERE status = 'PENDING'),
                extract(epoch FROM max(settled_at) - max(created_at))::float
         FROM "order" WHERE product_id = %s AND created_at >= %s"""
-    stored: int = 0
-    pending: int = 0
+    stored = pending = 0
     seconds: float | None = None
 
     def are_final() -> bool:
         nonlocal stored, pending, seconds
-        row = database.execute(question, [product_id, since]).fetchone()
-        stored, pending, seconds = row or (0, 0, None)
+        [(stored, pending, seconds)] = database.execute(question, [product_id, since])
         return stored >= accepted and not pending
 
     with psycopg.connect(database_url, autocommit=True) as database:

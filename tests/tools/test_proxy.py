@@ -99,6 +99,18 @@ def received(client, *, until=b""):
     return data
 
 
+def echoed(client, sent=b"+a\r\n"):
+    client.sendall(sent)
+    return received(client, until=sent) == sent
+
+
+def assert_nothing_comes(client):
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(5)
+
+
 class TestFaultsOfFrames:
     @pytest.mark.parametrize(
         ("action", "echoed"),
@@ -112,27 +124,15 @@ class TestFaultsOfFrames:
         assert fault.reached.is_set()
         assert "+bcd" in fault.at
         with connect(proxy) as client:
-            client.sendall(b"+next\r\n")
-            assert received(client, until=b"\n") == b"+next\r\n"
-
-    def test_are_repeated_for_good_if_they_are_meant_to(self, proxy):
-        proxy.arm(Fault("cut before", 1, "client", for_good=True))
-        for _ in range(2):
-            with connect(proxy) as client:
-                client.sendall(b"+a\r\n")
-                assert received(client) == b""
+            assert echoed(client, b"+next\r\n")
 
     def test_hold_a_frame_and_what_is_behind_it(self, proxy):
         proxy.arm(Fault("hold", 2, "client"))
         with connect(proxy) as client, connect(proxy) as other:
             client.sendall(b"+a\r\n+b\r\n+c\r\n")
             assert received(client, until=b"\n") == b"+a\r\n"
-            other.sendall(b"+d\r\n")
-            assert received(other, until=b"\n") == b"+d\r\n"
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
-            client.settimeout(5)
+            assert echoed(other, b"+d\r\n")
+            assert_nothing_comes(client)
             proxy.heal()
             assert received(client, until=b"+c\r\n") == b"+b\r\n+c\r\n"
 
@@ -140,8 +140,7 @@ class TestFaultsOfFrames:
         proxy.arm(Fault("hold", 1, "server", seconds=0.3))
         with connect(proxy) as client:
             started = monotonic()
-            client.sendall(b"+a\r\n")
-            assert received(client, until=b"\n") == b"+a\r\n"
+            assert echoed(client)
             assert monotonic() - started >= 0.3
 
     def test_send_a_frame_twice(self, proxy):
@@ -154,21 +153,18 @@ class TestFaultsOfFrames:
 class TestFaultsOfConnections:
     def test_cut_all_and_let_new_ones_in(self, proxy):
         with connect(proxy) as client:
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echoed(client)
             proxy.cut()
             assert received(client) == b""
         connect(proxy).close()
 
     def test_refuse_new_ones_until_all_is_well_again(self, proxy):
         with connect(proxy) as client:
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echoed(client)
             proxy.refuse()
             with pytest.raises(ConnectionRefusedError):
                 connect(proxy)
-            client.sendall(b"+b\r\n")
-            assert received(client, until=b"\n") == b"+b\r\n"
+            assert echoed(client)
         proxy.heal()
         connect(proxy).close()
 
@@ -176,10 +172,7 @@ class TestFaultsOfConnections:
         with connect(proxy) as client:
             proxy.blackhole()
             client.sendall(b"+a\r\n")
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.recv(1)
-            client.settimeout(5)
+            assert_nothing_comes(client)
             proxy.heal()
             assert received(client, until=b"\n") == b"+a\r\n"
 
@@ -187,8 +180,7 @@ class TestFaultsOfConnections:
         proxy.delay(0.1)
         with connect(proxy) as client:
             started = monotonic()
-            client.sendall(b"+a\r\n")
-            received(client, until=b"\n")
+            assert echoed(client)
             assert monotonic() - started >= 0.2
 
 

@@ -4,8 +4,9 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 
 from deploy.console import TerminalProgress
 from deploy.failure import DeployFailure
@@ -25,24 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=200, help="orders a second (default: 200)")
     parser.add_argument("--seed", type=int, default=1, help="of every choice (default: 1)")
     parser.add_argument("--minutes", type=float, help="of faults at random, some two at once")
-    parser.add_argument(
-        "--write", action="store_true", help=f"the matrix to {report.DOCUMENT.name}"
-    )
     options = parser.parse_args(arguments)
     faults: Iterable[Fault] = FAULTS
     if options.faults:
         faults = [named(name) for name in options.faults.split(",")]
     elif options.minutes:
-        faults = _for_minutes(options.minutes, at_random(random.Random(options.seed)))
+        until = time.monotonic() + options.minutes * 60
+        endless = at_random(random.Random(options.seed))
+        faults = takewhile(lambda _: time.monotonic() < until, endless)
     results = []
+    wanted = {"seed": options.seed, "seconds": options.seconds, "rate": options.rate}
     try:
         with Stack.temporary("chaos", TerminalProgress()) as stack:
             for fault in faults:
-                results.append(
-                    trial.run(
-                        stack, fault, seed=options.seed, seconds=options.seconds, rate=options.rate
-                    )
-                )
+                results.append(trial.run(stack, fault, **wanted))
                 _tell(results[-1])
     except DeployFailure as failure:
         print(f"\n{failure}", file=sys.stderr)
@@ -56,26 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{min(rates, default=0):.0f} to {max(rates, default=0):.0f} sent."
     )
     print(f"\n{report.matrix(results)}\n\n{how}")
-    if options.write or (faults is FAULTS and len(results) == len(FAULTS)):
+    if faults is FAULTS and len(results) == len(FAULTS):
         report.write(results, how)
     return int(any(result.broken for result in results))
-
-
-def _for_minutes(minutes: float, faults: Iterator[Fault]) -> Iterator[Fault]:
-    until = time.monotonic() + minutes * 60
-    for fault in faults:
-        if time.monotonic() > until:
-            break
-        yield fault
 
 
 def _tell(result: Result) -> None:
     """Print what has become of a fault, with the first examples of what is not as it should be."""
     mark = "✗" if result.broken else "✓"
     numbers = zip(report.HEADING[2:], report.as_row(result)[2:], strict=True)
-    print(
-        f"  {mark} {result.fault.name}: {', '.join(f'{name} {number}' for name, number in numbers)}"
-    )
+    print(f"  {mark} {result.fault.name}: {', '.join(map(' '.join, numbers))}")
     print(f"      {result.rate:.0f} orders/s; at last {result.waited_for or 'waited for nothing'}")
     for sentences in (result.broken, result.refused, result.slow):
         for sentence in sentences[:_EXAMPLES]:
