@@ -25,10 +25,7 @@ DOCUMENTS = {
 
 # No server is reached; the settings only want the variables to be there.
 _NOWHERE = Ports(postgres=1, redis=1, rabbitmq=1, product=1)
-_ENVIRONMENT = {
-    **addresses_of(_NOWHERE, defaultdict(str)),
-    "SECRET_KEY": "for the schema only",
-}
+_ENVIRONMENT = {**addresses_of(_NOWHERE, defaultdict(str)), "SECRET_KEY": "for the schema only"}
 
 
 def generate(project: str) -> str:

@@ -27,9 +27,7 @@ def create_product(url: str) -> str:
     return str(answer.json()["id"])
 
 
-def wait_until_final(
-    database_url: str, product_id: str, accepted: int, *, since: datetime
-) -> float:
+def wait_until_final(database: str, product_id: str, accepted: int, *, since: datetime) -> float:
     """Wait until so many orders, accepted since then, are stored and have a final status.
 
     Return the seconds from the last acceptance to the last final status.
@@ -45,10 +43,10 @@ def wait_until_final(
 
     def are_final() -> bool:
         nonlocal stored, pending, seconds
-        [(stored, pending, seconds)] = database.execute(question, [product_id, since])
+        [(stored, pending, seconds)] = connection.execute(question, [product_id, since])
         return stored >= accepted and not pending
 
-    with psycopg.connect(database_url, autocommit=True) as database:
+    with psycopg.connect(database, autocommit=True) as connection:
         if not wait_until(are_final, timeout_seconds=_PATIENCE_SECONDS, pause_seconds=0.2):
             raise DeployFailure(
                 f"{_PATIENCE_SECONDS} s after the load, {stored:,} of {accepted:,} accepted orders "

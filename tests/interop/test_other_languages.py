@@ -19,6 +19,7 @@ from tools import asyncapi
 
 QUEUE = "product_order_queue"
 DOCUMENT = yaml.safe_load(asyncapi.DOCUMENT.read_text())
+DESCRIBED = {each["name"]: each for each in DOCUMENT["components"]["messages"].values()}
 
 
 @pytest.fixture(scope="session", params=[node, go], ids=["Node", "Go"])
@@ -48,11 +49,7 @@ def bodies(messages: list[Message]) -> list[tuple[str, Any]]:
         assert said["type"] == message["routingKey"]
         assert all(said[name] for name in ("messageId", "correlationId", "timestamp"))
         assert {type(value) for value in message["headers"].values()} == {str}, message
-        [described] = [
-            each
-            for each in DOCUMENT["components"]["messages"].values()
-            if each["name"] == message["routingKey"]
-        ]
+        described = DESCRIBED[message["routingKey"]]
         for part, schema in (("body", "payload"), ("headers", "headers")):
             jsonschema.validate(message[part], {**DOCUMENT, **described[schema]})
     return [(message["routingKey"], message["body"]) for message in messages]

@@ -99,7 +99,7 @@ def received(client, *, until=b""):
     return data
 
 
-def echoed(client, sent=b"+a\r\n"):
+def is_echoed(client, sent=b"+a\r\n"):
     client.sendall(sent)
     return received(client, until=sent) == sent
 
@@ -124,14 +124,14 @@ class TestFaultsOfFrames:
         assert fault.reached.is_set()
         assert "+bcd" in fault.at
         with connect(proxy) as client:
-            assert echoed(client, b"+next\r\n")
+            assert is_echoed(client, b"+next\r\n")
 
     def test_hold_a_frame_and_what_is_behind_it(self, proxy):
         proxy.arm(Fault("hold", 2, "client"))
         with connect(proxy) as client, connect(proxy) as other:
             client.sendall(b"+a\r\n+b\r\n+c\r\n")
             assert received(client, until=b"\n") == b"+a\r\n"
-            assert echoed(other, b"+d\r\n")
+            assert is_echoed(other, b"+d\r\n")
             assert_nothing_comes(client)
             proxy.heal()
             assert received(client, until=b"+c\r\n") == b"+b\r\n+c\r\n"
@@ -140,7 +140,7 @@ class TestFaultsOfFrames:
         proxy.arm(Fault("hold", 1, "server", seconds=0.3))
         with connect(proxy) as client:
             started = monotonic()
-            assert echoed(client)
+            assert is_echoed(client)
             assert monotonic() - started >= 0.3
 
     def test_send_a_frame_twice(self, proxy):
@@ -153,18 +153,18 @@ class TestFaultsOfFrames:
 class TestFaultsOfConnections:
     def test_cut_all_and_let_new_ones_in(self, proxy):
         with connect(proxy) as client:
-            assert echoed(client)
+            assert is_echoed(client)
             proxy.cut()
             assert received(client) == b""
         connect(proxy).close()
 
     def test_refuse_new_ones_until_all_is_well_again(self, proxy):
         with connect(proxy) as client:
-            assert echoed(client)
+            assert is_echoed(client)
             proxy.refuse()
             with pytest.raises(ConnectionRefusedError):
                 connect(proxy)
-            assert echoed(client)
+            assert is_echoed(client)
         proxy.heal()
         connect(proxy).close()
 
@@ -180,7 +180,7 @@ class TestFaultsOfConnections:
         proxy.delay(0.1)
         with connect(proxy) as client:
             started = monotonic()
-            assert echoed(client)
+            assert is_echoed(client)
             assert monotonic() - started >= 0.2
 
 

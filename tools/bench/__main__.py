@@ -54,14 +54,10 @@ class Bench:
         self._orders_url = stack.environment["ORDER_API_URL"]
         self._product = ""
 
-    def warm_up(self) -> None:
-        """Have every process make its connections, and forget how long that took."""
-        self._order(_WARM_UP)
-
     def orders(self, load: Load) -> Step:
         """Order a new product."""
         bare = _bare("order-service", load, body=_order_of(self._product))
-        return Step(title=f"POST /orders, {load}", ours=self._order(load), bare=bare)
+        return Step(title=f"POST /orders, {load}", ours=self.order(load), bare=bare)
 
     def product(self, load: Load) -> Step:
         """Read the product that was ordered last."""
@@ -77,7 +73,8 @@ class Bench:
         bare = _bare(service, load)
         return Step(title=f"{title}, {load}", ours=_measure(self._pids, load, url), bare=bare)
 
-    def _order(self, load: Load) -> Result:
+    def order(self, load: Load) -> Result:
+        """Order a new product, and wait until all of its orders are final."""
         self._product = create_product(self._products_url)
         now, body = datetime.now(UTC), _order_of(self._product)
         drain = partial(wait_until_final, self._orders_database, self._product, since=now)
@@ -146,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Stack.temporary("bench", progress) as stack:
             bench = Bench(stack)
             with progress.step("Warm up"):
-                bench.warm_up()
+                bench.order(_WARM_UP)
             measurements = [(bench.orders, load) for load in loads]
             measurements += [(bench.product, closed), (bench.first_page, closed)]
             steps = []

@@ -42,9 +42,8 @@ def compare(load: Load, environment: Mapping[str, str]) -> Findings:
             stored[product, quantity].append(facts)
     for order in load.orders:
         _compare_order(found, order, stored.pop((order.product, order.quantity), []))
-    found.unexpected += [
-        f"{len(rows)} orders {what} that nobody sent" for what, rows in stored.items()
-    ]
+    for what, rows in stored.items():
+        found.unexpected.append(f"{len(rows)} orders {what} that nobody sent")
     query = """
         SELECT idempotency_key, count(*) FROM stock_movement
         WHERE product_id = ANY(%s::uuid[]) AND reason = 'restock' GROUP BY 1

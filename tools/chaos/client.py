@@ -90,10 +90,9 @@ class Http:
         """Send a request and book the answer, whatever it is."""
         service = "product-service" if path.startswith("/products") else "order-service"
         started, was_sent, status, answered = time.monotonic(), True, 0, None
+        url = f"{self._roots[service]}{path}"
         try:
-            response = self._of_thread.pool.request(
-                method, f"{self._roots[service]}{path}", json=body, headers=headers
-            )
+            response = self._of_thread.pool.request(method, url, json=body, headers=headers)
             answered, status = json.loads(response.data or b"null"), response.status
         except (NewConnectionError, ConnectTimeoutError):
             was_sent = False

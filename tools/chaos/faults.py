@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Concatenate, ParamSpec
-from uuid import UUID
 
 import amqp
 import psutil
@@ -88,6 +87,7 @@ class Scene:
 
 
 Act = Callable[[Scene], AbstractContextManager[object]]
+Deed = Callable[[Scene], object]
 _P = ParamSpec("_P")
 
 
@@ -137,9 +137,7 @@ def way(fail: Callable[Concatenate[Scene, _P], Iterator[None]]) -> Callable[_P, 
 
 
 @way
-def done_and_undone(
-    scene: Scene, do: Callable[[Scene], object], undo: Callable[[Scene], object]
-) -> Iterator[None]:
+def done_and_undone(scene: Scene, do: Deed, undo: Deed) -> Iterator[None]:
     """Do something, and undo it later."""
     do(scene)
     try:
@@ -150,7 +148,7 @@ def done_and_undone(
 
 @way
 def again_and_again(
-    scene: Scene, action: Callable[[Scene], object], least: float = 1.0, most: float = 3.0
+    scene: Scene, action: Deed, least: float = 1.0, most: float = 3.0
 ) -> Iterator[None]:
     """Do something at once and then after every pause of so many seconds."""
     enough = threading.Event()
@@ -325,21 +323,19 @@ def over(link: Link, harm: Callable[[Proxy], object]) -> Act:
 
 _NONSENSE = (b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b'{"orderId": {}}', b"[" * 100_000)
 _QUANTITIES = ("-5", "0", '"5"', "5.5", "9223372036854775808", "true", "null", "NaN")
-_ORDER = '{"orderId": "x", "productId": "%s", "quantity": %s, "totalPrice": 1, "createdAt": "%s"}'
-_BAD_ORDERS = [
-    (_ORDER % (UUID(int=1), quantity, "2026-01-01T00:00:00.000Z")).encode()
-    for quantity in _QUANTITIES
-]
-_BAD_DECISIONS = (b'{"decisions": 1}', b'{"decisions": [1]}', b'{"decisions": [{"orderId": "x"}]}')
-_BAD_TASKS = (
+_ORDER = (
+    '{"orderId": "x", "productId": "00000000-0000-0000-0000-000000000001", "quantity": %s,'
+    ' "totalPrice": 1, "createdAt": "2026-01-01T00:00:00.000Z"}'
+)
+_BAD_ORDERS = [(_ORDER % quantity).encode() for quantity in _QUANTITIES]
+_BAD_DECISIONS = [b'{"decisions": 1}', b'{"decisions": [1]}', b'{"decisions": [{"orderId": "x"}]}']
+_BAD_TASKS = [
     b"[[],{},{}]", b"[[1],{},{}]", b'[[],{"orders":1},{}]', b'[[],{"orders":[{"id":"x"}]},{}]',
-)  # fmt: skip
+]  # fmt: skip
 
 
 @way
-def poisoned(
-    scene: Scene, /, queue: str, bodies: Sequence[bytes], **properties: Any
-) -> Iterator[None]:
+def poisoned(scene: Scene, /, queue: str, bodies: list[bytes], **properties: Any) -> Iterator[None]:
     """Send what cannot be applied: a thousand in a row, then some between the good messages."""
 
     def send_some(times: int) -> None:
@@ -377,9 +373,7 @@ def may_meet(first: Fault, second: Fault) -> bool:
     An accepted order is in the broker and in Redis until it is stored. So nothing else may happen
     beside what throws away the contents of one of them.
     """
-    involved = [
-        {*fault.parts, *(process for process, _ in fault.links)} for fault in (first, second)
-    ]
+    involved = [{*one.parts, *(process for process, _ in one.links)} for one in (first, second)]
     return not (first.empties or second.empties or involved[0] & involved[1])
 
 

@@ -150,14 +150,12 @@ def _decoded(body: bytes) -> object:
         return body
 
 
-def _short(value: object) -> str:
+def _short(one: object) -> str:
     """Write what was read as it is, and anything else as JSON, so that it fits a line."""
-    if value is None:
+    if one is None:
         return "nothing"
-    text = (
-        value.decode(errors="backslashreplace") if isinstance(value, bytes) else json.dumps(value)
-    )
+    text = one.decode(errors="backslashreplace") if isinstance(one, bytes) else json.dumps(one)
     # What is cached is not ours alone to write: a terminal must not be steered by it.
-    text = "".join(one if one.isprintable() else "�" for one in text)
+    text = "".join(each if each.isprintable() else "�" for each in text)
     longest = 240
     return text if len(text) <= longest else f"{text[:longest]}…"

@@ -111,10 +111,9 @@ def check_history(report: Report, servers: Servers, ages: Ages) -> None:
             continue
         history = _History(*found)
         products += 1
-        if history.prices[-1] != history.price:
-            kept.differs(
-                f"product {product_id} costs {history.price}, by its history {history.prices[-1]}"
-            )
+        last = history.prices[-1]
+        if last != history.price:
+            kept.differs(f"product {product_id} costs {history.price}, by its history {last}")
         if sale is None or history.since[0] is None:
             continue
         orders += int(sale[3])
