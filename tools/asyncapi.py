@@ -21,13 +21,18 @@ DOCUMENT = ROOT / "docs" / "asyncapi" / "events.yaml"
 
 Json = dict[str, Any]
 
+_TITLE = "Products and orders"
 _DESCRIPTION = (
     "Bodies are plain JSON. A consumer has to take a message that has none of the headers and"
     " properties below, and fields that it does not know. An event may come more than once, with"
     " the same `message_id`, and later than what happened after it. Events are only added to: a"
     " breaking change is a new routing key beside the old one."
 )
-_TEXT = {"type": "string"}
+_HEADERS = {
+    "request_id": "Of the HTTP request behind it.",
+    "traceparent": "The same, for tracing (W3C).",
+    "timestamp_in_ms": "When it was published.",
+}
 
 
 def events(kind: type[Event] = Event) -> Iterator[type[Event]]:
@@ -78,11 +83,7 @@ def document() -> Json:
     _, schemas = msgspec.json.schema_components(known, ref_template="#/components/schemas/{name}")
     return {
         "asyncapi": "3.0.0",
-        "info": {
-            "title": "Products and orders",
-            "version": __version__,
-            "description": _DESCRIPTION,
-        },
+        "info": {"title": _TITLE, "version": __version__, "description": _DESCRIPTION},
         "defaultContentType": "application/json",
         "servers": {"rabbitmq": {"host": "localhost:5672", "protocol": "amqp"}},
         "channels": {event.__name__: _channel(event) for event in known},
@@ -94,9 +95,8 @@ def document() -> Json:
                     "type": "object",
                     "description": "All are text.",
                     "properties": {
-                        "request_id": {**_TEXT, "description": "Of the HTTP request behind it."},
-                        "traceparent": {**_TEXT, "description": "The same, for tracing (W3C)."},
-                        "timestamp_in_ms": {**_TEXT, "description": "When it was published."},
+                        name: {"type": "string", "description": what}
+                        for name, what in _HEADERS.items()
                     },
                 },
                 **schemas,

@@ -131,15 +131,13 @@ class BusyShop:
         )
 
     def _wait_for(self, service: str, question: str, *values: object) -> None:
+        def is_so() -> bool:
+            [(answer,)] = database.execute(question, values)
+            return bool(answer)
+
         with self._database(service) as database:
-            if not wait_until(
-                lambda: bool((database.execute(question, values).fetchone() or [False])[0]),
-                timeout_seconds=_PATIENCE_SECONDS,
-                pause_seconds=0.2,
-            ):
-                raise DeployFailure(
-                    f"{service}: still not so after {_PATIENCE_SECONDS} s: {question}"
-                )
+            if not wait_until(is_so, timeout_seconds=_PATIENCE_SECONDS, pause_seconds=0.2):
+                raise DeployFailure(f"{service}: not so after {_PATIENCE_SECONDS} s: {question}")
 
     def _spread_over_an_hour(self) -> None:
         moves = self._moves()
@@ -162,35 +160,29 @@ class BusyShop:
                         WHERE {table}.order_id = moved.id""",
                     [ids, by],
                 )
-            ours = [product["id"] for product in self.products]
-            products.execute(
-                """UPDATE stock_movement SET created_at = created_at - CASE reason
-                       WHEN 'initial' THEN interval '9 days' ELSE interval '21 minutes' END
-                   WHERE order_id = '' AND product_id = ANY(%s::uuid[])""",
-                [ours],
-            )
             # Other systems' orders of what there never was.
             products.execute(
                 """UPDATE reservation SET created_at = created_at - interval '34 minutes'
                    WHERE reason = 'product_not_found'
                      AND created_at > now() - interval '5 minutes'"""
             )
-            for table, key, column in (
-                ("product", "id", "created_at"), ("product_price", "product_id", "since"),
+            ours = [product["id"] for product in self.products]
+            for change, which in (
+                ("stock_movement SET created_at = created_at - interval '21 minutes'",
+                 "order_id = '' AND reason <> 'initial' AND product_id"),
+                ("stock_movement SET created_at = created_at - interval '9 days'",
+                 "reason = 'initial' AND product_id"),
+                ("product SET created_at = created_at - interval '9 days'", "id"),
+                ("product_price SET since = since - interval '9 days'", "product_id"),
             ):  # fmt: skip
-                products.execute(
-                    f"""UPDATE {table} SET {column} = {column} - interval '9 days'
-                        WHERE {key} = ANY(%s::uuid[])""",
-                    [ours],
-                )
+                products.execute(f"UPDATE {change} WHERE {which} = ANY(%s::uuid[])", [ours])
         # It remembers what was before.
         names = [f"{kind}:{each}" for each in ours for kind in ("product", "orders")]
         redis.Redis.from_url(self._environment["CACHE_URL"]).delete(*names)
 
     def _moves(self) -> list[timedelta]:
         """Return by how much to move each order, so that some minutes are busier than others."""
-        steps = []
-        pace = 1.0
+        steps, pace = [], 1.0
         for order in self.orders:
             pace = min(2.0, max(0.5, pace + self._random.uniform(-0.3, 0.3)))
             steps.append(pace * (_RUSH if order["id"] in self._rush else 1))

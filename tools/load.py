@@ -40,9 +40,8 @@ def _order_and_count_the_cost() -> int:
     accepted = finished.metrics.get("checks", {}).get("passes", 0)
     if not accepted:
         return finished.status or 1
-    seconds = wait_until_final(
-        os.environ["ORDERS_DATABASE_URL"], product, since=since, accepted=accepted
-    )
+    database = os.environ["ORDERS_DATABASE_URL"]
+    seconds = wait_until_final(database, product, accepted, since=since)
     print(f"\n{accepted:,} orders, all final {seconds:.1f} s after the last was accepted.\n")
     if pids:
         cost = meter.cost(requests=accepted, generator_ms=finished.generator_ms)

@@ -9,9 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.addresses import addresses_of
+from deploy.native.ports import Ports
 from deploy.settings import ROOT
 
 DIRECTORY = ROOT / "docs" / "openapi"
@@ -21,14 +24,8 @@ DOCUMENTS = {
 }
 
 # No server is reached; the settings only want the variables to be there.
-_ENVIRONMENT = {
-    "SECRET_KEY": "for the schema only",
-    "PRODUCTS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/products",
-    "ORDERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/orders",
-    "CACHE_URL": "redis://127.0.0.1:1/0",
-    "BROKER_URL": "amqp://127.0.0.1:1//",
-    "PRODUCT_API_URL": "http://127.0.0.1:1/products",
-}
+_NOWHERE = Ports(postgres=1, redis=1, rabbitmq=1, product=1)
+_ENVIRONMENT = {**addresses_of(_NOWHERE, defaultdict(str)), "SECRET_KEY": "for the schema only"}
 
 
 def generate(project: str) -> str:
@@ -38,22 +35,12 @@ def generate(project: str) -> str:
     """
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory, "schema.yaml")
+        command = [sys.executable, f"{project}/manage.py", "spectacular", "--file", str(written)]
+        settings = {"DJANGO_SETTINGS_MODULE": f"{project}.config.settings"}
         subprocess.run(
-            [
-                sys.executable,
-                f"{project}/manage.py",
-                "spectacular",
-                "--validate",
-                "--fail-on-warn",
-                "--file",
-                str(written),
-            ],
+            [*command, "--validate", "--fail-on-warn"],
             cwd=ROOT,
-            env={
-                **os.environ,
-                **_ENVIRONMENT,
-                "DJANGO_SETTINGS_MODULE": f"{project}.config.settings",
-            },
+            env={**os.environ, **_ENVIRONMENT, **settings},
             check=True,
         )
         return written.read_text()
@@ -69,9 +56,8 @@ def write_or_compare(path: Path, text: str, *, compare: bool, command: str) -> b
     if present == text:
         return True
     name = str(path.relative_to(ROOT))
-    difference = difflib.unified_diff(
-        present.splitlines(), text.splitlines(), name, "generated", lineterm="", n=2
-    )
+    texts = present.splitlines(), text.splitlines()
+    difference = difflib.unified_diff(*texts, name, "generated", lineterm="", n=2)
     print("\n".join(list(difference)[:60]))
     print(
         f"\n{name} is not what the code says. If the change is meant: `{command}`, and commit it."

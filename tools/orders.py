@@ -27,10 +27,8 @@ def create_product(url: str) -> str:
     return str(answer.json()["id"])
 
 
-def wait_until_final(
-    database_url: str, product_id: str, *, since: datetime, accepted: int
-) -> float:
-    """Wait until the orders accepted since then are stored and have a final status.
+def wait_until_final(database: str, product_id: str, accepted: int, *, since: datetime) -> float:
+    """Wait until so many orders, accepted since then, are stored and have a final status.
 
     Return the seconds from the last acceptance to the last final status.
 
@@ -40,17 +38,15 @@ def wait_until_final(
         SELECT count(*), count(*) FILTER (WHERE status = 'PENDING'),
                extract(epoch FROM max(settled_at) - max(created_at))::float
         FROM "order" WHERE product_id = %s AND created_at >= %s"""
-    stored: int = 0
-    pending: int = 0
+    stored = pending = 0
     seconds: float | None = None
 
     def are_final() -> bool:
         nonlocal stored, pending, seconds
-        row = database.execute(question, [product_id, since]).fetchone()
-        stored, pending, seconds = row or (0, 0, None)
+        [(stored, pending, seconds)] = connection.execute(question, [product_id, since])
         return stored >= accepted and not pending
 
-    with psycopg.connect(database_url, autocommit=True) as database:
+    with psycopg.connect(database, autocommit=True) as connection:
         if not wait_until(are_final, timeout_seconds=_PATIENCE_SECONDS, pause_seconds=0.2):
             raise DeployFailure(
                 f"{_PATIENCE_SECONDS} s after the load, {stored:,} of {accepted:,} accepted orders "

@@ -54,9 +54,8 @@ class _Camera:
     """A browser that is logged in to both admins."""
 
     def __init__(self, browser: Browser, shop: BusyShop, scheme: Scheme) -> None:
-        viewport = {"width": _WIDTH, "height": _LOWEST}
-        self._page = browser.new_page(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]  # a dict is what it takes
-        self._scheme = scheme
+        self._page, self._scheme = browser.new_page(color_scheme=scheme), scheme
+        self._resize(_LOWEST)
         for url in (shop.products_url, shop.orders_url):
             self._page.goto(f"{url.rsplit('/', 1)[0]}/admin/")
             self._page.locator("[name=username]").fill("admin")
@@ -66,15 +65,17 @@ class _Camera:
 
     def take(self, picture: _Picture) -> None:
         """Write one picture, as high as its page is."""
-        self._page.set_viewport_size({"width": _WIDTH, "height": _LOWEST})
+        self._resize(_LOWEST)
         self._page.goto(picture.address)
         picture.act(self._page)
         # Not `full_page`: what sticks to the edges of the window would be in its middle.
-        height = int(self._page.evaluate(_HEIGHT))
-        self._page.set_viewport_size({"width": _WIDTH, "height": max(height, _LOWEST)})
+        self._resize(max(int(self._page.evaluate(_HEIGHT)), _LOWEST))
         self._page.wait_for_load_state("networkidle")
         suffix = "-dark" if self._scheme == "dark" else ""
         self._page.screenshot(path=DIRECTORY / f"{picture.name}{suffix}.png", caret="hide")
+
+    def _resize(self, height: int) -> None:
+        self._page.set_viewport_size({"width": _WIDTH, "height": height})
 
 
 _HEIGHT = "document.fonts.ready.then(() => document.documentElement.scrollHeight)"
@@ -86,7 +87,8 @@ def main() -> int:
     try:
         ensure_installed(["chromium"], progress)
         DIRECTORY.mkdir(exist_ok=True)
-        with Stack.temporary("screenshots", progress) as stack, sync_playwright() as playwright:
+        temporary = Stack.temporary("screenshots", progress)
+        with temporary as stack, sync_playwright() as playwright:
             shop = BusyShop(stack.environment)
             with progress.step("An hour of business"):
                 shop.fill()

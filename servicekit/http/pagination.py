@@ -8,13 +8,15 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from django.core.exceptions import ValidationError as Unreadable
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from rest_framework.exceptions import ValidationError
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from servicekit.http.links import absolute
 from servicekit.http.parameters import integer
@@ -24,7 +26,6 @@ MAX_LIMIT = 500
 
 _NO_FILTERS = ("limit", "cursor", "format")
 
-Row = TypeVar("Row", bound=Model)
 Position = TypeVar("Position")
 """Where an item stands in its list; written with `str`, read back by a function of the list's."""
 
@@ -85,14 +86,33 @@ def link_header(request: HttpRequest, next_cursor: str) -> dict[str, str]:
     return {"Link": f'<{absolute(request, request.path)}?{urlencode(query)}>; rel="next"'}
 
 
-def newest_first(rows: QuerySet[Row], request: HttpRequest) -> tuple[list[Row], dict[str, str]]:
-    """Return the page that is asked for of what has ids that grow, and its `Link` header.
+class NewestFirst(CursorPagination):
+    """DRF's pages of what has ids that grow, with the limits, cursors and links of this module."""
 
-    :raises ValidationError: if limit or cursor are nonsense
-    """
-    read = rows.model._meta.pk.to_python  # noqa: SLF001 - Django's name for what is public
-    asked = PageRequest.of(request.GET, read)
-    after = {} if asked.after is None else {"pk__lt": asked.after}
-    page = list(rows.filter(**after).order_by("-pk")[: asked.limit + 1])
-    last = page[asked.limit - 1].pk if len(page) > asked.limit else None
-    return page[: asked.limit], link_header(request, "" if last is None else cursor_after(last))
+    ordering = "-id"
+    template = None  # the browsable API makes its pager of the header
+    request: Request
+
+    def paginate_queryset(
+        self, queryset: Any, request: Request, view: Any = None
+    ) -> list[Any] | None:
+        """Return the items of the page that is asked for.
+
+        :raises ValidationError: if limit or cursor are nonsense
+        """
+        read = queryset.model._meta.pk.to_python  # noqa: SLF001 - Django's name for what is public
+        asked = PageRequest.of(request.query_params, read)
+        self.page_size, self._after = asked.limit, asked.after
+        return super().paginate_queryset(queryset, request, view)
+
+    def decode_cursor(self, request: Request) -> Cursor | None:  # noqa: ARG002 - DRF's signature
+        """Return the position that is asked for."""
+        return None if self._after is None else Cursor(0, False, self._after)
+
+    def encode_cursor(self, cursor: Cursor) -> str:
+        """Return the cursor alone."""
+        return cursor_after(cursor.position)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """Return the bare items, with a link to the next page if there is one."""
+        return Response(data, headers=link_header(self.request, self.get_next_link() or ""))

@@ -10,7 +10,6 @@ import amqp
 import jsonschema
 import pytest
 import yaml
-from amqp import serialization
 from clients import Client, Message, go, node
 from kombu import Connection
 
@@ -20,6 +19,7 @@ from tools import asyncapi
 
 QUEUE = "product_order_queue"
 DOCUMENT = yaml.safe_load(asyncapi.DOCUMENT.read_text())
+DESCRIBED = {each["name"]: each for each in DOCUMENT["components"]["messages"].values()}
 
 
 @pytest.fixture(scope="session", params=[node, go], ids=["Node", "Go"])
@@ -49,11 +49,7 @@ def bodies(messages: list[Message]) -> list[tuple[str, Any]]:
         assert said["type"] == message["routingKey"]
         assert all(said[name] for name in ("messageId", "correlationId", "timestamp"))
         assert {type(value) for value in message["headers"].values()} == {str}, message
-        [described] = [
-            each
-            for each in DOCUMENT["components"]["messages"].values()
-            if each["name"] == message["routingKey"]
-        ]
+        described = DESCRIBED[message["routingKey"]]
         for part, schema in (("body", "payload"), ("headers", "headers")):
             jsonschema.validate(message[part], {**DOCUMENT, **described[schema]})
     return [(message["routingKey"], message["body"]) for message in messages]
@@ -156,50 +152,31 @@ class TestDeclaringOurQueue:
         assert shop.final_status(order["id"]) == "CONFIRMED"
 
 
-def field_types(properties: bytes) -> dict[str, str]:
-    """Return the type of each header field, up to the first that is not a long string."""
-    types: dict[str, str] = {}
-    flags, at = int.from_bytes(properties[:2], "big"), 2
-    for bit in (15, 14):  # content type and encoding, short strings, come before the headers
-        at += (flags >> bit & 1) * (1 + properties[at])
-    end = at + 4 + int.from_bytes(properties[at : at + 4], "big") if flags >> 13 & 1 else 0
-    at += 4
-    while at < end and set(types.values()) <= {"S"}:
-        name = properties[at + 1 : at + 1 + properties[at]]
-        at += 1 + len(name)
-        types[name.decode()] = chr(properties[at])
-        at += 5 + int.from_bytes(properties[at + 1 : at + 5], "big")
-    return types
-
-
-class TestTheBytesOfOurHeaders:
+class TestTheFieldsOfOurHeaders:
     @pytest.fixture
-    def seen(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
-        """The types of the header fields that came in so far, by type of message."""
-        seen: dict[str, dict[str, str]] = {}
-        basic = amqp.spec.Basic.CLASS_ID
-        decode = serialization.PROPERTY_CLASSES[basic]
+    def seen(self) -> dict[str, set[type]]:
+        """The types of the header fields that came in so far, by type of message.
 
-        def look(buffer: bytes, offset: int) -> tuple[dict[str, Any], int]:
-            properties, end = decode(buffer, offset)
-            seen[properties["type"]] = field_types(bytes(buffer[offset:]))
-            return properties, end
-
-        monkeypatch.setitem(serialization.PROPERTY_CLASSES, basic, look)
-        return seen
+        What py-amqp reads as text was sent as a long string (`S`), and as nothing else.
+        """
+        return {}
 
     @pytest.fixture
-    def channel(self, shop: Shop) -> Iterator[Any]:
+    def channel(self, shop: Shop, seen) -> Iterator[Any]:
         """A channel that gets every event."""
+
+        def look(message: Any) -> None:
+            seen[message.properties["type"]] = {type(each) for each in message.headers.values()}
+
         with Connection(shop.environment["BROKER_URL"]) as connection:
             channel: Any = connection.channel()
             queue = channel.queue_declare("", exclusive=True).queue
             for exchange in ("order.exchange", "product.exchange"):
                 channel.queue_bind(queue, exchange, "#")
-            channel.basic_consume(queue, no_ack=True, callback=id)
+            channel.basic_consume(queue, no_ack=True, callback=look)
             yield channel
 
-    def test_are_those_of_strings(self, seen, channel, shop: Shop) -> None:
+    def test_are_strings(self, seen, channel, shop: Shop) -> None:
         order = shop.order(shop.create_product(qty=10)["id"]).json()["id"]
         shop.final_status(order)
         shop.cancel(order)
@@ -207,7 +184,7 @@ class TestTheBytesOfOurHeaders:
         while not expected <= set(seen):
             channel.connection.drain_events(timeout=30)
 
-        assert {kind for types in seen.values() for kind in types.values()} == {"S"}, seen
+        assert set().union(*seen.values()) == {str}, seen
 
     def test_would_betray_a_number(self, seen, channel) -> None:
         headers = {"a": "text", "b": 2**40}
@@ -216,4 +193,4 @@ class TestTheBytesOfOurHeaders:
         while "number" not in seen:
             channel.connection.drain_events(timeout=30)
 
-        assert seen["number"] == {"a": "S", "b": "L"}
+        assert seen["number"] == {str, int}

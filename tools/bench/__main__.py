@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from deploy.console import TerminalProgress, table
 from deploy.failure import DeployFailure
@@ -17,8 +18,11 @@ from tools.bench.k6 import Load, Outcome
 from tools.ledger import check_ledger
 from tools.orders import create_product, wait_until_final
 
+_CLIENTS = 64
 _RATES = (100, 300, 600, 1000)
 _WARM_UP = Load(seconds=2, clients=16)
+
+_Drain = Callable[[int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +54,10 @@ class Bench:
         self._orders_url = stack.environment["ORDER_API_URL"]
         self._product = ""
 
-    def warm_up(self) -> None:
-        """Have every process make its connections, and forget how long that took."""
-        self._order(_WARM_UP)
-
     def orders(self, load: Load) -> Step:
         """Order a new product."""
         bare = _bare("order-service", load, body=_order_of(self._product))
-        return Step(title=f"POST /orders, {load}", ours=self._order(load), bare=bare)
+        return Step(title=f"POST /orders, {load}", ours=self.order(load), bare=bare)
 
     def product(self, load: Load) -> Step:
         """Read the product that was ordered last."""
@@ -73,16 +73,11 @@ class Bench:
         bare = _bare(service, load)
         return Step(title=f"{title}, {load}", ours=_measure(self._pids, load, url), bare=bare)
 
-    def _order(self, load: Load) -> Result:
+    def order(self, load: Load) -> Result:
+        """Order a new product, and wait until all of its orders are final."""
         self._product = create_product(self._products_url)
-        since = datetime.now(UTC)
-
-        def drain(accepted: int) -> float:
-            return wait_until_final(
-                self._orders_database, self._product, since=since, accepted=accepted
-            )
-
-        body = _order_of(self._product)
+        now, body = datetime.now(UTC), _order_of(self._product)
+        drain = partial(wait_until_final, self._orders_database, self._product, since=now)
         return _measure(self._pids, load, self._orders_url, body=body, drain=drain)
 
 
@@ -98,12 +93,7 @@ def _bare(service: str, load: Load, *, body: str = "") -> Result:
 
 
 def _measure(
-    pids: Mapping[str, int],
-    load: Load,
-    url: str,
-    *,
-    body: str = "",
-    drain: Callable[[int], float] | None = None,
+    pids: Mapping[str, int], load: Load, url: str, *, body: str = "", drain: _Drain | None = None
 ) -> Result:
     meter = Meter(pids)
     outcome = k6.measure(load, url, body=body)
@@ -141,12 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and check the ledger; return 0 if it agrees."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("--seconds", type=int, default=15, help="of each step (default: 15)")
-    parser.add_argument("--clients", type=int, default=64, help="of closed loops (default: 64)")
     parser.add_argument(
         "--rates", type=int, nargs="*", default=_RATES, help="orders a second of the open loops"
     )
     options = parser.parse_args(arguments)
-    closed = Load(seconds=options.seconds, clients=options.clients)
+    closed = Load(seconds=options.seconds, clients=_CLIENTS)
     loads = [closed, *(Load(seconds=options.seconds, rate=rate) for rate in options.rates)]
     progress = TerminalProgress()
     try:
@@ -154,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Stack.temporary("bench", progress) as stack:
             bench = Bench(stack)
             with progress.step("Warm up"):
-                bench.warm_up()
+                bench.order(_WARM_UP)
             measurements = [(bench.orders, load) for load in loads]
             measurements += [(bench.product, closed), (bench.first_page, closed)]
             steps = []

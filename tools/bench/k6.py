@@ -114,9 +114,8 @@ def find_k6() -> str:
 
     :raises DeployFailure: if there is none, and no Go
     """
-    candidates = [shutil.which("k6"), str(Path.home() / "go/bin/k6")]
-    found = next((path for path in candidates if path and Path(path).exists()), None)
-    if found:
+    places = f"{os.environ['PATH']}:{Path.home() / 'go/bin'}"
+    if found := shutil.which("k6", path=places):
         return found
     if shutil.which("go") is None:
         raise DeployFailure(

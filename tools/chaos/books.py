@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from servicekit.timestamps import rfc3339
-from tools.chaos.client import Answer, Load, Order, Restock
+from tools.chaos.client import Answer, Load, Order
 
 SLOW_SECONDS = 2.0
 _FINAL = {"CONFIRMED", "REJECTED", "CANCELLED"}
@@ -32,34 +32,26 @@ class Findings:
 def compare(load: Load, environment: Mapping[str, str]) -> Findings:
     """Compare what a client was told with what is stored."""
     found, products = Findings(), [*load.plentiful, *load.scarce]
-    with psycopg.connect(environment["ORDERS_DATABASE_URL"]) as orders:
-        rows = orders.execute(
-            """
-            SELECT product_id::text, quantity, id::text, total_price, created_at, status
-            FROM "order" WHERE product_id = ANY(%s::uuid[])
-            """,
-            [products],
-        ).fetchall()
+    query = """
+        SELECT product_id::text, quantity, id::text, total_price, created_at, status
+        FROM "order" WHERE product_id = ANY(%s::uuid[])
+    """
     stored = defaultdict(list)
-    for product, quantity, *facts in rows:
-        stored[product, quantity].append(facts)
+    with psycopg.connect(environment["ORDERS_DATABASE_URL"]) as orders:
+        for product, quantity, *facts in orders.execute(query, [products]):
+            stored[product, quantity].append(facts)
     for order in load.orders:
         _compare_order(found, order, stored.pop((order.product, order.quantity), []))
-    found.unexpected += [
-        f"{len(rows)} orders {what} that nobody sent" for what, rows in stored.items()
-    ]
+    for what, rows in stored.items():
+        found.unexpected.append(f"{len(rows)} orders {what} that nobody sent")
+    query = """
+        SELECT idempotency_key, count(*) FROM stock_movement
+        WHERE product_id = ANY(%s::uuid[]) AND reason = 'restock' GROUP BY 1
+    """
     with psycopg.connect(environment["PRODUCTS_DATABASE_URL"]) as database:
-        moved: dict[str, int] = dict(
-            database.execute(
-                """
-                SELECT idempotency_key, count(*) FROM stock_movement
-                WHERE product_id = ANY(%s::uuid[]) AND reason = 'restock' GROUP BY 1
-                """,
-                [products],
-            ).fetchall()
-        )
-    for restock in load.restocks:
-        _compare_restock(found, restock, moved.pop(restock.key, 0))
+        moved: dict[str, int] = dict(database.execute(query, [products]).fetchall())
+    for key, outcomes in load.restocks.items():
+        _compare_restock(found, key, {*outcomes}, moved.pop(key, 0))
     found.unexpected += [f"a restock {key} that nobody sent" for key in moved]
     return found
 
@@ -87,11 +79,9 @@ def _compare_order(found: Findings, order: Order, rows: list[list[Any]]) -> None
         "createdAt": rfc3339(created_at),
     }
     for body in (each.body for each in order.placed if each.outcome == "accepted"):
-        differing = {
-            name for name in body.keys() | facts.keys() if body.get(name) != facts.get(name)
-        }
-        if differing - {"status"}:
-            is_retold = order.key is not None and differing <= {"status", "createdAt"}
+        names = (body.keys() | facts.keys()) - {"status"}
+        if differing := {name for name in names if body.get(name) != facts.get(name)}:
+            is_retold = order.key is not None and differing == {"createdAt"}
             kind = found.retold if is_retold else found.mismatch
             kind.append(f"{body} was answered, and is stored as {facts}")
     _compare_status(found, order, identity, status)
@@ -116,23 +106,24 @@ def _compare_status(found: Findings, order: Order, identity: str, status: str) -
             found.mismatch.append(f"order {identity} was {seen}, and is {status}")
 
 
-def _compare_restock(found: Findings, restock: Restock, times: int) -> None:
-    outcomes = {each.outcome for each in restock.answers}
+def _compare_restock(found: Findings, key: str, outcomes: set[str], times: int) -> None:
     if times > 1:
-        found.doubled.append(f"restock {restock.key} was made {times} times")
+        found.doubled.append(f"restock {key} was made {times} times")
     elif not times and "accepted" in outcomes:
-        found.lost.append(f"restock {restock.key}")
+        found.lost.append(f"restock {key}")
     elif times and outcomes == {"refused"}:
-        found.unexpected.append(f"restock {restock.key} was refused")
+        found.unexpected.append(f"restock {key} was refused")
     found.recovered += times == 1 and "accepted" not in outcomes
 
 
 def slow(answers: list[Answer]) -> list[str]:
     """Return the answers that took too long, the longest first."""
-    late = sorted(
-        (each for each in answers if each.seconds > SLOW_SECONDS), key=attrgetter("seconds")
-    )
-    return [f"{each.request}: {each.status} after {each.seconds:.1f} s" for each in late[::-1]]
+    longest_first = sorted(answers, key=attrgetter("seconds"), reverse=True)
+    return [
+        f"{each.request}: {each.status} after {each.seconds:.1f} s"
+        for each in longest_first
+        if each.seconds > SLOW_SECONDS
+    ]
 
 
 def wrongly_refused(load: Load) -> list[str]:

@@ -1,19 +1,19 @@
 """A client that orders at a steady rate whatever happens, and books every answer."""
 
-import http.client
 import itertools
 import json
 import random
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from deploy.failure import DeployFailure
-from deploy.native.supervision import wait_until
 
 #: Longer than any answer may take, so that a slow one is seen as what it is.
 _TIMEOUT_SECONDS = 10
@@ -33,7 +33,6 @@ class Answer:
 
     service: str
     request: str
-    sent_at: float
     seconds: float
     was_sent: bool
     status: int = 0
@@ -67,56 +66,41 @@ class Order:
         return next((each.body for each in self.placed if each.outcome == "accepted"), None)
 
 
-@dataclass(eq=False, kw_only=True)
-class Restock:
-    """Units to add to a product, under a key, and what was answered."""
+class _OfThread(threading.local):
+    """What a thread has for itself; its connections are closed when it ends."""
 
-    product: str
-    delta: int
-    key: str
-    answers: list[Answer] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT_SECONDS)
 
 
 class Http:
     """Both APIs, over connections that each thread keeps open."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._addresses = {
-            "product-service": urlsplit(environment["PRODUCT_API_URL"]).netloc,
-            "order-service": urlsplit(environment["ORDER_API_URL"]).netloc,
+        self._roots = {
+            "product-service": environment["PRODUCT_API_URL"].removesuffix("/products"),
+            "order-service": environment["ORDER_API_URL"].removesuffix("/orders"),
         }
-        self._per_thread = threading.local()
+        self._of_thread = _OfThread()
         self.answers: list[Answer] = []
-        self._connections: list[http.client.HTTPConnection] = []
-
-    def close(self) -> None:
-        """Close the connections of all threads."""
-        for connection in self._connections:
-            connection.close()
 
     def ask(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send a request and book the answer, whatever it is."""
         service = "product-service" if path.startswith("/products") else "order-service"
-        octets = None if body is None else json.dumps(body).encode()
-        fields = {"Content-Type": "application/json", **(headers or {})}
-        connection, started = self._connection(service), time.monotonic()
-        was_sent, status, answered = False, 0, None
+        started, was_sent, status, answered = time.monotonic(), True, 0, None
+        url = f"{self._roots[service]}{path}"
         try:
-            if connection.sock is None:
-                connection.connect()
-            was_sent = True
-            connection.request(method, path, octets, fields)
-            response = connection.getresponse()
-            answered = json.loads(response.read() or b"null")
-            status = response.status
-        except (OSError, http.client.HTTPException, ValueError):
-            connection.close()
+            response = self._of_thread.pool.request(method, url, json=body, headers=headers)
+            answered, status = json.loads(response.data or b"null"), response.status
+        except (NewConnectionError, ConnectTimeoutError):
+            was_sent = False
+        except (HTTPError, ValueError):
+            pass  # it ended in the middle, or came too late
         answer = Answer(
             service=service,
             request=f"{method} {path.partition('?')[0]}",
-            sent_at=started,
             seconds=time.monotonic() - started,
             was_sent=was_sent,
             status=status,
@@ -124,15 +108,6 @@ class Http:
         )
         self.answers.append(answer)
         return answer
-
-    def _connection(self, service: str) -> http.client.HTTPConnection:
-        known: dict[str, http.client.HTTPConnection] = self._per_thread.__dict__
-        if service not in known:
-            known[service] = http.client.HTTPConnection(
-                self._addresses[service], timeout=_TIMEOUT_SECONDS
-            )
-            self._connections.append(known[service])
-        return known[service]
 
 
 class Load:
@@ -145,7 +120,8 @@ class Load:
 
     def __init__(self, environment: Mapping[str, str], *, rate: float, seed: str) -> None:
         self.orders: list[Order] = []
-        self.restocks: list[Restock] = []
+        self.restocks: defaultdict[str, list[str]] = defaultdict(list)
+        """Of each attempt to restock under a key, the outcome."""
         self.http = Http(environment)
         self._rate, self._seed = rate, seed
         self._plan = self._planned()
@@ -173,13 +149,11 @@ class Load:
         self.seconds = time.monotonic() - self._started
         for thread in self._threads:
             thread.join()
-        self.http.close()
 
     def confirm_one(self, *, timeout_seconds: float) -> bool:
         """Order until an order is accepted and confirmed; tell whether one was in time."""
         deadline = time.monotonic() + timeout_seconds
-
-        def is_confirmed() -> bool:
+        while time.monotonic() < deadline:
             order = self._new_order(self.plentiful[0], None)
             self._place(order)
             while order.accepted is not None and time.monotonic() < deadline:
@@ -187,9 +161,8 @@ class Load:
                 if answer.status == 200 and answer.body["status"] == "CONFIRMED":
                     return True
                 time.sleep(0.05)
-            return False
-
-        return wait_until(is_confirmed, timeout_seconds=timeout_seconds)
+            time.sleep(0.05)
+        return False
 
     def _create_product(self, qty: int) -> str:
         answer = self.http.ask("POST", "/products", {"name": "Chaos", "price": 100, "qty": qty})
@@ -252,16 +225,12 @@ class Load:
             self._restock(order)
 
     def _restock(self, order: Order) -> None:
-        units = int(10 * self._rate)
-        restock = Restock(product=self.scarce[0], delta=units, key=f"restock-{order.quantity}")
-        restock.key = f"{restock.product}-{restock.key}"
-        self.restocks.append(restock)
-        path = f"/products/{restock.product}/stock-movements"
-        body = {"delta": units, "reason": "restock"}
+        path = f"/products/{self.scarce[0]}/stock-movements"
+        body = {"delta": int(10 * self._rate), "reason": "restock"}
+        key = f"{self.scarce[0]}-restock-{order.quantity}"
         for pause in (0, *_RETRY_PAUSES):
             time.sleep(pause)
-            restock.answers.append(
-                self.http.ask("POST", path, body, {"Idempotency-Key": restock.key})
-            )
-            if restock.answers[-1].outcome == "accepted":
+            answer = self.http.ask("POST", path, body, {"Idempotency-Key": key})
+            self.restocks[key].append(answer.outcome)
+            if answer.outcome == "accepted":
                 break

@@ -9,13 +9,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
-from uuid import UUID
+from typing import Any, Concatenate, ParamSpec
 
 import amqp
 import psutil
@@ -59,10 +58,9 @@ class Scene:
             self.stack.wait_ready()
             yield
 
-    def sql(self, *statements: str, database: str = "postgres") -> None:
+    def sql(self, *statements: str) -> None:
         """Run statements as the superuser."""
-        address = self.stack.superuser_database_url
-        with psycopg.connect(address, dbname=database, autocommit=True) as connection:
+        with psycopg.connect(self.stack.superuser_database_url, autocommit=True) as connection:
             for statement in statements:
                 connection.execute(statement.encode())
 
@@ -71,13 +69,12 @@ class Scene:
         with redis.Redis.from_url(self.stack.environment["CACHE_URL"], socket_timeout=5) as cache:
             cache.execute_command(*command)
 
-    def broker(self, method: str, path: str, body: object = None) -> Any:
+    def broker(self, method: str, path: str, body: object = None) -> None:
         """Ask the broker's management API."""
         url = f"{self.stack.environment['RABBITMQ_MANAGEMENT_URL']}/api/{path}"
         answer = requests.request(method, url, json=body, timeout=30)
         if answer.status_code != requests.codes.not_found:
             answer.raise_for_status()
-        return answer.json() if answer.content else None
 
     @contextmanager
     def channel(self) -> Iterator[Any]:
@@ -90,6 +87,8 @@ class Scene:
 
 
 Act = Callable[[Scene], AbstractContextManager[object]]
+Deed = Callable[[Scene], object]
+_P = ParamSpec("_P")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +100,23 @@ class Fault:
     edge: str
     act: Act
     #: Which processes it happens to.
-    parts: tuple[str, ...] = ()
-    #: Whether orders have to be accepted all the time.
-    accepts: bool = True
-    #: Services that cannot answer meanwhile, because they are what fails.
-    silent: tuple[str, ...] = ()
+    parts: Sequence[str] = ()
     #: It throws away what a broker or a cache keeps, so that no other one may happen beside it.
     empties: bool = False
     #: What has to go through a proxy.
-    links: tuple[Link, ...] = ()
+    links: Sequence[Link] = ()
+    #: Whether it is two at the same time.
+    is_both: bool = False
+
+    @property
+    def accepts(self) -> bool:
+        """Whether orders have to be accepted all the time."""
+        return "order-service" not in self.parts and not self.is_both
+
+    @property
+    def silent(self) -> set[str]:
+        """Services that cannot answer meanwhile, because they are what fails."""
+        return {*self.parts} & {*WEB}
 
     @property
     def forgets_attempts(self) -> bool:
@@ -124,44 +131,40 @@ class Fault:
 # Ways to fail
 
 
-def done_and_undone(
-    do: Callable[[Scene], object], undo: Callable[[Scene], object] = lambda _: None
-) -> Act:
-    """Do something, and undo it later."""
+def way(fail: Callable[Concatenate[Scene, _P], Iterator[None]]) -> Callable[_P, Act]:
+    """Make a way to fail of a generator that breaks a scene, yields, and heals it."""
+    return lambda *args, **options: lambda scene: contextmanager(fail)(scene, *args, **options)
 
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        do(scene)
+
+@way
+def done_and_undone(scene: Scene, do: Deed, undo: Deed) -> Iterator[None]:
+    """Do something, and undo it later."""
+    do(scene)
+    try:
+        yield
+    finally:
+        undo(scene)
+
+
+@way
+def again_and_again(
+    scene: Scene, action: Deed, least: float = 1.0, most: float = 3.0
+) -> Iterator[None]:
+    """Do something at once and then after every pause of so many seconds."""
+    enough = threading.Event()
+
+    def go_on() -> None:
+        action(scene)
+        while not enough.wait(scene.chance.uniform(least, most)):
+            action(scene)
+
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(go_on)
         try:
             yield
         finally:
-            undo(scene)
-
-    return act
-
-
-def again_and_again(action: Callable[[Scene], object], *, pause: tuple[float, float]) -> Act:
-    """Do something at once and then after every pause of so many seconds."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        enough = threading.Event()
-
-        def go_on() -> None:
-            while True:
-                action(scene)
-                if enough.wait(scene.chance.uniform(*pause)):
-                    return
-
-        with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(go_on)
-            try:
-                yield
-            finally:
-                enough.set()
-            running.result()
-
-    return act
+            enough.set()
+        running.result()
 
 
 def killed(*names: str, number: int = signal.SIGKILL) -> Act:
@@ -169,34 +172,27 @@ def killed(*names: str, number: int = signal.SIGKILL) -> Act:
 
     def kill(scene: Scene) -> None:
         pids = scene.stack.pids
-        for pid in [pids[name] for name in names if name in pids]:
-            send(pid, number)
+        for name in names:
+            if name in pids:
+                send(pids[name], number)
 
-    return again_and_again(kill, pause=(1.0, 3.0))
-
-
-def child_killed(name: str) -> Act:
-    """Kill a child of a process, such as one of gunicorn's workers, every one to three seconds."""
-
-    def kill(scene: Scene) -> None:
-        with suppress(DeployFailure, psutil.Error, OSError, IndexError):  # between two lives
-            send(scene.chance.choice(scene.stack.children(name)), signal.SIGKILL)
-
-    return again_and_again(kill, pause=(1.0, 3.0))
+    return again_and_again(kill)
 
 
-def absent(*names: str) -> Act:
+def kill_a_web_process(scene: Scene) -> None:
+    """Kill one of gunicorn's workers."""
+    with suppress(DeployFailure, psutil.Error, OSError, IndexError):  # between two lives
+        send(scene.chance.choice(scene.stack.children("order-service")), signal.SIGKILL)
+
+
+@way
+def absent(scene: Scene, *names: str) -> Iterator[None]:
     """Stop processes in an orderly way, and start them again."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        for name in names:
-            scene.stack.stop_process(name)
-        yield
-        for name in names:
-            scene.stack.start_process(name, wait=False)
-
-    return act
+    for name in names:
+        scene.stack.stop_process(name)
+    yield
+    for name in names:
+        scene.stack.start_process(name, wait=False)
 
 
 def frozen(name: str) -> Act:
@@ -224,7 +220,7 @@ def shut_redis_down(scene: Scene) -> None:
 @contextmanager
 def rolling_restart(scene: Scene) -> Iterator[None]:
     """Restart every process, one after the other, in an orderly way."""
-    for name in (*SERVERS, *WEB, *WORKERS):
+    for name in _EVERYTHING:
         scene.stack.restart(name)
     yield
 
@@ -236,12 +232,10 @@ power_cut = done_and_undone(lambda scene: scene.stack.kill_all(), lambda scene: 
 @contextmanager
 def any_order(scene: Scene) -> Iterator[None]:
     """Stop everything, and start it in an order that makes no sense."""
-    names = [*SERVERS, *WEB, *WORKERS]
-    for name in names:
+    for name in _EVERYTHING:
         scene.stack.stop_process(name)
-    scene.chance.shuffle(names)
     yield
-    for name in names:
+    for name in scene.chance.sample(_EVERYTHING, len(_EVERYTHING)):
         scene.stack.start_process(name, wait=False)
         time.sleep(0.5)
 
@@ -254,35 +248,30 @@ def dying_at(process: str, failpoint: str) -> Act:
     )
 
 
-def rabbitmqctl(do: tuple[str, ...], undo: tuple[str, ...]) -> Act:
+def rabbitmqctl(do: str, undo: str) -> Act:
     """Run two commands of `rabbitmqctl`."""
     return done_and_undone(
-        lambda scene: scene.stack.rabbitmqctl(*do), lambda scene: scene.stack.rabbitmqctl(*undo)
+        lambda scene: scene.stack.rabbitmqctl(*do.split()),
+        lambda scene: scene.stack.rabbitmqctl(*undo.split()),
     )
 
 
 def refusing(queue: str) -> Act:
     """Have the broker refuse whatever is sent to a queue."""
-    policy = {
-        "pattern": f"^{queue}$",
-        "apply-to": "queues",
-        "priority": 10,
-        "definition": {
-            "max-length": 0,
-            "overflow": "reject-publish",
-            "dead-letter-exchange": "",
-            "dead-letter-routing-key": f"{queue}.dead",
-        },
-    }
+    full = {"max-length": 0, "overflow": "reject-publish"}
+    dead = {"dead-letter-exchange": "", "dead-letter-routing-key": f"{queue}.dead"}
+    policy = {"pattern": f"^{queue}$", "apply-to": "queues", "priority": 10}
     return done_and_undone(
-        lambda scene: scene.broker("PUT", "policies/%2F/chaos", policy),
+        lambda scene: scene.broker(
+            "PUT", "policies/%2F/chaos", policy | {"definition": full | dead}
+        ),
         lambda scene: scene.broker("DELETE", "policies/%2F/chaos"),
     )
 
 
 def deleted(path: str) -> Act:
     """Delete something of the broker's, every one to three seconds."""
-    return again_and_again(lambda scene: scene.broker("DELETE", path), pause=(1.0, 3.0))
+    return again_and_again(lambda scene: scene.broker("DELETE", path))
 
 
 def _terminate(scene: Scene) -> None:
@@ -302,39 +291,27 @@ def altered(change: str, back: str) -> Act:
     return done_and_undone(lambda scene: alter(scene, change), lambda scene: alter(scene, back))
 
 
-def locked(database: str, statement: str) -> Act:
+@way
+def locked(scene: Scene, database: str, statement: str) -> Iterator[None]:
     """Hold locks in another session."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        address = scene.stack.superuser_database_url
-        with psycopg.connect(address, dbname=database) as connection:
-            connection.execute(statement.encode())
-            yield
-
-    return act
+    with psycopg.connect(scene.stack.superuser_database_url, dbname=database) as connection:
+        connection.execute(statement.encode())
+        yield
 
 
-def replayed(exchange: str, routing_key: str) -> Act:
+@way
+def replayed(scene: Scene, exchange: str, routing_key: str) -> Iterator[None]:
     """Tap an exchange, and publish all of it again afterwards: three times, shuffled."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        with scene.channel() as channel:
-            queue = channel.queue_declare(exclusive=True, auto_delete=True).queue
-            channel.queue_bind(queue, exchange, routing_key)
-            yield
-            messages = []
-            while message := channel.basic_get(queue, no_ack=True):
-                messages.append(message)
-            channel.queue_unbind(queue, exchange, routing_key)
-            messages *= 3
-            scene.chance.shuffle(messages)
-            for message in messages:
-                again = amqp.Message(message.body, **message.properties)
-                channel.basic_publish(again, exchange, routing_key)
-
-    return act
+    with scene.channel() as channel:
+        queue = channel.queue_declare(exclusive=True, auto_delete=True).queue
+        channel.queue_bind(queue, exchange, routing_key)
+        yield
+        messages = list(iter(lambda: channel.basic_get(queue, no_ack=True), None)) * 3
+        channel.queue_unbind(queue, exchange, routing_key)
+        scene.chance.shuffle(messages)
+        for message in messages:
+            again = amqp.Message(message.body, **message.properties)
+            channel.basic_publish(again, exchange, routing_key)
 
 
 def over(link: Link, harm: Callable[[Proxy], object]) -> Act:
@@ -344,58 +321,49 @@ def over(link: Link, harm: Callable[[Proxy], object]) -> Act:
     )
 
 
-def cut_over(link: Link) -> Act:
-    """Cut all connections of a link, several times a second."""
-    return again_and_again(lambda scene: scene.proxies[link].cut(), pause=(0.1, 0.6))
-
-
 _NONSENSE = (b"", b"{", b"null", b"[]", b"7", b"\xff\xfe", b'{"orderId": {}}', b"[" * 100_000)
 _QUANTITIES = ("-5", "0", '"5"', "5.5", "9223372036854775808", "true", "null", "NaN")
-_ORDER = '{"orderId": "x", "productId": "%s", "quantity": %s, "totalPrice": 1, "createdAt": "%s"}'
-_BAD_ORDERS = [
-    (_ORDER % (UUID(int=1), quantity, "2026-01-01T00:00:00.000Z")).encode()
-    for quantity in _QUANTITIES
-]
-_BAD_DECISIONS = (b'{"decisions": 1}', b'{"decisions": [1]}', b'{"decisions": [{"orderId": "x"}]}')
-_BAD_TASKS = (
+_ORDER = (
+    '{"orderId": "x", "productId": "00000000-0000-0000-0000-000000000001", "quantity": %s,'
+    ' "totalPrice": 1, "createdAt": "2026-01-01T00:00:00.000Z"}'
+)
+_BAD_ORDERS = [(_ORDER % quantity).encode() for quantity in _QUANTITIES]
+_BAD_DECISIONS = [b'{"decisions": 1}', b'{"decisions": [1]}', b'{"decisions": [{"orderId": "x"}]}']
+_BAD_TASKS = [
     b"[[],{},{}]", b"[[1],{},{}]", b'[[],{"orders":1},{}]', b'[[],{"orders":[{"id":"x"}]},{}]',
-)  # fmt: skip
+]  # fmt: skip
 
 
-def poisoned(queue: str, bodies: Sequence[bytes], **properties: Any) -> Act:
+@way
+def poisoned(scene: Scene, /, queue: str, bodies: list[bytes], **properties: Any) -> Iterator[None]:
     """Send what cannot be applied: a thousand in a row, then some between the good messages."""
 
-    def send_some(scene: Scene, times: int) -> None:
+    def send_some(times: int) -> None:
         with scene.channel() as channel:
             for body in itertools.islice(itertools.cycle([*_NONSENSE, *bodies]), times):
                 channel.basic_publish(amqp.Message(body, **properties), "", queue)
                 scene.poison += 1
 
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        send_some(scene, 1000)
-        with again_and_again(lambda scene: send_some(scene, 16), pause=(0.1, 0.5))(scene):
-            yield
+    send_some(1000)
+    with again_and_again(lambda _: send_some(16), 0.1, 0.5)(scene):
+        yield
 
-    return act
+
+@way
+def _at_once(scene: Scene, first: Fault, second: Fault) -> Iterator[None]:
+    with first.act(scene), second.act(scene):
+        yield
 
 
 def both(first: Fault, second: Fault) -> Fault:
     """Return the fault that two faults are at the same time."""
-
-    @contextmanager
-    def act(scene: Scene) -> Iterator[None]:
-        with first.act(scene), second.act(scene):
-            yield
-
     return Fault(
         name=f"{first.name}+{second.name}",
         edge=f"{first.edge}; {second.edge}",
-        act=act,
+        act=_at_once(first, second),
         parts=(*first.parts, *second.parts),
-        accepts=False,
-        silent=(*first.silent, *second.silent),
         links=(*first.links, *second.links),
+        is_both=True,
     )
 
 
@@ -405,9 +373,7 @@ def may_meet(first: Fault, second: Fault) -> bool:
     An accepted order is in the broker and in Redis until it is stored. So nothing else may happen
     beside what throws away the contents of one of them.
     """
-    involved = [
-        {*fault.parts, *(process for process, _ in fault.links)} for fault in (first, second)
-    ]
+    involved = [{*one.parts, *(process for process, _ in one.links)} for one in (first, second)]
     return not (first.empties or second.empties or involved[0] & involved[1])
 
 
@@ -422,25 +388,7 @@ _CLIENTS = {
     "products-worker": "RabbitMQ → products worker",
     "orders-worker": "RabbitMQ → orders worker",
 }
-
-
-def _of_process(name: str) -> Iterator[Fault]:
-    for what, act in (
-        ("killed", killed(name)),
-        ("frozen", frozen(name)),
-        ("absent", absent(name)),
-    ):
-        yield Fault(
-            name=f"{name}-{what}",
-            edge=_CLIENTS[name],
-            act=act,
-            parts=(name,),
-            accepts=name != "order-service",
-            silent=(name,) if name in WEB else (),
-            empties=name == "redis" and what != "frozen",
-        )
-
-
+_EVERYTHING = (*_CLIENTS,)
 _TITLES = {
     "BROKER_URL": "RabbitMQ",
     "CACHE_URL": "Redis",
@@ -448,51 +396,23 @@ _TITLES = {
     "PRODUCTS_DATABASE_URL": "PostgreSQL",
     "PRODUCT_API_URL": "product service",
 }
-_LINKS = (
-    ("order-service", "BROKER_URL"),
-    ("order-service", "CACHE_URL"),
-    ("order-service", "ORDERS_DATABASE_URL"),
-    ("order-service", "PRODUCT_API_URL"),
-    ("orders-worker", "BROKER_URL"),
-    ("orders-worker", "CACHE_URL"),
-    ("orders-worker", "ORDERS_DATABASE_URL"),
-    ("products-worker", "BROKER_URL"),
-    ("products-worker", "CACHE_URL"),
-    ("products-worker", "PRODUCTS_DATABASE_URL"),
-    ("product-service", "CACHE_URL"),
-    ("product-service", "PRODUCTS_DATABASE_URL"),
-)
-
-
-def _of_link(link: Link) -> Iterator[Fault]:
-    process, title = link[0], _TITLES[link[1]]
-    for what, act in (
-        ("black-hole", over(link, Proxy.blackhole)),
-        ("slow", over(link, lambda proxy: proxy.delay(0.2))),
-        ("cut", cut_over(link)),
-    ):
-        yield Fault(
-            name=f"{process}-{title.lower().replace(' ', '-')}-{what}",
-            edge=f"{process.replace('-', ' ')} → {title}",
-            act=act,
-            links=(link,),
-        )
-
-
-_WORST_LINES = (
-    ("order-service", "orders.intake.after_confirm"),
-    ("orders-worker", "orders.place.before_commit"),
-    ("orders-worker", "orders.place.after_commit"),
-    ("orders-worker", "orders.settle.before_commit"),
-    ("orders-worker", "orders.settle.after_commit"),
-    ("orders-worker", "consumer.after_answers"),
-    ("orders-worker", "outbox.after_confirm"),
-    ("products-worker", "products.reserve.before_commit"),
-    ("products-worker", "products.reserve.after_commit"),
-    ("products-worker", "products.release.before_commit"),
-    ("products-worker", "products.release.after_commit"),
-    ("products-worker", "consumer.after_answers"),
-)
+_LINKS = {
+    "order-service": ("BROKER_URL", "CACHE_URL", "ORDERS_DATABASE_URL", "PRODUCT_API_URL"),
+    "orders-worker": ("BROKER_URL", "CACHE_URL", "ORDERS_DATABASE_URL"),
+    "products-worker": ("BROKER_URL", "CACHE_URL", "PRODUCTS_DATABASE_URL"),
+    "product-service": ("CACHE_URL", "PRODUCTS_DATABASE_URL"),
+}
+_WORST_LINES = {
+    "order-service": ("orders.intake.after_confirm",),
+    "orders-worker": (
+        "orders.place.before_commit", "orders.place.after_commit", "orders.settle.before_commit",
+        "orders.settle.after_commit", "consumer.after_answers", "outbox.after_confirm",
+    ),
+    "products-worker": (
+        "products.reserve.before_commit", "products.reserve.after_commit",
+        "products.release.before_commit", "products.release.after_commit", "consumer.after_answers",
+    ),
+}  # fmt: skip
 _QUEUES = {
     "orders.persist": "order service → RabbitMQ → orders worker",
     "product_order_queue": "orders worker → RabbitMQ → products worker",
@@ -501,74 +421,79 @@ _QUEUES = {
 }
 
 
-def _of_queue(name: str, edge: str) -> Iterator[Fault]:
-    place = f"queues/%2F/{name}"
-    for what, act in (
-        ("refusing", refusing(name)),
-        ("deleted", deleted(place)),
-        ("purged", deleted(f"{place}/contents")),
-    ):
-        yield Fault(
-            name=f"{name}-{what}",
-            edge=edge,
-            act=act,
-            parts=("rabbitmq",),
-            empties=what != "refusing",
-        )
+def _faults(
+    what: str,
+    edge: str,
+    ways: Mapping[str, Act],
+    *,
+    parts: Sequence[str] = (),
+    links: Sequence[Link] = (),
+    empties: Container[str] = (),
+) -> Iterator[Fault]:
+    """Yield a fault for each way in which something fails; `empties` says for which ways."""
+    for how, act in ways.items():
+        name, is_emptied = f"{what}-{how}", how in empties
+        yield Fault(name=name, edge=edge, act=act, parts=parts, links=links, empties=is_emptied)
 
 
-def _of_server(server: str, faults: Mapping[str, Act], *, empties: bool = False) -> Iterator[Fault]:
-    for name, act in faults.items():
-        yield Fault(
-            name=f"{server}-{name}",
-            edge=_CLIENTS[server],
-            act=act,
-            parts=(server,),
-            empties=empties,
-        )
+def _of_server(server: str, ways: Mapping[str, Act], **facts: Any) -> Iterator[Fault]:
+    return _faults(server, _CLIENTS[server], ways, parts=(server,), **facts)
 
 
-_EVERYTHING = (*SERVERS, *WEB, *WORKERS)
+def _of_link(process: str, variable: str) -> Iterator[Fault]:
+    link, title = (process, variable), _TITLES[variable]
+    ways = {
+        "black-hole": over(link, Proxy.blackhole),
+        "slow": over(link, lambda proxy: proxy.delay(0.2)),
+        "cut": again_and_again(lambda scene: scene.proxies[link].cut(), 0.1, 0.6),
+    }
+    name = f"{process}-{title.lower().replace(' ', '-')}"
+    return _faults(name, f"{process.replace('-', ' ')} → {title}", ways, links=(link,))
 
-FAULTS = (
-    *(fault for name in _EVERYTHING for fault in _of_process(name)),
-    Fault(name="web-process-killed", edge="client → order service", act=child_killed(WEB[1]),
-          parts=WEB[1:], accepts=False, silent=WEB[1:]),
-    Fault(name="workers-absent", edge="RabbitMQ → workers", act=absent(*WORKERS), parts=WORKERS),
-    *(
-        Fault(name=f"all-{name}", edge="all", act=act, parts=_EVERYTHING, accepts=False,
-              silent=WEB, empties=True)
-        for name, act in (
-            ("restarted", rolling_restart), ("killed", killed(*_EVERYTHING)),
-            ("power-cut", power_cut), ("started-in-any-order", any_order),
-        )
-    ),
-    *(
-        Fault(name=f"{process}-dies-{failpoint}", edge=_CLIENTS[process], parts=(process,),
-              act=dying_at(process, failpoint), accepts=process != "order-service",
-              silent=(process,) if process in WEB else ())
-        for process, failpoint in _WORST_LINES
-    ),
-    *_of_server("rabbitmq", {
+
+def _of_queue(queue: str, edge: str) -> Iterator[Fault]:
+    ways = {
+        "refusing": refusing(queue),
+        "deleted": deleted(f"queues/%2F/{queue}"),
+        "purged": deleted(f"queues/%2F/{queue}/contents"),
+    }
+    return _faults(queue, edge, ways, parts=("rabbitmq",), empties={"deleted", "purged"})
+
+
+def _all_faults() -> Iterator[Fault]:
+    for name in _EVERYTHING:
+        ways = {"killed": killed(name), "frozen": frozen(name), "absent": absent(name)}
+        yield from _of_server(name, ways, empties={"killed", "absent"} if name == "redis" else ())
+    a_child = again_and_again(kill_a_web_process)
+    yield from _faults("web-process", _CLIENTS[WEB[1]], {"killed": a_child}, parts=WEB[1:])
+    yield from _faults("workers", "RabbitMQ → workers", {"absent": absent(*WORKERS)}, parts=WORKERS)
+    ways = {
+        "restarted": rolling_restart,
+        "killed": killed(*_EVERYTHING),
+        "power-cut": power_cut,
+        "started-in-any-order": any_order,
+    }
+    yield from _faults("all", "all", ways, parts=_EVERYTHING, empties=ways)
+    for process, failpoints in _WORST_LINES.items():
+        yield from _of_server(process, {f"dies-{at}": dying_at(process, at) for at in failpoints})
+    ways = {
         "connections-closed": again_and_again(
-            lambda scene: scene.stack.rabbitmqctl("close_all_connections", "chaos"),
-            pause=(0.2, 1.0),
+            lambda scene: scene.stack.rabbitmqctl("close_all_connections", "chaos"), 0.2, 1.0
         ),
-        "stop-app": rabbitmqctl(("stop_app",), ("start_app",)),
+        "stop-app": rabbitmqctl("stop_app", "start_app"),
         "memory-alarm": rabbitmqctl(
-            ("set_vm_memory_high_watermark", "0"), ("set_vm_memory_high_watermark", "0.4")
+            "set_vm_memory_high_watermark 0", "set_vm_memory_high_watermark 0.4"
         ),
-        "disk-alarm": rabbitmqctl(
-            ("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "256MB")
-        ),
-    }),
-    *(fault for queue, edge in _QUEUES.items() for fault in _of_queue(queue, edge)),
-    *_of_server("rabbitmq", {
-        f"{name}.exchange-deleted": deleted(f"exchanges/%2F/{name}.exchange")
-        for name in ("order", "product")
-    }, empties=True),
-    *_of_server("postgres", {
-        "sessions-terminated": again_and_again(_terminate, pause=(0.1, 1.0)),
+        "disk-alarm": rabbitmqctl("set_disk_free_limit 1000000GB", "set_disk_free_limit 256MB"),
+    }
+    yield from _of_server("rabbitmq", ways)
+    for queue, edge in _QUEUES.items():
+        yield from _of_queue(queue, edge)
+    exchanges = ("order.exchange", "product.exchange")
+    ways = {f"{each}-deleted": deleted(f"exchanges/%2F/{each}") for each in exchanges}
+    yield from _of_server("rabbitmq", ways, empties=ways)
+    ways = {
+        "sessions-terminated": again_and_again(_terminate, 0.1, 1.0),
         "stop-immediate": killed("postgres", number=signal.SIGQUIT),
         "read-only": altered(
             "SET default_transaction_read_only = on", "RESET default_transaction_read_only"
@@ -576,31 +501,36 @@ FAULTS = (
         "one-connection": altered("CONNECTION LIMIT 1", "CONNECTION LIMIT -1"),
         "product-rows-locked": locked("products", "SELECT FROM product FOR UPDATE"),
         "order-table-locked": locked("orders", 'LOCK TABLE "order" IN EXCLUSIVE MODE'),
-    }),
-    *_of_server("redis", {
+    }
+    yield from _of_server("postgres", ways)
+    ways = {
         "clients-killed": again_and_again(
-            lambda scene: scene.redis("CLIENT", "KILL", "TYPE", "normal"), pause=(0.05, 0.5)
+            lambda scene: scene.redis("CLIENT", "KILL", "TYPE", "normal"), 0.05, 0.5
         ),
-    }),
-    *_of_server("redis", {
-        "flushed": again_and_again(lambda scene: scene.redis("FLUSHALL"), pause=(0.2, 1.0)),
-        "shut-down": again_and_again(shut_redis_down, pause=(1.0, 3.0)),
-    }, empties=True),
-    Fault(name="order.created-replayed", edge=_QUEUES["product_order_queue"],
-          act=replayed("order.exchange", "order.created")),
-    Fault(name="order.cancelled-replayed", edge=_QUEUES["product_cancellation_queue"],
-          act=replayed("order.exchange", "order.cancelled")),
-    Fault(name="stock.decided-replayed", edge=_QUEUES["order_stock_queue"],
-          act=replayed("product.exchange", "stock.decided")),
-    Fault(name="orders.persist-poisoned", edge=_QUEUES["orders.persist"],
-          act=poisoned("orders.persist", _BAD_TASKS, application_headers={
-              "task": "orders.persist_orders", "id": "x", "lang": "py"})),
-    Fault(name="product_order_queue-poisoned", edge=_QUEUES["product_order_queue"],
-          act=poisoned("product_order_queue", _BAD_ORDERS)),
-    Fault(name="order_stock_queue-poisoned", edge=_QUEUES["order_stock_queue"],
-          act=poisoned("order_stock_queue", _BAD_DECISIONS, type="stock.decided")),
-    *(fault for link in _LINKS for fault in _of_link(link)),
-)  # fmt: skip
+        "flushed": again_and_again(lambda scene: scene.redis("FLUSHALL"), 0.2, 1.0),
+        "shut-down": again_and_again(shut_redis_down),
+    }
+    yield from _of_server("redis", ways, empties={"flushed", "shut-down"})
+    for key, queue in (
+        ("order.created", "product_order_queue"),
+        ("order.cancelled", "product_cancellation_queue"),
+        ("stock.decided", "order_stock_queue"),
+    ):
+        exchange = "product.exchange" if queue == "order_stock_queue" else "order.exchange"
+        yield from _faults(key, _QUEUES[queue], {"replayed": replayed(exchange, key)})
+    as_task = {"task": "orders.persist_orders", "id": "x", "lang": "py"}
+    for queue, bad in {
+        "orders.persist": poisoned("orders.persist", _BAD_TASKS, application_headers=as_task),
+        "product_order_queue": poisoned("product_order_queue", _BAD_ORDERS),
+        "order_stock_queue": poisoned("order_stock_queue", _BAD_DECISIONS, type="stock.decided"),
+    }.items():
+        yield from _faults(queue, _QUEUES[queue], {"poisoned": bad})
+    for process, variables in _LINKS.items():
+        for variable in variables:
+            yield from _of_link(process, variable)
+
+
+FAULTS = tuple(_all_faults())
 
 
 def named(name: str) -> Fault:

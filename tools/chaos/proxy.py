@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 Side = Literal["client", "server"]
@@ -35,7 +35,7 @@ _DEFAULT_PORTS = {"amqp": 5672, "postgresql": 5432, "postgres": 5432, "redis": 6
 
 @dataclass(eq=False)
 class Fault:
-    """What happens at the N-th frame from one side, once, or at every frame from then on.
+    """What happens at the N-th frame from one side, once.
 
     `cut` ends the connection, before, in the middle of or after the frame. `hold` keeps it, and
     what comes behind it on that connection, for some seconds, or until the fault is replaced.
@@ -47,17 +47,11 @@ class Fault:
     frame: int
     side: Side
     seconds: float | None = None
-    for_good: bool = False
     seen: int = 0
     """How many frames there were since arming."""
     at: str = ""
     """The beginning of the frame, for whoever reads of it."""
     reached: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def is_next(self) -> bool:
-        """Whether the next frame is one that something happens at."""
-        return self.seen + 1 == self.frame or (self.for_good and self.seen >= self.frame)
 
 
 class Proxy:
@@ -79,16 +73,11 @@ class Proxy:
         self.url = parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}").geturl()
         """The URL of the server by way of this proxy."""
 
-    def __enter__(self) -> "Proxy":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._links)
 
     def cut(self) -> None:
         """End every connection that there is."""
@@ -149,15 +138,13 @@ class Proxy:
             _start(self._connect, near)
 
     def _connect(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(self._upstream)
-        except OSError:
-            near.close()
-            return
-        link = _Link(near, far, self._frames())
-        self._links.add(link)
-        _start(self._forward, link, "server", far, near)
-        self._forward(link, "client", near, far)
+        with near, contextlib.suppress(OSError), socket.create_connection(self._upstream) as far:
+            link = _Link(near, far, self._frames())
+            self._links.add(link)
+            backward = _start(self._forward, link, "server", far, near)
+            self._forward(link, "client", near, far)
+            backward.join()
+            self._links.discard(link)
 
     def _forward(
         self, link: "_Link", side: Side, source: socket.socket, target: socket.socket
@@ -173,9 +160,6 @@ class Proxy:
             target.shutdown(socket.SHUT_WR)
         except OSError:
             self._cut(link)
-        if link.has_ended(side):
-            link.cut()
-            self._links.discard(link)
 
     def _forward_frames(
         self, link: "_Link", side: Side, data: bytes, target: socket.socket
@@ -186,7 +170,7 @@ class Proxy:
             fault = self._fault
             if fault is not None and fault.side == side:
                 with self._changed:
-                    is_due = fault.is_next
+                    is_due = fault.seen + 1 == fault.frame
                     if is_due and fault.action == "repeat":
                         whole = link.frames.end_of_message(data, start, end)
                         if whole is None:
@@ -194,7 +178,7 @@ class Proxy:
                         end = whole
                     fault.seen += 1
                 if is_due:
-                    fault.at = fault.at or repr(data[start:end][:48])
+                    fault.at = repr(data[start:end][:48])
                     fault.reached.set()
                     target.sendall(data[sent:start])
                     self._break(link, fault, data[start:end], target)
@@ -230,14 +214,8 @@ class _Link:
         self.frames = frames
         self.is_cut = False
         self._sockets = (near, far)
-        self._ended: set[Side] = set()
         for each in self._sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def has_ended(self, side: Side) -> bool:
-        """Note that nothing comes from one side any more; tell whether it was the last."""
-        self._ended.add(side)
-        return len(self._ended) == len(self._sockets)
 
     def cut(self) -> None:
         """End both halves; each thread that uses them finds out."""
@@ -246,9 +224,6 @@ class _Link:
             # Shut down first, or a thread that waits in `recv` would wait on.
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-        if len(self._ended) == len(self._sockets):
-            for each in self._sockets:
-                each.close()
 
 
 class Frames:
@@ -358,5 +333,7 @@ _FRAMES: dict[str, type[Frames]] = {
 }
 
 
-def _start(function: Callable[..., object], *arguments: object) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()
+def _start(function: Callable[..., object], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread

@@ -15,6 +15,7 @@ from tools.chaos.faults import SERVERS, Fault, Scene
 from tools.ledger import check_ledger
 
 _CALM_SECONDS = 1.0
+_ERRORS = {*range(500, 600)} - {503}
 #: Longer than the watchdog's half minute, and once more.
 _PATIENCE_SECONDS = 100.0
 
@@ -88,9 +89,6 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
     )
 
 
-_ERRORS = {*range(500, 600)} - {503}
-
-
 def _agreement(
     stack: Stack, scene: Scene, parked_before: int, *, since: float
 ) -> tuple[float | None, str, list[str]]:
@@ -110,14 +108,12 @@ def _agreement(
             report = check_ledger(stack.environment, wait_seconds=max(0.0, left), progress=note)
             differences = report.differences
             parked = _parked(stack) - parked_before
+            if parked != scene.poison:
+                differences.append(f"{scene.poison} poison messages were sent, {parked} are parked")
         except (DeployFailure, psycopg.Error) as failure:
-            differences, parked = [str(failure)], scene.poison
-        if parked != scene.poison:
-            differences.append(f"{scene.poison} poison messages were sent, {parked} are parked")
-        if not differences:
-            return at_rest, waited_for, []
-        if left < 0:
-            return None, waited_for, differences
+            differences = [str(failure)]
+        if not differences or left < 0:
+            return None if differences else at_rest, waited_for, differences
         waited_for = differences[0]
         time.sleep(0.5)
 
@@ -126,6 +122,5 @@ def _parked(stack: Stack) -> int:
     count = 0
     for name in ("ORDERS_DATABASE_URL", "PRODUCTS_DATABASE_URL"):
         with psycopg.connect(stack.environment[name]) as connection:
-            row = connection.execute("SELECT count(*) FROM parked_message").fetchone()
-            count += row[0] if row else 0
+            count += connection.execute("SELECT FROM parked_message").rowcount
     return count

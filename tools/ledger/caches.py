@@ -16,94 +16,53 @@ PAGE_SIZE = 50
 
 def check_cached_products(report: Report, servers: Servers) -> None:
     """Compare every cached product, and its version, with its row."""
+
+    def unlike(body: bytes, version: bytes | None, row: Sequence[Any] | None) -> str | None:
+        if row is None:
+            return "is cached and not sold"
+        *facts, stored, created_at = row
+        shown = dict(zip(("id", "name", "price", "qty"), facts, strict=True))
+        expected = {**shown, "createdAt": rfc3339(created_at)}
+        if _decoded(body) != expected:
+            return f"is cached as {_short(body)}, stored as {_short(expected)}"
+        if version != str(stored).encode():
+            return f"is cached as version {_short(version)}, stored as version {stored}"
+        return None
+
     check = report.add("cached products = database")
-    query = """
-        SELECT id::text, name, price, qty, created_at, version FROM product
-        WHERE id = ANY(%s::uuid[]) AND archived_at IS NULL
-    """
-
-    def differing(ids: Sequence[str]) -> dict[str, str]:
-        # Redis first: what is committed after it was read is newer than the copy, and then the
-        # second look decides.
-        cached = values(servers, [f"product:{one}" for one in ids])
-        versions = values(servers, [f"product:{one}:version" for one in ids])
-        rows = {row[0]: row[1:] for row in servers.products.now(query, list(ids))}
-        found: dict[str, str] = {}
-        for product_id, body, version in zip(ids, cached, versions, strict=True):
-            if body is None:
-                continue
-            if product_id not in rows:
-                found[product_id] = "is cached and not sold"
-                continue
-            name, price, qty, created_at, row_version = rows[product_id]
-            expected = {
-                "id": product_id,
-                "name": name,
-                "price": price,
-                "qty": qty,
-                "createdAt": rfc3339(created_at),
-            }
-            if _decoded(body) != expected:
-                found[product_id] = (
-                    f"is cached as {_short(body)}, stored as {_short(json.dumps(expected))}"
-                )
-            elif version != str(row_version).encode():
-                found[product_id] = (
-                    f"is cached as version {_short(version)}, stored as version {row_version}"
-                )
-        return found
-
-    _compare_cached(check, servers, "product", "copies", differing)
+    _compare_cached(check, servers, "product", lambda ids: _sold(servers, ids), unlike)
 
 
 def check_catalog(report: Report, servers: Servers, ages: Ages) -> None:
     """Compare the order service's copies of products with their rows."""
+
+    def unlike(body: bytes, _version: object, row: Sequence[Any] | None) -> str | None:
+        copy = _decoded(body)
+        if copy is None:
+            return None
+        if not isinstance(copy, dict) or type(copy.get("asOf")) is not int:
+            return f"has {_short(body)} in the catalog"
+        age = time.time() - copy["asOf"]
+        if age > ages.longest.total_seconds():
+            return None  # No order is priced by it any more.
+        if row is None:
+            return "is in the catalog and not sold"
+        shown = [copy.get(name) for name in ("id", "name", "price", "qty")]
+        version, is_early = copy.get("version"), age < -ALLOWANCE.total_seconds()
+        # The version is that of the last change but of the stock.
+        is_known = isinstance(version, int) and version <= row[4]
+        if shown == list(row[:4]) and is_known and not is_early:
+            return None
+        return f"is in the catalog as {_short(body)}, stored as {_short(row[:5])}"
+
     check = report.add("catalog copies = database")
-    query = """
-        SELECT id::text, name, price, qty, version FROM product
-        WHERE id = ANY(%s::uuid[]) AND archived_at IS NULL
-    """
-
-    def differing(ids: Sequence[str]) -> dict[str, str]:
-        # Redis first, as above.
-        cached = values(servers, [f"catalog:{one}" for one in ids])
-        rows = {row[0]: row for row in servers.products.now(query, list(ids))}
-        found: dict[str, str] = {}
-        for product_id, body in zip(ids, cached, strict=True):
-            copy = None if body is None else _decoded(body)
-            if copy is None:
-                continue
-            if not isinstance(copy, dict) or type(copy.get("asOf")) is not int:
-                found[product_id] = f"has {_short(body)} in the catalog"
-                continue
-            age = time.time() - copy["asOf"]
-            if age > ages.longest.total_seconds():
-                # No order is priced by it any more.
-                continue
-            shown = [copy.get(name) for name in ("id", "name", "price", "qty", "version")]
-            row = rows.get(product_id)
-            if row is None:
-                found[product_id] = "is in the catalog and not sold"
-            # The version is that of the last change but of the stock.
-            elif (
-                shown[:4] != list(row[:4])
-                or not isinstance(shown[4], int)
-                or shown[4] > row[4]
-                or age < -ALLOWANCE.total_seconds()
-            ):
-                found[product_id] = (
-                    f"is in the catalog as {_short(body)}, stored as {_short(json.dumps(row))}"
-                )
-        return found
-
-    _compare_cached(check, servers, "catalog", "copies", differing)
+    _compare_cached(check, servers, "catalog", lambda ids: _sold(servers, ids), unlike)
 
 
 def check_cached_lists(report: Report, servers: Servers) -> None:
     """Compare the first page of every cached list with the orders of its product."""
-    check = report.add("cached order lists = database")
     query = f"""
-        SELECT wanted.id::text, o.id::text, o.quantity, o.total_price, o.status, o.created_at
+        SELECT o.id::text, wanted.id::text, o.quantity, o.total_price, o.status, o.created_at
         FROM unnest(%s::uuid[]) AS wanted (id)
         CROSS JOIN LATERAL (
             SELECT * FROM "order" WHERE product_id = wanted.id
@@ -112,51 +71,66 @@ def check_cached_lists(report: Report, servers: Servers) -> None:
         ORDER BY wanted.id, o.created_at DESC, o.id DESC
     """
 
-    def differing(ids: Sequence[str]) -> dict[str, str]:
-        cached = values(servers, [f"orders:{one}" for one in ids])
+    def stored(ids: list[str]) -> Mapping[str, Any]:
         pages: dict[str, list[dict[str, Any]]] = {one: [] for one in ids}
-        for row in servers.orders.now(query, list(pages)):
-            pages[row[0]].append(
-                {
-                    "id": row[1],
-                    "productId": row[0],
-                    "quantity": row[2],
-                    "totalPrice": row[3],
-                    "status": row[4],
-                    "createdAt": rfc3339(row[5]),
-                }
-            )
-        return {
-            product_id: f"has a cached list that {_unlike(_decoded(body), pages[product_id])}"
-            for product_id, body in zip(ids, cached, strict=True)
-            if body is not None and _decoded(body) != pages[product_id]
-        }
+        names = ("id", "productId", "quantity", "totalPrice", "status")
+        for *facts, created_at in servers.orders.now(query, ids):
+            shown = dict(zip(names, facts, strict=True))
+            pages[shown["productId"]].append({**shown, "createdAt": rfc3339(created_at)})
+        return pages
 
-    _compare_cached(check, servers, "orders", "lists", differing)
+    def unlike(body: bytes, _version: object, page: Sequence[Any]) -> str | None:
+        cached = _decoded(body)
+        if cached == page:
+            return None
+        if not isinstance(cached, list):
+            return "has a cached list that is no JSON array"
+        if len(cached) != len(page):
+            return f"has a cached list that has {len(cached)} orders, not {len(page)}"
+        at = next(at for at, row in enumerate(page) if cached[at] != row)
+        return (
+            f"has a cached list that has as order {at + 1} {_short(json.dumps(cached[at]))}, "
+            f"not {_short(page[at])}"
+        )
+
+    check = report.add("cached order lists = database")
+    _compare_cached(check, servers, "orders", stored, unlike, what="lists")
 
 
-def _unlike(cached: object, stored: Sequence[Mapping[str, Any]]) -> str:
-    """Say how a cached list differs from the one of the database."""
-    if not isinstance(cached, list):
-        return "is no JSON array"
-    if len(cached) != len(stored):
-        return f"has {len(cached)} orders, not {len(stored)}"
-    at, copy, row = next(
-        (at, copy, row)
-        for at, (copy, row) in enumerate(zip(cached, stored, strict=True), start=1)
-        if copy != row
-    )
-    return f"has as order {at} {_short(json.dumps(copy))}, not {_short(json.dumps(row))}"
+def _sold(servers: Servers, ids: list[str]) -> Mapping[str, Any]:
+    query = """
+        SELECT id::text, name, price, qty, version, created_at FROM product
+        WHERE id = ANY(%s::uuid[]) AND archived_at IS NULL
+    """
+    return {row[0]: row for row in servers.products.now(query, ids)}
 
 
 def _compare_cached(
     check: Check,
     servers: Servers,
     prefix: str,
-    what: str,
-    differing: Callable[[Sequence[str]], dict[str, str]],
+    stored: Callable[[list[str]], Mapping[str, Any]],
+    unlike: Callable[[bytes, bytes | None, Any], str | None],
+    *,
+    what: str = "copies",
 ) -> None:
-    """Compare all that is cached under a prefix, and look twice at what differs."""
+    """Compare all that is cached under a prefix, and look twice at what differs.
+
+    `stored` returns what is in the database by id, `unlike` says how a copy and its version differ.
+    """
+
+    def differing(ids: list[str]) -> dict[str, str]:
+        # Redis first: what is committed after it was read is newer than the copy, and then the
+        # second look decides.
+        bodies = values(servers, [f"{prefix}:{one}" for one in ids])
+        versions = values(servers, [f"{prefix}:{one}:version" for one in ids])
+        rows = stored(ids)
+        return {
+            one: how
+            for one, body, version in zip(ids, bodies, versions, strict=True)
+            if body is not None and (how := unlike(body, version, rows.get(one)))
+        }
+
     copies = 0
     for ids in servers.cached_ids(prefix):
         copies += len(ids)
@@ -176,12 +150,12 @@ def _decoded(body: bytes) -> object:
         return body
 
 
-def _short(text: str | bytes | None) -> str:
-    if text is None:
+def _short(one: object) -> str:
+    """Write what was read as it is, and anything else as JSON, so that it fits a line."""
+    if one is None:
         return "nothing"
-    if isinstance(text, bytes):
-        text = text.decode(errors="backslashreplace")
+    text = one.decode(errors="backslashreplace") if isinstance(one, bytes) else json.dumps(one)
     # What is cached is not ours alone to write: a terminal must not be steered by it.
-    text = "".join(one if one.isprintable() else "�" for one in text)
+    text = "".join(each if each.isprintable() else "�" for each in text)
     longest = 240
     return text if len(text) <= longest else f"{text[:longest]}…"

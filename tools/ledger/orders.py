@@ -24,10 +24,7 @@ def check_statuses(report: Report, servers: Servers) -> None:
     )
     check.compared = f"{total:,} orders"
     if unfinished:
-        query = """
-            SELECT id, created_at FROM "order" WHERE status = 'PENDING'
-            ORDER BY id
-        """
+        query = """SELECT id, created_at FROM "order" WHERE status = 'PENDING' ORDER BY id"""
         for order_id, created_at in servers.orders.stream(query):
             check.differs(f"order {order_id} is PENDING since {rfc3339(created_at)}")
 
@@ -51,14 +48,13 @@ def check_rows(report: Report, servers: Servers) -> None:
     for order_id, order, reservation in side_by_side(orders, reservations):
         compared[0] += order is not None
         compared[1] += reservation is not None
-        if order is None and reservation is not None:
-            check.differs(f"reservation {reservation[3]} ({reservation[2]}) has no order")
-        elif reservation is None and order is not None:
-            # A pending order is undecided by right; that it is pending is another check's matter.
-            if order[2] != "PENDING":
-                check.differs(f"order {order_id} ({order[2]}) has no reservation")
-        elif order is not None and reservation is not None:
+        if order is not None and reservation is not None:
             _compare_decision(check, order_id, order, reservation)
+        elif reservation is not None:
+            check.differs(f"reservation {reservation[3]} ({reservation[2]}) has no order")
+        # A pending order is undecided by right; that it is pending is another check's matter.
+        elif order is not None and order[2] != "PENDING":
+            check.differs(f"order {order_id} ({order[2]}) has no reservation")
     check.compared = f"{compared[0]:,} orders, {compared[1]:,} reservations"
 
     foreign = report.add("reservations of other order systems", is_note=True)
@@ -113,13 +109,9 @@ def check_refusals(report: Report, servers: Servers) -> None:
         ORDER BY r.order_id
         """
     )
+    query = 'SELECT id::text, created_at FROM "order" WHERE id = ANY(%s::uuid[])'
     for batch in in_batches(suspects):
-        placed = dict(
-            servers.orders.now(
-                'SELECT id::text, created_at FROM "order" WHERE id = ANY(%s::uuid[])',
-                [row[0] for row in batch if row[0] is not None],
-            )
-        )
+        placed = dict(servers.orders.now(query, [row[0] for row in batch if row[0] is not None]))
         for order_uuid, order_id, product_id, product_since, decided_at in batch:
             if product_since < placed.get(order_uuid, decided_at):
                 check.differs(

@@ -68,9 +68,8 @@ class _History(NamedTuple):
 def check_totals(report: Report, servers: Servers) -> None:
     """See that every total is a multiple of its quantity."""
     check = report.add("total price = quantity x a price")
-    orders, total = servers.orders.one(
-        'SELECT count(*), coalesce(sum(total_price), 0) FROM "order"'
-    )
+    query = 'SELECT count(*), coalesce(sum(total_price), 0) FROM "order"'
+    orders, total = servers.orders.one(query)
     check.compared = f"{orders:,} orders of {total:,} in total"
     query = """
         SELECT id, quantity, total_price FROM "order"
@@ -84,9 +83,8 @@ def check_history(report: Report, servers: Servers, ages: Ages) -> None:
     """See that every order was sold at a price that its product had, and not too long before."""
     sold = report.add("orders were sold at prices of their time")
     kept = report.add("each product has the last price of its history")
-    late = report.add(
-        f"orders sold at a price over {ages.usual.total_seconds():.0f} s old", is_note=True
-    )
+    usual = f"{ages.usual.total_seconds():.0f} s"
+    late = report.add(f"orders sold at a price over {usual} old", is_note=True)
     # Of a product that had one price, and orders at no other, no order has to be looked at.
     sales = servers.orders.stream(
         """
@@ -113,10 +111,9 @@ def check_history(report: Report, servers: Servers, ages: Ages) -> None:
             continue
         history = _History(*found)
         products += 1
-        if history.prices[-1] != history.price:
-            kept.differs(
-                f"product {product_id} costs {history.price}, by its history {history.prices[-1]}"
-            )
+        last = history.prices[-1]
+        if last != history.price:
+            kept.differs(f"product {product_id} costs {history.price}, by its history {last}")
         if sale is None or history.since[0] is None:
             continue
         orders += int(sale[3])
@@ -146,9 +143,8 @@ def _sold_outside(servers: Servers, sale: _Sale, spans: Sequence[Span]) -> Itera
         ORDER BY id
     """
     begins, ends = [span[0] for span in spans], [span[1] for span in spans]
-    for order_id, created_at in servers.orders.stream(
-        query, sale.product_id, sale.price, begins, ends
-    ):
+    parameters = (sale.product_id, sale.price, begins, ends)
+    for order_id, created_at in servers.orders.stream(query, *parameters):
         yield (
             f"order {order_id} of {rfc3339(created_at)} was sold at {sale.price}, which was not the"
             f" price of product {sale.product_id} then"

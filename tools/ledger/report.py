@@ -26,9 +26,9 @@ class Check:
     @property
     def verdict(self) -> str:
         """`ok`, `DIFFERS`, or `note` for what is worth knowing and not wrong."""
-        if self.is_note:
-            return "note" if self.count else "ok"
-        return "DIFFERS" if self.count else "ok"
+        if not self.count:
+            return "ok"
+        return "note" if self.is_note else "DIFFERS"
 
 
 @dataclass

@@ -38,10 +38,8 @@ def check_running_stock(report: Report, servers: Servers) -> None:
         WHERE qty_after <> stock OR stock < 0
         ORDER BY product_id, id
     """
-    for product_id, movement_id, qty_after, stock in servers.products.stream(query):
-        check.differs(
-            f"movement {movement_id} left {stock:,} of product {product_id}, and says {qty_after:,}"
-        )
+    for product, movement, said, stock in servers.products.stream(query):
+        check.differs(f"movement {movement} left {stock:,} of product {product}, and says {said:,}")
 
 
 def check_units(report: Report, servers: Servers) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from deploy.broker import QUEUES
 from orders_project.orders.commands import PersistOrders
@@ -131,23 +131,16 @@ def check_parked_orders(report: Report, servers: Servers) -> None:
         (f"in {dead}", servers.bodies_in(dead)),
         (f"in parked messages from {PersistOrders.queue}", (bytes(row[0]) for row in rows)),
     ):
-        messages, ids = _orders_in(bodies)
-        total += messages
+        ids: set[str] = set()
+        for body in bodies:
+            total += 1
+            ids |= {found.decode() for found in _ID_OF_ORDER.findall(body)}
         if missing := sorted(ids - servers.stored_orders(list(ids))):
             check.differs(
                 f"{len(missing):,} orders lie {place} and are not stored: {missing[0]}, …",
                 times=len(missing),
             )
     check.compared = f"{total:,} messages"
-
-
-def _orders_in(bodies: Iterable[bytes]) -> tuple[int, set[str]]:
-    """Return how many messages these are, and the ids of the orders in them."""
-    messages, ids = 0, set()
-    for body in bodies:
-        messages += 1
-        ids |= {found.decode() for found in _ID_OF_ORDER.findall(body)}
-    return messages, ids
 
 
 def check_accepted_copies(report: Report, servers: Servers) -> None:
@@ -163,12 +156,10 @@ def check_accepted_copies(report: Report, servers: Servers) -> None:
         for order_id, copy in zip(ids, left, strict=True):
             if copy is None:
                 continue
+            what = f"order:{order_id}"
             if order_id in stored:
-                seconds = servers.cache.ttl(f"order:{order_id}")
-                check.differs(
-                    f"order:{order_id} is still there, and the order is stored "
-                    f"(expires in {seconds:,} s)"
-                )
+                seconds = f"(expires in {servers.cache.ttl(what):,} s)"
+                check.differs(f"{what} is still there, and the order is stored {seconds}")
             else:
-                check.differs(f"order:{order_id} was accepted, and the order is not stored")
+                check.differs(f"{what} was accepted, and the order is not stored")
     check.compared = f"{copies:,} copies"

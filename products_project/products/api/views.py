@@ -22,7 +22,7 @@ from servicekit.http.conditional import (
 )
 from servicekit.http.idempotency import idempotency_key
 from servicekit.http.json import Rendered
-from servicekit.http.pagination import filters_in, newest_first
+from servicekit.http.pagination import NewestFirst, filters_in
 from servicekit.http.routes import UUID_PATTERN
 from servicekit.http.views import ApiViewSet
 
@@ -36,6 +36,7 @@ class ProductViewSet(ApiViewSet):
 
     queryset = Product.objects.all()
     serializer_class = serializers.NewProduct
+    pagination_class = NewestFirst
     lookup_value_regex = UUID_PATTERN
 
     def short_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
@@ -52,8 +53,8 @@ class ProductViewSet(ApiViewSet):
     def list(self, request: Request) -> Response:
         """Products, newest first. `limit`, `cursor` (from the `Link` header), `search` in names."""
         filters = serializers.ProductFilters.parse(filters_in(request.query_params))
-        page, headers = newest_first(selectors.sold_products(**filters), request)
-        return Response([ProductDetail.of(product) for product in page], headers=headers)
+        page = self.paginate_queryset(selectors.sold_products(**filters)) or []
+        return self.get_paginated_response([ProductDetail.of(product) for product in page])
 
     @documentation.create_product
     def create(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
@@ -103,8 +104,8 @@ class ProductViewSet(ApiViewSet):
     def stock_movements(self, request: Request, pk: str) -> Response:
         """Every change of the product's stock, newest first. `limit`, `cursor`."""
         serializers.NoFilters.parse(filters_in(request.query_params))
-        page, headers = newest_first(selectors.stock_movements(UUID(pk)), request)
-        return Response([StockMovementDetail.of(movement) for movement in page], headers=headers)
+        page = self.paginate_queryset(selectors.stock_movements(UUID(pk))) or []
+        return self.get_paginated_response([StockMovementDetail.of(movement) for movement in page])
 
     @documentation.move_stock
     @stock_movements.mapping.post

@@ -11,7 +11,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"log"
 	"os"
@@ -20,41 +19,31 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func consume(connection *amqp.Connection, exchange, keys string) error {
-	channel, err := connection.Channel()
+func check(err error) {
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	lost := connection.NotifyClose(make(chan *amqp.Error, 1))
-	if err := channel.ExchangeDeclare(exchange, "topic", true, false, false, false, nil); err != nil {
-		return err
-	}
-	queue, err := channel.QueueDeclare("", true, false, true, false, nil)
-	if err != nil {
-		return err
-	}
+}
+
+func must[T any](value T, err error) T {
+	check(err)
+	return value
+}
+
+func consume(channel *amqp.Channel, exchange, keys string) {
+	lost := channel.NotifyClose(make(chan *amqp.Error, 1))
+	check(channel.ExchangeDeclare(exchange, "topic", true, false, false, false, nil))
+	queue := must(channel.QueueDeclare("", true, false, true, false, nil))
 	for _, key := range strings.Split(keys, ",") {
-		if err := channel.QueueBind(queue.Name, key, exchange, false, nil); err != nil {
-			return err
-		}
+		check(channel.QueueBind(queue.Name, key, exchange, false, nil))
 	}
-	deliveries, err := channel.Consume(queue.Name, "", true, true, false, false, nil)
-	if err != nil {
-		return err
-	}
+	deliveries := must(channel.Consume(queue.Name, "", true, true, false, false, nil))
 	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode(map[string]bool{"ready": true}); err != nil {
-		return err
-	}
+	check(out.Encode(map[string]bool{"ready": true}))
 	for message := range deliveries {
-		if err := out.Encode(line(message)); err != nil {
-			return err
-		}
+		check(out.Encode(line(message)))
 	}
-	if reason := <-lost; reason != nil {
-		return reason
-	}
-	return errors.New("the broker has cancelled the consumer")
+	log.Fatal("the broker has ended it: ", <-lost)
 }
 
 func line(message amqp.Delivery) map[string]any {
@@ -71,22 +60,12 @@ func line(message amqp.Delivery) map[string]any {
 	}
 }
 
-func publish(connection *amqp.Connection, exchange, key, body string) error {
-	channel, err := connection.Channel()
-	if err != nil {
-		return err
-	}
-	if err := channel.Confirm(false); err != nil {
-		return err
-	}
+func publish(channel *amqp.Channel, exchange, key, body string) {
+	check(channel.Confirm(false))
 	// Nothing but a body: no properties.
 	message := amqp.Publishing{Body: []byte(body)}
-	confirmation, err := channel.PublishWithDeferredConfirm(exchange, key, false, false, message)
-	if err != nil {
-		return err
-	}
-	_, err = confirmation.WaitContext(context.Background())
-	return err
+	confirmation := must(channel.PublishWithDeferredConfirm(exchange, key, false, false, message))
+	must(confirmation.WaitContext(context.Background()))
 }
 
 func main() {
@@ -95,25 +74,17 @@ func main() {
 	url, exchange := flags.String("url", "", ""), flags.String("exchange", "", "")
 	keys, queue := flags.String("keys", "", ""), flags.String("queue", "", "")
 	key, body := flags.String("key", "", ""), flags.String("body", "", "")
-	_ = flags.Parse(os.Args[2:])
+	check(flags.Parse(os.Args[2:]))
 
-	connection, err := amqp.Dial(*url)
-	if err != nil {
-		log.Fatal(err)
-	}
+	connection := must(amqp.Dial(*url))
 	defer connection.Close()
+	channel := must(connection.Channel())
 	switch os.Args[1] {
 	case "consume":
-		err = consume(connection, *exchange, *keys)
+		consume(channel, *exchange, *keys)
 	case "publish":
-		err = publish(connection, *exchange, *key, *body)
+		publish(channel, *exchange, *key, *body)
 	case "declare":
-		var channel *amqp.Channel
-		if channel, err = connection.Channel(); err == nil {
-			_, err = channel.QueueDeclare(*queue, true, false, false, false, nil)
-		}
-	}
-	if err != nil {
-		log.Fatal(err)
+		must(channel.QueueDeclare(*queue, true, false, false, false, nil))
 	}
 }

@@ -55,17 +55,9 @@ function print(value) {
 
 const COMMANDS = { consume, publish, declare };
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    url: { type: "string" },
-    exchange: { type: "string" },
-    keys: { type: "string" },
-    key: { type: "string" },
-    body: { type: "string" },
-    queue: { type: "string" },
-  },
-});
+const NAMES = ["url", "exchange", "keys", "key", "body", "queue"];
+const options = Object.fromEntries(NAMES.map((name) => [name, { type: "string" }]));
+const { values, positionals } = parseArgs({ allowPositionals: true, options });
 const connection = await amqp.connect(values.url);
 await COMMANDS[positionals[0]](connection, values);
 await connection.close();
