@@ -492,7 +492,7 @@ class TestTheEnd:
         with limited_to(75) as limit, client, server:
             reading = gevent.spawn(worker._read, server, reader, limit)
             gevent.sleep(0)
-            client.sendall(self.ASK % b"/")
+            client.sendall(get(b"/"))
             worker._end_connections()
 
             assert reading.get(timeout=60)
