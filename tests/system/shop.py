@@ -35,18 +35,15 @@ class Shop:
         return self._per_thread.session
 
     def create_product(self, *, qty: int, price: int = 100, name: str = "Lamp") -> dict[str, Any]:
-        answer = self.http.post(
-            self.products, json={"name": name, "price": price, "qty": qty}, timeout=30
-        )
+        facts = {"name": name, "price": price, "qty": qty}
+        answer = self.http.post(self.products, json=facts, timeout=30)
         assert answer.status_code == 201, answer.text
         return answer.json()
 
     def restock(self, product_id: str, units: int) -> dict[str, Any]:
-        answer = self.http.post(
-            f"{self.products}/{product_id}/stock-movements",
-            json={"delta": units, "reason": "restock"},
-            timeout=30,
-        )
+        movement = {"delta": units, "reason": "restock"}
+        url = f"{self.products}/{product_id}/stock-movements"
+        answer = self.http.post(url, json=movement, timeout=30)
         assert answer.status_code == 201, answer.text
         return answer.json()
 
@@ -57,12 +54,9 @@ class Shop:
         self, product_id: str, quantity: int = 1, *, key: str | None = None
     ) -> requests.Response:
         """Order, under an Idempotency-Key or without, and remember the outcome."""
-        answer = self.http.post(
-            self.orders,
-            json={"productId": product_id, "quantity": quantity},
-            headers={} if key is None else {"Idempotency-Key": key},
-            timeout=30,
-        )
+        body = {"productId": product_id, "quantity": quantity}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        answer = self.http.post(self.orders, json=body, headers=headers, timeout=30)
         if answer.status_code == 201:
             self.acknowledged[answer.json()["id"]] = answer.json()
         else:

@@ -33,26 +33,14 @@ class TestAService:
     def test_answers_every_request_as_its_document_says(self, shop, project, address):
         product = shop.create_product(qty=1_000_000)
 
+        program = Path(sys.executable).with_name("schemathesis")
+        options = ["run", f"--url={address}", "--no-color", DOCUMENTS[project]]
+        variables = {"EXISTING_PRODUCT_ID": product["id"], "PYTHONDONTWRITEBYTECODE": "1"}
         ran = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("schemathesis")),
-                f"--config-file={HERE / 'schemathesis.toml'}",
-                "run",
-                f"--url={address}",
-                "--no-color",
-                str(DOCUMENTS[project]),
-            ],
-            cwd=HERE,
-            env={
-                **os.environ,
-                "EXISTING_PRODUCT_ID": product["id"],
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
+            [program, f"--config-file={HERE / 'schemathesis.toml'}", *options],
+            cwd=HERE, env={**os.environ, **variables}, capture_output=True, text=True, check=False,
             timeout=200,
-        )
+        )  # fmt: skip
 
         assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
 
@@ -62,12 +50,9 @@ class TestAService:
         assert served == yaml.safe_load(DOCUMENTS[project].read_text())
 
     def test_serves_it_as_yaml_too(self, project, address):
-        answers = [
-            requests.get(f"{address}/schema", headers={"Accept": "application/yaml"}, timeout=30),
-            requests.get(f"{address}/schema?format=yaml", timeout=30),
-        ]
-
-        for answer in answers:
+        ways = [("", {"Accept": "application/yaml"}), ("?format=yaml", {})]
+        for query, headers in ways:
+            answer = requests.get(f"{address}/schema{query}", headers=headers, timeout=30)
             assert answer.headers["Content-Type"].startswith("application/yaml")
             assert answer.text == DOCUMENTS[project].read_text()
 
@@ -93,14 +78,11 @@ def test_the_postman_collection_tells_a_story_from_its_first_to_its_last_request
         request = item["request"]
         url = request["url"]
         address = filled(url if isinstance(url, str) else url["raw"])
+        sent = [each for each in request["header"] if "disabled" not in each]
+        headers = {each["key"]: each["value"] for each in sent}
+        body = filled(request.get("body", {}).get("raw", "")).encode() or None
         answer = requests.request(
-            request["method"],
-            address,
-            headers={
-                each["key"]: each["value"] for each in request["header"] if "disabled" not in each
-            },
-            data=filled(request.get("body", {}).get("raw", "")).encode() or None,
-            timeout=30,
+            request["method"], address, headers=headers, data=body, timeout=30
         )
         assert answer.ok, (item["name"], answer.text)
         for event in item.get("event", []):

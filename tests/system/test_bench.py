@@ -46,15 +46,11 @@ class TestCpuMs:
         for process in started:
             process.communicate()
 
-    def test_counts_children_that_have_ended(self, parents):
-        spent = cpu_ms({"it": parents[0].pid})
-
-        assert 280 < spent["it"] < 5_000
-
-    def test_counts_nobody_twice_and_nobody_else(self, parents):
+    def test_counts_children_that_have_ended_and_nobody_twice_or_else(self, parents):
         alone = cpu_ms({"it": parents[0].pid})
         together = cpu_ms({"it": parents[0].pid, "other": parents[1].pid})
 
+        assert 280 < alone["it"] < 5_000
         # Neither of them does anything now.
         assert together["it"] == alone["it"]
 
@@ -74,17 +70,11 @@ class TestCpuMs:
 
 
 class TestOutcome:
-    def test_is_read_from_the_summary(self):
+    def test_is_read_from_the_summary_with_the_times_of_good_answers_only(self):
         read = outcome(METRICS, generator_ms=5)
 
         assert (read.answered, read.failed, read.dropped) == (1497, 3, 0)
-
-    def test_has_the_times_of_good_answers_only(self):
-        read = outcome(METRICS, generator_ms=5)
-
         assert (read.p50, read.p95, read.p99) == (4.5, 9.25, 20)
-
-    def test_says_how_many_could_not_be_sent(self):
         assert outcome({**METRICS, "dropped_iterations": {"count": 7}}, generator_ms=5).dropped == 7
 
 
@@ -108,13 +98,11 @@ class TestCpuTable:
 
 class TestMultiple:
     @pytest.mark.parametrize(
-        ("number", "written"), [(3.0, "1.50x"), (25.0, "12.50x"), (2468.0, "1,234x")]
+        ("number", "of", "written"),
+        [(3.0, 2.0, "1.50x"), (25.0, 2.0, "12.50x"), (2468.0, 2.0, "1,234x"), (3.0, 0.0, "")],
     )
-    def test_has_three_digits_or_so(self, number, written):
-        assert multiple(number, 2.0) == written
-
-    def test_of_nothing_is_unknown(self):
-        assert multiple(3.0, 0.0) == ""
+    def test_has_three_digits_or_so(self, number, of, written):
+        assert multiple(number, of) == written
 
 
 class TestTable:

@@ -1,4 +1,7 @@
-"""Messages that nobody could apply, until a person has corrected them: through the admins."""
+"""Tasks that nobody could run, until a person has corrected them: through the admin.
+
+Events are parked and corrected in a browser: `test_in_a_browser.py`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,16 +10,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-import msgspec
-import pytest
 import requests
-from kombu import Connection
 from shop import Shop, eventually
 
 from deploy.native.stack import Stack
 from orders_project.orders.commands import PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
+from servicekit.messaging.envelope import OutgoingMessage
 from servicekit.messaging.publisher import ConfirmingPublisher
 from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.timestamps import now_in_milliseconds, rfc3339
@@ -42,11 +43,6 @@ class Admin:
         answer = self._submit(f"parking/parkedmessage/{message_id}/replay/", confirmed="1")
         assert "Replay requested" in answer.text
 
-    def page(self, message_id: int) -> str:
-        return self.http.get(
-            f"{self.address}parking/parkedmessage/{message_id}/change/", timeout=30
-        ).text
-
     def _submit(self, path: str, **fields: str) -> requests.Response:
         page = self.http.get(self.address + path, timeout=30)
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
@@ -58,76 +54,41 @@ class Admin:
         return answer
 
 
-@pytest.fixture
-def poison(shop: Shop) -> "Poison":
-    return Poison(shop)
+@contextmanager
+def parked_meanwhile(shop: Shop, queue: str) -> Iterator[list[dict[str, Any]]]:
+    """Fill a list with what is parked from a queue because of what is done meanwhile."""
+    before = {each["id"] for each in shop.parked("orders", queue=queue)}
+    found: list[dict[str, Any]] = []
+    yield found
+
+    def look() -> bool:
+        parked = shop.parked("orders", queue=queue)
+        found[:] = [each for each in parked if each["id"] not in before]
+        return bool(found)
+
+    eventually(look)
 
 
-class Poison:
-    """Puts messages into queues, and finds them where they are parked."""
-
-    def __init__(self, shop: Shop) -> None:
-        self._shop = shop
-
-    @contextmanager
-    def parked(self, service: str, queue: str) -> Iterator[list[dict[str, Any]]]:
-        """Fill a list with what is parked from a queue because of what is done meanwhile."""
-        before = {each["id"] for each in self._shop.parked(service, queue=queue)}
-        found: list[dict[str, Any]] = []
-        yield found
-
-        def look() -> bool:
-            parked = self._shop.parked(service, queue=queue)
-            found[:] = [each for each in parked if each["id"] not in before]
-            return bool(found)
-
-        eventually(look)
+def order_of(lamp: dict[str, Any], quantity: object) -> dict[str, Any]:
+    """An order as a web process would hand it over."""
+    return {
+        "id": str(new_id()), "productId": lamp["id"], "quantity": quantity, "totalPrice": 200,
+        "createdAt": rfc3339(now_in_milliseconds()),
+    }  # fmt: skip
 
 
-class TestAParkedEvent:
-    def test_is_applied_once_a_person_has_corrected_it(self, shop: Shop, poison: Poison) -> None:
-        lamp = shop.create_product(qty=10)
-        order = {"orderId": uuid4().int % 10**9, "productId": lamp["id"], "quantity": 0}
-        with (
-            poison.parked("products", "product_order_queue") as parked,
-            Connection(shop.environment["BROKER_URL"]) as connection,
-        ):
-            channel = connection.channel()
-            channel.basic_publish(
-                channel.prepare_message(msgspec.json.encode(order), properties={}),
-                exchange="order.exchange",
-                routing_key="order.created",
-            )
-        [message] = parked
-        admin = Admin(shop.products, shop)
-        assert "quantity" in admin.page(message["id"])
-        admin.correct(message["id"], msgspec.json.encode({**order, "quantity": 4}))
-        admin.replay(message["id"])
-
-        eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
-        eventually(lambda: "replayed" in admin.page(message["id"]))
-        assert shop.ledger().differences == []
+def task_of(*orders: dict[str, Any], queue: str = PersistOrders.queue) -> OutgoingMessage:
+    facts = {"task_id": uuid4(), "kwargs": {"orders": orders}}
+    return task_message(task=PersistOrders.task_name, queue=queue, **facts)
 
 
 class TestAParkedTask:
-    def test_is_run_by_celery_once_a_person_has_corrected_it(
-        self, shop: Shop, poison: Poison
-    ) -> None:
+    def test_is_run_by_celery_once_a_person_has_corrected_it(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)
-        order_id = str(new_id())
-        order = {
-            "id": order_id, "productId": lamp["id"], "quantity": "2", "totalPrice": 200,
-            "createdAt": rfc3339(now_in_milliseconds()),
-        }  # fmt: skip
-        task = task_message(
-            task=PersistOrders.task_name,
-            queue=PersistOrders.queue,
-            task_id=uuid4(),
-            kwargs={"orders": [order]},
-        )
+        order = order_of(lamp, "2")
         publisher = ConfirmingPublisher(shop.environment["BROKER_URL"])
-        with poison.parked("orders", PersistOrders.queue) as parked:
-            publisher.publish([task])
+        with parked_meanwhile(shop, PersistOrders.queue) as parked:
+            publisher.publish([task_of(order)])
         publisher.close()
         [message] = parked
         assert "Expected `int`" in message["reason"]
@@ -135,28 +96,17 @@ class TestAParkedTask:
         admin.correct(message["id"], bytes(message["body"]).replace(b'"2"', b"2"))
         admin.replay(message["id"])
 
-        assert shop.final_status(order_id) == "CONFIRMED"
+        assert shop.final_status(order["id"]) == "CONFIRMED"
         eventually(lambda: shop.product(lamp["id"])["qty"] == 8)
         assert shop.ledger().differences == []
 
     def test_with_an_order_that_is_not_stored_is_a_difference(
-        self, stack: Stack, shop: Shop, poison: Poison
+        self, stack: Stack, shop: Shop
     ) -> None:
         lamp = shop.create_product(qty=10)
-        ids = sorted(str(new_id()) for _ in range(2))
-        orders = [
-            {
-                "id": order_id, "productId": lamp["id"], "quantity": 1, "totalPrice": 100,
-                "createdAt": rfc3339(now_in_milliseconds()),
-            }
-            for order_id in ids
-        ]  # fmt: skip
-        task = task_message(
-            task=PersistOrders.task_name,
-            queue=dead_letter_queue_name(PersistOrders.queue),
-            task_id=uuid4(),
-            kwargs={"orders": orders},
-        )
+        orders = [order_of(lamp, 2) for _ in range(2)]
+        task = task_of(*orders, queue=dead_letter_queue_name(PersistOrders.queue))
+        ids = sorted(order["id"] for order in orders)
         check = "no order is parked and not stored: 2 orders lie"
         rest = f"and are not stored: {ids[0]}, …"
         stack.stop_process("orders-worker")
@@ -169,7 +119,7 @@ class TestAParkedTask:
         for _ in range(2):
             assert shop.ledger().differences == [f"{check} in orders.persist.dead {rest}"]
 
-        with poison.parked("orders", PersistOrders.queue) as parked:
+        with parked_meanwhile(shop, PersistOrders.queue) as parked:
             stack.start_process("orders-worker")
         assert shop.ledger().differences == [
             f"{check} in parked messages from orders.persist {rest}"

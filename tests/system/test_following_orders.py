@@ -59,11 +59,8 @@ class TestATraceparent:
                     if key == "stock.decided":
                         # A batch has the requests of many orders: each is beside its decision.
                         [decision] = json.loads(message.body)["decisions"]
-                        headers = {
-                            **headers,
-                            "request_id": decision["requestId"],
-                            "traceparent": decision["traceparent"],
-                        }
+                        headers["request_id"] = decision["requestId"]
+                        headers["traceparent"] = decision["traceparent"]
                     seen[key] = headers
                 return len(seen) == 2
 
@@ -104,9 +101,7 @@ class TestLogs:
         for name in PROCESSES:
             eventually(lambda name=name: lines(name))
         for name in PROCESSES[1:]:
-            eventually(
-                lambda name=name: {order_id} <= {each.get("order_id") for each in lines(name)}
-            )
+            eventually(lambda name=name: order_id in {one.get("order_id") for one in lines(name)})
         [trace] = {str(line["trace_id"]) for name in PROCESSES for line in lines(name)}
         assert re.fullmatch("[0-9a-f]{32}", trace)
         # Celery greets with a page of lines that are no events, unless it is told not to.

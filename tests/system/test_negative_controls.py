@@ -103,11 +103,9 @@ def people_take_from_one_stock_at_once(shop: Shop, _stack: Stack) -> None:
     lamp = shop.create_product(qty=20)
 
     def take(_number: int) -> int:
-        return shop.http.post(
-            f"{shop.products}/{lamp['id']}/stock-movements",
-            json={"delta": -1, "reason": "correction"},
-            timeout=5,
-        ).status_code
+        movement = {"delta": -1, "reason": "correction"}
+        url = f"{shop.products}/{lamp['id']}/stock-movements"
+        return shop.http.post(url, json=movement, timeout=5).status_code
 
     with ThreadPoolExecutor(8) as people:
         assert set(people.map(take, range(24))) <= {201, 409}

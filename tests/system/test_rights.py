@@ -39,18 +39,13 @@ class TestInPostgreSQL:
     @pytest.mark.parametrize(
         "statement",
         [
-            "CREATE TABLE intruder (id int)",
-            "CREATE TEMPORARY TABLE intruder (id int)",
-            "CREATE SCHEMA intruder",
-            "CREATE DATABASE intruder",
-            "CREATE ROLE intruder",
-            "ALTER TABLE outbox_event ADD COLUMN intruder int",
-            "ALTER TABLE outbox_event DISABLE TRIGGER ALL",
-            "DROP TABLE outbox_event",
-            "TRUNCATE outbox_event",
+            "CREATE TABLE intruder (id int)", "CREATE TEMPORARY TABLE intruder (id int)",
+            "CREATE SCHEMA intruder", "CREATE DATABASE intruder", "CREATE ROLE intruder",
+            "ALTER TABLE outbox_event ADD COLUMN intruder int", "DROP TABLE outbox_event",
+            "ALTER TABLE outbox_event DISABLE TRIGGER ALL", "TRUNCATE outbox_event",
             "DROP FUNCTION outbox_ring CASCADE",
         ],
-    )
+    )  # fmt: skip
     @pytest.mark.parametrize("service", SERVICES)
     def test_that_role_may_change_rows_only(
         self, stack: Stack, service: str, statement: str

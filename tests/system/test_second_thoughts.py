@@ -2,7 +2,6 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
 
 import redis
 import requests
@@ -51,20 +50,6 @@ class TestCancelling:
         eventually(lambda: shop.product(lamp["id"])["qty"] == 3)
         assert shop.ledger().differences == []
 
-    def test_lets_somebody_else_have_the_last_unit(self, shop: Shop) -> None:
-        lamp = shop.create_product(qty=1)
-        first = shop.order(lamp["id"]).json()["id"]
-        assert shop.final_status(first) == "CONFIRMED"
-        eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
-        assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
-        shop.cancel(first)
-        eventually(lambda: shop.product(lamp["id"])["qty"] == 1)
-
-        second = shop.order(lamp["id"])
-
-        assert second.status_code == 201
-        assert shop.final_status(second.json()["id"]) == "CONFIRMED"
-
     def test_at_any_moment_leaves_books_that_agree(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=60)
         dice = random.Random(7)
@@ -88,46 +73,7 @@ class TestCancelling:
         assert shop.product(lamp["id"])["qty"] == 60 - sold
 
 
-class TestTheSameKey:
-    def test_is_one_order_from_fifty_requests_at_once(self, shop: Shop) -> None:
-        lamp = shop.create_product(qty=100)
-        key = str(uuid4())
-
-        def send(_number: int) -> requests.Response:
-            return shop.order(lamp["id"], 2, key=key)
-
-        with ThreadPoolExecutor(50) as pool:
-            answers = list(pool.map(send, range(50)))
-
-        assert {(each.status_code, each.content) for each in answers} == {(201, answers[0].content)}
-        assert shop.final_status(answers[0].json()["id"]) == "CONFIRMED"
-        assert len(shop.listed(lamp["id"])) == 1
-        eventually(lambda: shop.product(lamp["id"])["qty"] == 98)
-        assert send(0).content == answers[0].content
-
-
 class TestWaiting:
-    def test_answers_201_with_the_final_status(self, shop: Shop) -> None:
-        lamp = shop.create_product(qty=5)
-
-        answer = shop.http.post(
-            shop.orders,
-            json={"productId": lamp["id"], "quantity": 1},
-            headers={"Prefer": "wait=20"},
-            timeout=30,
-        )
-
-        assert (answer.status_code, answer.json()["status"]) == (201, "CONFIRMED")
-        assert answer.headers["Preference-Applied"] == "wait=20"
-
-    def test_spares_asking_again_and_again(self, shop: Shop) -> None:
-        lamp = shop.create_product(qty=5)
-        order_id = shop.order(lamp["id"]).json()["id"]
-
-        answer = shop.http.get(f"{shop.orders}/{order_id}?wait=20", timeout=30)
-
-        assert answer.json()["status"] == "CONFIRMED"
-
     def test_is_not_cut_off_when_the_service_is_restarted(self, shop: Shop, stack: Stack) -> None:
         lamp = shop.create_product(qty=5)
         stack.stop_process("products-worker")
@@ -143,18 +89,6 @@ class TestWaiting:
         stack.start_process("products-worker")
 
         assert (answer.status_code, answer.json()["status"]) == (200, "PENDING")
-
-
-class TestRestocking:
-    def test_lets_orders_in_again(self, shop: Shop) -> None:
-        lamp = shop.create_product(qty=0)
-        assert shop.order(lamp["id"]).json()["code"] == "insufficient_stock"
-
-        assert shop.restock(lamp["id"], 3)["qtyAfter"] == 3
-        order = shop.order(lamp["id"], 3)
-        assert order.status_code == 201
-        assert shop.final_status(order.json()["id"]) == "CONFIRMED"
-        assert shop.ledger().differences == []
 
 
 class TestArchiving:
