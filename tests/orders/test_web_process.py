@@ -29,7 +29,6 @@ from tools.chaos.proxy import Fault, Proxy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# What a promise of a second may take on a machine that runs other tests as well: nothing more.
 # A request has 1.8 s; the rest is for a machine that does other things, too.
 IN_TIME = 3.0
 CLIENTS = 200
