@@ -85,13 +85,6 @@ def problem_response(request: HttpRequest, status: int, code: str, detail: str) 
     return HttpResponse(msgspec.json.encode(document), status=status, content_type=CONTENT_TYPE)
 
 
-def temporarily_unavailable(request: HttpRequest) -> HttpResponse:
-    """Return the problem of a request whose time is over, from outside DRF."""
-    response = problem_response(request, *_UNAVAILABLE)
-    response["Retry-After"] = RETRY_AFTER_SECONDS
-    return response
-
-
 def _field_errors(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Flatten DRF's nested error details: `{"qty": ["…"]}` is one error in field `qty`."""
     if isinstance(detail, Mapping):
