@@ -232,10 +232,12 @@ power_cut = done_and_undone(lambda scene: scene.stack.kill_all(), lambda scene: 
 @contextmanager
 def any_order(scene: Scene) -> Iterator[None]:
     """Stop everything, and start it in an order that makes no sense."""
-    for name in _EVERYTHING:
+    names = [*_EVERYTHING]
+    for name in names:
         scene.stack.stop_process(name)
+    scene.chance.shuffle(names)
     yield
-    for name in scene.chance.sample(_EVERYTHING, len(_EVERYTHING)):
+    for name in names:
         scene.stack.start_process(name, wait=False)
         time.sleep(0.5)
 
