@@ -126,13 +126,6 @@ class TestFaultsOfFrames:
         with connect(proxy) as client:
             assert echo_of(client, b"+next\r\n") == b"+next\r\n"
 
-    def test_are_repeated_for_good_if_they_are_meant_to(self, proxy):
-        proxy.arm(Fault("cut before", 1, "client", for_good=True))
-        for _ in range(2):
-            with connect(proxy) as client:
-                client.sendall(b"+a\r\n")
-                assert received(client) == b""
-
     def test_hold_a_frame_and_what_is_behind_it(self, proxy):
         proxy.arm(Fault("hold", 2, "client"))
         with connect(proxy) as client, connect(proxy) as other:
