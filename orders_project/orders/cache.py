@@ -4,6 +4,7 @@
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
 `orders.accepted`: the keys of those copies, by the time at which they were written.
 `order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it is stored.
+`orders.since`: since when, for all we know, nothing of all this was lost; a Unix time.
 The channel `orders.final` says which orders have got a final status.
 """
 
@@ -36,6 +37,8 @@ FIRST_TTL_SECONDS = 3600
 
 FINAL_CHANNEL = "orders.final"
 _ACCEPTED = "orders.accepted"
+_SINCE = "orders.since"
+_SINCE_TTL_SECONDS = 30 * 24 * 3600
 
 _lists = GenerationalCache("orders", ttl_seconds=LIST_TTL_SECONDS)
 
@@ -111,6 +114,20 @@ def accepted_longer_than(seconds: int, *, limit: int) -> list[AcceptedOrder]:
 
     orders = best_effort(look)
     return [] if orders is UNAVAILABLE else orders
+
+
+def remembers_seconds() -> float:
+    """Return for how long Redis has lost nothing, for all we know: 0 if it does not answer."""
+
+    def look(client: Any) -> float:
+        now = int(time.time())
+        since = client.set(_SINCE, now, nx=True, get=True, ex=_SINCE_TTL_SECONDS)
+        # One that was started again may have come back with what it had an hour ago.
+        uptime: int = client.info("server")["uptime_in_seconds"]
+        return min(uptime, now - int(since)) if since and since.isdigit() else 0.0
+
+    seconds = best_effort(look)
+    return 0.0 if seconds is UNAVAILABLE else seconds
 
 
 def claim_firsts(orders: Sequence[AcceptedOrder]) -> list[AcceptedOrder] | Unavailable:

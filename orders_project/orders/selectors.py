@@ -21,6 +21,8 @@ from servicekit.identifiers import made_at
 # How long an id may have been accepted though its order is nowhere: Redis has lost the copy, and no
 # worker has stored it yet.
 ON_ITS_WAY_SECONDS = 60
+# The version of the ids that are made of an Idempotency-Key.
+_OF_A_KEY = 5
 # By how much the clocks of two machines may differ.
 _CLOCK_DIFFERENCE_SECONDS = 5
 
@@ -209,11 +211,16 @@ def _accepted(order_id: UUID) -> bytes:
         # Stored, and its copy dropped, between our two looks?
         accepted = _stored(order_id)
     if accepted is None:
-        raise OrderNotVisibleYet(order_id) if _is_young(order_id) else OrderNotFound(order_id)
+        if _may_be_on_its_way(order_id):
+            raise OrderNotVisibleYet(order_id)
+        raise OrderNotFound(order_id)
     return accepted
 
 
-def _is_young(order_id: UUID) -> bool:
+def _may_be_on_its_way(order_id: UUID) -> bool:
+    if order_id.version == _OF_A_KEY:
+        # It tells no time. Redis has known each of them, unless it has lost its memory since.
+        return cache.remembers_seconds() < ON_ITS_WAY_SECONDS
     at = made_at(order_id)
     return at is not None and -_CLOCK_DIFFERENCE_SECONDS < time.time() - at < ON_ITS_WAY_SECONDS
 

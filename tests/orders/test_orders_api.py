@@ -1,6 +1,7 @@
 """Reading orders over HTTP."""
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import cache, services
 from orders_project.orders.models import Order
+from orders_project.orders.placement.intake import order_id_of
 from servicekit.http.deadline import DeadlineExceeded
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
@@ -302,6 +304,31 @@ class TestGetOrder:
 
         assert (answer.status_code, answer.json()["code"]) == (404, "order_not_found")
         assert answer["Content-Type"] == "application/problem+json"
+
+    # What Redis says of how long it has lost nothing.
+    @pytest.mark.parametrize(
+        ("since", "uptime", "code"),
+        [
+            (None, 3600, "order_not_visible_yet"),  # emptied
+            (55, 3600, "order_not_visible_yet"),
+            (3600, 55, "order_not_visible_yet"),  # started again with what it had
+            (3600, 3600, "order_not_found"),
+        ],
+    )
+    def test_does_not_deny_an_order_with_a_key_that_redis_may_have_forgotten(
+        self, client, monkeypatch, since, uptime, code
+    ):
+        redis = get_redis_connection("default")
+        redis.delete("orders.since")
+        if since is not None:
+            redis.set("orders.since", int(time.time()) - since, ex=3600)
+        monkeypatch.setattr(
+            type(redis), "info", lambda _client, _section: {"uptime_in_seconds": uptime}
+        )
+
+        answer = client.get(f"/orders/{order_id_of(str(new_id()))}")
+
+        assert answer.json()["code"] == code
 
     @pytest.mark.usefixtures("without_redis")
     def test_does_not_deny_an_order_that_may_be_where_it_cannot_look(self, client):
