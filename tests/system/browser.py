@@ -1,10 +1,13 @@
 """A browser in front of the whole system, and what no page may do in it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import axe_playwright_python
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -23,6 +26,7 @@ NARROW = {"width": 390, "height": 844}
 # Chromium says this of every answer from 400 up. We expect some from the API; those of what a
 # page is made of are seen as answers.
 _SAYS_STATUS = "Failed to load resource: the server responded with a status of"
+_AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 _PARTS = {"stylesheet", "script", "image", "font", "media", "manifest"}
 
 
@@ -90,3 +94,40 @@ def painted(page: Page, label: str) -> set[str]:
         )
     )
     return set(found)
+
+
+def one_page_of_each_kind(page: Page, start: str) -> Iterator[str]:
+    """Follow every link from a page on, and be on each page whose address is yielded.
+
+    Addresses that differ in ids, filters and pages of a list are one kind.
+    """
+    kinds: set[str] = set()
+    addresses = [start]
+    for address in addresses:
+        kind = re.sub(r"/(\d+|[\da-f-]{32,36})(?=/)", "/*", urlsplit(address).path)
+        if kind in kinds or not address.startswith(start):
+            continue
+        kinds.add(kind)
+        page.goto(address)
+        yield address
+        addresses += page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+
+
+def found_by_axe(page: Page) -> list[str]:
+    """Return what axe says against a page, light and dark, by WCAG 2 AA and its own advice."""
+    page.add_script_tag(path=_AXE)
+    found: list[str] = page.evaluate(
+        """async () => {
+            const found = [];
+            for (const scheme of ['', 'dark']) {
+                document.documentElement.className = scheme;
+                await Promise.allSettled(document.getAnimations().map(({finished}) => finished));
+                const {violations} = await axe.run({resultTypes: ['violations']});
+                for (const {help, nodes} of violations)
+                    for (const {html, failureSummary} of nodes)
+                        found.push([scheme, help, html, failureSummary].join(' | '));
+            }
+            return found;
+        }"""
+    )
+    return [f"{page.url} {finding}" for finding in found]

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browser import NARROW, WIDE, Watch, painted
+from browser import NARROW, WIDE, Watch, found_by_axe, one_page_of_each_kind, painted
 from kombu import Connection
 from playwright.sync_api import Browser, Locator, Page, expect
 from shop import Shop, eventually
@@ -56,6 +56,16 @@ class Admins:
         for name, value in fields.items():
             self.page.locator(f"[name={name}]").fill(value)
         self.page.get_by_role("button", name=answer, exact=True).click()
+
+    def park(self, product_id: str) -> dict[str, Any]:
+        """Publish an order that no consumer can read; be on the list that shows it."""
+        body = {"orderId": time.time_ns() // 1000, "productId": product_id, "quantity": 0}
+        with Connection(self.environment["BROKER_URL"]) as connection:
+            producer = connection.Producer(serializer="json")
+            producer.publish(body, exchange="order.exchange", routing_key="order.created")
+        self.page.goto(self.products + "parking/parkedmessage/?status__exact=PARKED")
+        self.see_soon(lambda: self.page.locator("#main"), str(body["orderId"]))
+        return body
 
     def see_soon(self, look: Callable[[], Locator], text: str) -> None:
         """Look again and again until the page says so."""
@@ -207,14 +217,8 @@ class TestAProduct:
 class TestAParkedMessage:
     def test_is_corrected_and_replayed(self, admins: Admins, page: Page, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)
-        order_id = time.time_ns() // 1000
-        body = {"orderId": order_id, "productId": lamp["id"], "quantity": 0}
-        with Connection(shop.environment["BROKER_URL"]) as connection:
-            producer = connection.Producer(serializer="json")
-            producer.publish(body, exchange="order.exchange", routing_key="order.created")
-
-        page.goto(admins.products + "parking/parkedmessage/?status__exact=PARKED")
-        admins.see_soon(lambda: page.locator("#main"), str(order_id))
+        body = admins.park(lamp["id"])
+        order_id = body["orderId"]
         row = page.locator("#result_list tr", has_text=str(order_id))
         expect(row).to_contain_text("$.quantity")
         row.get_by_role("link").first.click()
@@ -342,6 +346,58 @@ class TestThePages:
         ):
             page.goto(address)
             assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], address
+
+    def test_shut_nobody_out(self, admins: Admins, page: Page, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+        for quantity in (1, 9):
+            shop.order(lamp["id"], quantity)
+        shop.final_statuses()
+        admins.park(lamp["id"])
+
+        seen, found = set(), []
+        for admin in (admins.products, admins.orders):
+            for address in one_page_of_each_kind(page, admin):
+                seen.add(urlsplit(address).path.split("/")[-2])
+                found += found_by_axe(page)
+        page.context.clear_cookies()
+        page.goto(admins.orders)
+        found += found_by_axe(page)
+
+        assert not found, "\n".join(found)
+        assert seen >= {"add", "change", "delete", "export", "history", "import", "restock"}
+
+    def test_open_their_menus_by_keyboard(self, admins: Admins, page: Page, shop: Shop) -> None:
+        shop.create_product(qty=5)
+        page.goto(admins.products + "products/product/")
+        focused = page.locator("*:focus")
+        dialog = page.get_by_role("dialog", name="Filters")
+        for opener, menu in (
+            (
+                page.get_by_role("button", name="More actions").last,
+                page.locator("body > nav:visible"),
+            ),
+            (page.locator("#nav-sidebar-inner [aria-expanded]:visible"), page.locator("nav nav")),
+            (page.get_by_role("button", name="Filters", exact=True), dialog),
+        ):
+            # Tab comes to it, Enter opens it and goes in, Escape closes it and comes back.
+            opener.focus()
+            page.keyboard.press("Shift+Tab")
+            page.keyboard.press("Tab")
+            expect(opener).to_be_focused()
+            page.keyboard.press("Enter")
+            expect(menu.locator(focused)).to_have_count(1)
+            expect(opener).to_have_attribute("aria-expanded", "true")
+            assert found_by_axe(page) == []
+            page.keyboard.press("Escape")
+            expect(menu).to_be_hidden()
+            expect(opener).to_be_focused()
+
+        page.keyboard.press("Enter")
+        expect(dialog.locator(focused)).to_have_count(1)
+        # Nothing behind a dialog is reached.
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Shift+Tab")
+        expect(dialog.locator(focused)).to_have_count(1)
 
 
 def tile(page: Page, title: str) -> Locator:

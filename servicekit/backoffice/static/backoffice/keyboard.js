@@ -26,6 +26,7 @@
     filters?.setAttribute("aria-label", "Filters");
     filters?.setAttribute("x-bind:role", "filterOpen && 'dialog'");
     filters?.setAttribute("x-bind:aria-modal", "filterOpen && 'true'");
+    filters?.querySelectorAll("h3").forEach((heading) => { heading.ariaLevel = 2; });
     filters?.querySelector("[data-simplebar]").setAttribute("data-simplebar-aria-label", "Filters");
 
     for (const control of all("[x-on\\:click]:not(button, [href], #changelist-filter-close)")) {
@@ -41,6 +42,8 @@
       }
       if (icon !== control) icon.ariaHidden = "true";
     }
+    // Made by Django's script for two lists, which listens already.
+    addEventListener("load", () => { for (const tip of all(".help-tooltip")) tip.role = "img"; });
   });
 
   document.addEventListener("alpine:initialized", () => {
