@@ -4,7 +4,7 @@
 `order:{id}`: an order that is accepted and not stored yet, as it is answered.
 `orders.accepted`: the keys of those copies, by the time at which they were written.
 `order:{id}:first`: an order with an `Idempotency-Key`, as the first attempt of it is stored.
-`orders.since`: since when, for all we know, nothing of all this was lost; a Unix time.
+`orders.since`: which server keeps all this, and since when it has lost nothing, a Unix time.
 The channel `orders.final` says which orders have got a final status.
 """
 
@@ -120,11 +120,13 @@ def remembers_seconds() -> float:
     """Return for how long Redis has lost nothing, for all we know: 0 if it does not answer."""
 
     def look(client: Any) -> float:
-        now = int(time.time())
-        since = client.set(_SINCE, now, nx=True, get=True, ex=_SINCE_TTL_SECONDS)
-        # One that was started again may have come back with what it had an hour ago.
-        uptime: int = client.info("server")["uptime_in_seconds"]
-        return min(uptime, now - int(since)) if since and since.isdigit() else 0.0
+        now, server = int(time.time()), client.info("server")["run_id"]
+        known, _, since = (client.get(_SINCE) or b"").decode("latin-1").partition(" ")
+        if known == server and since.isdecimal():
+            return now - int(since)
+        # Emptied, or started again, perhaps with what it had an hour ago.
+        client.set(_SINCE, f"{server} {now}", ex=_SINCE_TTL_SECONDS)
+        return 0.0
 
     seconds = best_effort(look)
     return 0.0 if seconds is UNAVAILABLE else seconds
