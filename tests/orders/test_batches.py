@@ -4,10 +4,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AccessRefused, AMQPError
 from kombu import Connection
 
 from celery_workers.batches import CeleryPump
+from celery_workers.reconnect import RemoteControl
 from orders_project.orders.commands import PersistOrders
 from servicekit.messaging.publisher import ConfirmingPublisher
 from tests.orders.ordering import a_task
@@ -15,6 +16,17 @@ from tests.servicekit import private_broker
 from tests.servicekit.private_broker import eventually
 from tests.servicekit.worker import assert_all_queues_are_known, database_url, running_worker
 from tools.chaos.proxy import Proxy
+
+
+def test_a_worker_needs_no_right_to_be_controlled(caplog):
+    def refuse(_worker: object) -> None:
+        raise AccessRefused("no right")
+
+    control = RemoteControl.__new__(RemoteControl)
+    control._start_mailbox = refuse
+    control._start_if_allowed(SimpleNamespace(channel_errors=(AccessRefused,)))
+
+    assert "without remote control" in caplog.text
 
 
 class TestCeleryPump:

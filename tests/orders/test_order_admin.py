@@ -18,6 +18,7 @@ from django.urls import reverse
 from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from orders_project.orders.selectors import OrderNotFound
 from servicekit import worker_reports
 from servicekit.backoffice import queues
 from servicekit.contracts.events import StockDecided
@@ -214,6 +215,15 @@ class TestCancelling:
         rejected.refresh_from_db()
         assert rejected.status == Status.REJECTED
         assert not LogEntry.objects.exists()
+
+    def test_says_which_order_is_not_there_any_more(self, admin_client, order, monkeypatch):
+        def vanish(order_id: object) -> None:
+            raise OrderNotFound(order_id)
+
+        monkeypatch.setattr(services, "cancel_order", vanish)
+        answer = self.cancel(admin_client, order())
+
+        assert "not found" in str([*get_messages(answer.wsgi_request)])
 
     def test_of_several_says_what_was_done_and_what_was_left_and_why(self, admin_client, order):
         before = [order(), order()]

@@ -120,6 +120,21 @@ class TestThePage:
         assert [each.level_tag for each in answer.context["messages"]] == ["error"]
         assert message.edited_body is None
 
+    def test_decides_about_none_of_which_one_is_decided_meanwhile(self, admin_client, monkeypatch):
+        messages, discard = [park(), park(b"another")], services.discard
+
+        def come_too_late(ids: list[int], **facts: str) -> object:
+            discard(ids[:1], by="ada", note="faster")
+            return discard(ids, **facts)
+
+        monkeypatch.setattr(services, "discard", come_too_late)
+        facts = {"confirmed": "1", "note": "slower"}
+        answer = act_on(admin_client, "discard_selected", *messages, **facts)
+
+        assert [each.level_tag for each in answer.context["messages"]] == ["error"]
+        messages[1].refresh_from_db()
+        assert messages[1].status == "PARKED"
+
     def test_takes_no_body_that_is_not_json(self, admin_client):
         message = park()
         answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "{oops"})
