@@ -67,7 +67,7 @@ test: $(VENV)/.complete ## Run every test on real servers of its own (ARGS="-k n
 FAST_products := deploy/test_interpreter deploy/test_looking deploy/test_settings \
   products/test_reservations servicekit/test_admission \
   servicekit/test_contracts servicekit/test_known_keys servicekit/test_logs \
-  servicekit/test_request_id servicekit/test_telemetry servicekit/test_tracing \
+  servicekit/test_request_id servicekit/test_telemetry servicekit/test_correlation \
   tools/test_check_coverage tools/test_migrations
 FAST_orders := orders/test_group_commit orders/test_order_api_document
 
