@@ -11,6 +11,9 @@ from servicekit.contracts.events import MalformedMessage
 from servicekit.contracts.fields import Money, Quantity
 from servicekit.correlation import Correlation
 
+NAME_MAX_LENGTH = 255
+"""Of a product's name, in characters."""
+
 
 class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """An order that a client was promised, or is about to be: its id and price are settled."""
@@ -19,7 +22,7 @@ class AcceptedOrder(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     product_id: UUID
     quantity: Quantity
     total_price: Money
-    product_name: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    product_name: Annotated[str, msgspec.Meta(max_length=NAME_MAX_LENGTH)] = ""
     """What the product was called then; empty where that is not known."""
     created_at: Annotated[datetime, msgspec.Meta(tz=True)]
     # Of the request that it was accepted by; what is told about the order carries them on.

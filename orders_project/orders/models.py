@@ -10,7 +10,7 @@ from django.db import connection, models, transaction
 from django.db.models import F, Func, Max, Q, Value
 from django.db.models.functions import Greatest, Now
 
-from orders_project.orders.commands import AcceptedOrder
+from orders_project.orders.commands import NAME_MAX_LENGTH, AcceptedOrder
 from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
@@ -172,7 +172,9 @@ class Order(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     product_id = models.UUIDField()
     # As it was when it was sold, for people; what the product is called now, its service knows.
-    product_name = models.CharField("product", max_length=255, blank=True, db_default="")
+    product_name = models.CharField(
+        "product", max_length=NAME_MAX_LENGTH, blank=True, db_default=""
+    )
     quantity = models.IntegerField()
     total_price = models.BigIntegerField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)

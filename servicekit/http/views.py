@@ -28,6 +28,8 @@ class ApiViewSet(GenericViewSet[Any]):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer within the time that a request has; what is asked most without DRF's steps."""
         with limited_to(REQUEST_SECONDS - request.META.get(WAITED, 0.0)):
+            # As DRF does it, too late for the short way.
+            self.action = self.action_map.get(str(request.method).lower(), "")
             self._error = self._refusal_of(request) if access.is_guarded(request) else None
             if self._error is None and wants_plain_json(request):
                 try:

@@ -48,12 +48,11 @@ class OrderViewSet(ApiViewSet):
 
     def short_answer(self, request: HttpRequest, **_kwargs: Any) -> HttpResponse | None:
         """Accept an order, or return the first page of a product's orders straight from Redis."""
-        asked_for = self.action_map.get(str(request.method).lower())
-        if asked_for == "create" and request.content_type == "application/json":
+        if self.action == "create" and request.content_type == "application/json":
             rendered, headers = self._accept(request)
             return json_answer(rendered, {"Vary": "Accept", **headers}, status=201)
         asked = _BY_PRODUCT.fullmatch(request.META["QUERY_STRING"])
-        if asked is None or asked_for != "list":
+        if asked is None or self.action != "list":
             return None
         page = cache.peek_first_page(UUID(asked[1]))
         if page is None:

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from orders_project.orders import cache, selectors
-from orders_project.orders.commands import AcceptedOrder
+from orders_project.orders.commands import NAME_MAX_LENGTH, AcceptedOrder
 from orders_project.orders.placement.durability import Durability, Outcome
 from orders_project.orders.placement.group_commit import GroupCommit
 from orders_project.orders.placement.pricing import (
@@ -44,7 +44,6 @@ _REASONS: dict[type[Exception], str] = {
     TotalPriceTooLarge: "total_price_too_large",
 }
 _REFUSALS = tuple(_REASONS)
-_NAME_MAX_LENGTH = 255
 # What remains for the answer after the commit.
 _RESERVE_SECONDS = 0.1
 # After a look at a database that does not answer, the ways around it need the rest of the time.
@@ -156,7 +155,7 @@ class Intake:
             quantity=quantity,
             total_price=offer.total_price,
             # Whatever a product service says, it must not keep the order from being stored.
-            product_name=offer.product_name.replace("\0", "")[:_NAME_MAX_LENGTH],
+            product_name=offer.product_name.replace("\0", "")[:NAME_MAX_LENGTH],
             created_at=now_in_milliseconds(),
             **correlation.headers(),
         )

@@ -41,8 +41,7 @@ class ProductViewSet(ApiViewSet):
 
     def short_answer(self, request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
         """Return a product straight from Redis, or 304 for a caller that has it."""
-        asked_for = self.action_map.get(str(request.method).lower())
-        if asked_for != "retrieve" or wants_no_cache(request):
+        if self.action != "retrieve" or wants_no_cache(request):
             return None
         cached = cache.peek(UUID(kwargs["pk"]))
         if cached is None:
