@@ -125,7 +125,7 @@ def _require_consent() -> None:
     """
     if os.environ.get("FORCE") == "1":
         return
-    question = "This throws away the shop's data: all products, orders and parked messages."
+    question = "This throws away the shop's data: all products, orders and dead letters."
     if not sys.stdin.isatty():
         raise DeployFailure(f"{question} Nothing was done; `make clean FORCE=1` does it unasked.")
     if input(f"{question} Go on? [y/N] ").strip().lower() not in {"y", "yes"}:

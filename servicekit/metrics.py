@@ -71,12 +71,12 @@ CONSUMER_MESSAGE_AGE = Histogram(
     ["queue"],
     buckets=_MESSAGE_SECONDS,
 )
-CONSUMER_PARKED = Counter(
-    "consumer_parked_messages",
-    "Messages that could not be read or applied, and were parked.",
+CONSUMER_DEAD_LETTERS = Counter(
+    "consumer_dead_letters",
+    "Messages that could not be read or applied, and were dead-lettered.",
     ["queue"],
 )
-PARKED_MESSAGES = "parked_messages"
+DEAD_LETTERS = "dead_letters"
 
 # Business
 

@@ -64,7 +64,7 @@ class OutboxDepth(Collector):
         )
 
 
-class ParkedMessages(Collector):
+class DeadLetters(Collector):
     """How many messages wait for a person to decide about them."""
 
     def describe(self) -> list[Metric]:
@@ -74,7 +74,7 @@ class ParkedMessages(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Look into the table."""
         family = GaugeMetricFamily(
-            metrics.PARKED_MESSAGES,
+            metrics.DEAD_LETTERS,
             f"Messages that wait for a decision in the admin, counted up to {COUNT_LIMIT}.",
             labels=["queue"],
         )
@@ -84,7 +84,7 @@ class ParkedMessages(Collector):
                 cursor.execute(
                     """
                     SELECT queue, count(*)
-                    FROM (SELECT queue FROM parked_message WHERE status = 'PARKED' LIMIT %s) AS few
+                    FROM (SELECT queue FROM dead_letter WHERE status = 'WAITING' LIMIT %s) AS few
                     GROUP BY queue
                     """,
                     [COUNT_LIMIT],
@@ -113,5 +113,5 @@ def serve() -> WSGIServer | None:
         logger.error("no metrics on %s:%s: %s", address, port, error)  # noqa: TRY400 - says it all
         return None
     REGISTRY.register(OutboxDepth())
-    REGISTRY.register(ParkedMessages())
+    REGISTRY.register(DeadLetters())
     return server

@@ -73,7 +73,7 @@ class BusyShop:
         self._wait_until_decided()
         # Of nothing, which nobody can apply.
         self._announce(4711, self.products[3]["id"], 0)
-        self._wait_for("products", "SELECT EXISTS (SELECT FROM parked_message)")
+        self._wait_for("products", "SELECT EXISTS (SELECT FROM dead_letter)")
         self._wait_until_decided()
         self._spread_over_an_hour()
 

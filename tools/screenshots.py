@@ -45,7 +45,7 @@ def _pictures(shop: BusyShop) -> list[_Picture]:
         _Picture("orders-dashboard", f"{orders}/admin/", has_dark_version=True),
         _Picture("products-dashboard", f"{products}/admin/", has_dark_version=True),
         _Picture("order-timeline", f"{orders}/admin/orders/order/{order['id']}/change/"),
-        _Picture("parked-messages", f"{products}/admin/parking/parkedmessage/", _find),
+        _Picture("dead-letters", f"{products}/admin/dead_letters/deadletter/", _find),
         _Picture("browsable-api", f"{shop.orders_url}?productId={order['productId']}&limit=3"),
     ]
 

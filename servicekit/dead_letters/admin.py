@@ -27,10 +27,10 @@ from servicekit.backoffice.display import (
 )
 from servicekit.backoffice.ledgers import nobody
 from servicekit.dead_letters import services
-from servicekit.dead_letters.models import ParkedMessage
-from servicekit.dead_letters.services import NotParked
+from servicekit.dead_letters.models import DeadLetter
+from servicekit.dead_letters.services import AlreadyDecided
 
-Status = ParkedMessage.Status
+Status = DeadLetter.Status
 
 _EXCERPT_LENGTH = 120
 _SHOWN_BYTES = 64 * 1024
@@ -38,14 +38,14 @@ _SHOWN_BYTES = 64 * 1024
 _EDITABLE_BYTES = 16 * 1024
 _SHOWN_EVENTS = 100
 _TONES: dict[str, Tone] = {
-    Status.PARKED: "danger",
+    Status.WAITING: "danger",
     Status.REPLAY_REQUESTED: "info",
     Status.REPLAYED: "success",
     Status.DISCARDED: "",
 }
 
 
-class BodyForm(forms.ModelForm[ParkedMessage]):
+class BodyForm(forms.ModelForm[DeadLetter]):
     """The one thing about a dead letter that people may change."""
 
     body_text = forms.CharField(
@@ -58,7 +58,7 @@ class BodyForm(forms.ModelForm[ParkedMessage]):
     )
 
     class Meta:
-        model = ParkedMessage
+        model = DeadLetter
         fields: list[str] = []
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,10 +90,12 @@ class StatusFilter(admin.SimpleListFilter):
 
     def value(self) -> str:
         """Return what was chosen; who searches wants what there is, whatever its status."""
-        return str(super().value() or ("all" if self.request.GET.get("q") else Status.PARKED.value))
+        return str(
+            super().value() or ("all" if self.request.GET.get("q") else Status.WAITING.value)
+        )
 
     def choices(self, changelist: Any) -> Any:
-        """Leave out the choice of nothing, which would be that of parked ones."""
+        """Leave out the choice of nothing, which would be that of waiting ones."""
         return list(super().choices(changelist))[1:]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -123,8 +125,8 @@ class QueueFilter(admin.SimpleListFilter):
         return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
-@admin.register(ParkedMessage)
-class ParkedMessageAdmin(ServiceAdmin):
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ServiceAdmin):
     """What no consumer could apply: look, correct, replay, or discard."""
 
     form = BodyForm
@@ -145,7 +147,7 @@ class ParkedMessageAdmin(ServiceAdmin):
     # Only consumers make dead letters; and what was decided stays on record.
     has_add_permission = has_delete_permission = nobody
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ParkedMessage]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[DeadLetter]:
         """Read the beginning of each body; one may have ten megabytes."""
         beginning = Func(
             "body",
@@ -154,7 +156,7 @@ class ParkedMessageAdmin(ServiceAdmin):
             function="SUBSTRING",
             output_field=BinaryField(),
         )
-        rows: QuerySet[ParkedMessage] = super().get_queryset(request)
+        rows: QuerySet[DeadLetter] = super().get_queryset(request)
         return rows.defer("body", "edited_body", "headers").annotate(beginning=beginning)
 
     def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:  # noqa: ARG002 - of all lists
@@ -184,7 +186,7 @@ class ParkedMessageAdmin(ServiceAdmin):
         """Allow it while nothing is decided."""
         may = bool(super().has_change_permission(request, obj))
         # Unfold asks with the id, where Django has the object.
-        is_open = not isinstance(obj, ParkedMessage) or obj.status == Status.PARKED
+        is_open = not isinstance(obj, DeadLetter) or obj.status == Status.WAITING
         return may and is_open
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -236,9 +238,9 @@ class ParkedMessageAdmin(ServiceAdmin):
         ),
     )
 
-    overtaken = {NotParked: ""}
+    overtaken = {AlreadyDecided: ""}
 
-    def beside(self, row: ParkedMessage) -> dict[str, Any]:
+    def beside(self, row: DeadLetter) -> dict[str, Any]:
         """Return what happened to a message."""
         history = [
             {
@@ -258,9 +260,9 @@ class ParkedMessageAdmin(ServiceAdmin):
         if "body_text" in form.changed_data:
             services.edit_body(obj.pk, form.cleaned_data["body_text"].encode(), by=_name(request))
 
-    def offers(self, row: ParkedMessage) -> list[str]:
+    def offers(self, row: DeadLetter) -> list[str]:
         """Offer a decision while none is made."""
-        return ["replay", "discard"] if row.status == Status.PARKED else []
+        return ["replay", "discard"] if row.status == Status.WAITING else []
 
     # Decisions
 
@@ -328,18 +330,18 @@ class ParkedMessageAdmin(ServiceAdmin):
         self, request: HttpRequest, rows: QuerySet[Any], done: str, service: Any, note: str = ""
     ) -> None:
         selected = list(rows.order_by("id"))
-        parked = [message for message in selected if message.status == Status.PARKED]
+        waiting = [message for message in selected if message.status == Status.WAITING]
         left = Counter(
             f"already {message.get_status_display().lower()}"
             for message in selected
-            if message.status != Status.PARKED
+            if message.status != Status.WAITING
         )
         try:
-            service([message.pk for message in parked], by=_name(request))
-        except NotParked as error:
+            service([message.pk for message in waiting], by=_name(request))
+        except AlreadyDecided as error:
             messages.error(request, f"Nothing was done. {error}")
         else:
-            report(self, request, done=done, rows=parked, left=left, note=note)
+            report(self, request, done=done, rows=waiting, left=left, note=note)
 
 
 def shown(body: bytes) -> str:
@@ -361,7 +363,7 @@ def _begun(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def _is_editable(message: ParkedMessage | None) -> bool:
+def _is_editable(message: DeadLetter | None) -> bool:
     if message is None or len(message.current_body) > _EDITABLE_BYTES:
         return False
     try:

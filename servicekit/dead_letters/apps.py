@@ -7,6 +7,4 @@ class DeadLettersConfig(AppConfig):
     """The dead letters, once in each service's database."""
 
     name = "servicekit.dead_letters"
-    # By this name installations know its migrations, tables and pages.
-    label = "parking"
     verbose_name = "Failed messages"

@@ -8,33 +8,33 @@ from django.db.models import Func, IntegerField, Q
 from django.db.models.functions import Coalesce, Now
 
 
-class ParkedMessageManager(models.Manager["ParkedMessage"]):
+class DeadLetterManager(models.Manager["DeadLetter"]):
     """Locks messages, so that two people, or two workers, cannot act on one at once."""
 
-    def lock(self, ids: Iterable[int]) -> list["ParkedMessage"]:
+    def lock(self, ids: Iterable[int]) -> list["DeadLetter"]:
         """Return the messages that exist, locked until the end of the transaction."""
         # Sorted, so that two people with the same selection wait for each other, not in a circle.
         wanted = self.filter(id__in=sorted(set(ids))).order_by("id")
         # Without the bodies: somebody may decide about hundreds of ten megabytes each.
         return list(wanted.defer("body", "edited_body").select_for_update())
 
-    def lock_alike(self, marks: Iterable[bytes]) -> dict[bytes, "ParkedMessage"]:
+    def lock_alike(self, marks: Iterable[bytes]) -> dict[bytes, "DeadLetter"]:
         """Lock the messages with these fingerprints, as they came or as they were corrected."""
         wanted = list(set(marks))
         alike = self.filter(Q(fingerprint__in=wanted) | Q(edited_fingerprint__in=wanted))
-        found: dict[bytes, ParkedMessage] = {}
+        found: dict[bytes, DeadLetter] = {}
         for message in alike.defer("body", "edited_body").order_by("id").select_for_update():
             if message.edited_fingerprint is not None:
                 found.setdefault(bytes(message.edited_fingerprint), message)
             found[bytes(message.fingerprint)] = message
         return found
 
-    def claim_requested(self, limit: int, *, limit_bytes: int) -> list["ParkedMessage"]:
+    def claim_requested(self, limit: int, *, limit_bytes: int) -> list["DeadLetter"]:
         """Lock messages whose replay was asked for and that no other worker has in hand.
 
         Their bodies have so many bytes together at most, or it is one message.
         """
-        asked = self.filter(status=ParkedMessage.Status.REPLAY_REQUESTED).order_by("id")
+        asked = self.filter(status=DeadLetter.Status.REPLAY_REQUESTED).order_by("id")
         size = Func(
             Coalesce("edited_body", "body"), function="octet_length", output_field=IntegerField()
         )
@@ -48,13 +48,13 @@ class ParkedMessageManager(models.Manager["ParkedMessage"]):
         return list(self.filter(pk__in=claimed).order_by("id"))
 
 
-class ParkedMessage(models.Model):
+class DeadLetter(models.Model):
     """A message that could not be applied, as it came, and what became of it."""
 
     class Status(models.TextChoices):
-        """PARKED waits for a decision; a replay is asked for first and done by the worker."""
+        """WAITING for a decision; a replay is asked for first and done by the worker."""
 
-        PARKED = "PARKED", "parked"
+        WAITING = "WAITING", "waiting"
         REPLAY_REQUESTED = "REPLAY_REQUESTED", "replay requested"
         REPLAYED = "REPLAYED", "replayed"
         DISCARDED = "DISCARDED", "discarded"
@@ -75,33 +75,33 @@ class ParkedMessage(models.Model):
     first_seen = models.DateTimeField(db_default=Now())
     last_seen = models.DateTimeField(db_default=Now())
     times_seen = models.PositiveIntegerField(default=1)
-    status = models.CharField(max_length=16, choices=Status, default=Status.PARKED)
+    status = models.CharField(max_length=16, choices=Status, default=Status.WAITING)
 
-    objects: ClassVar[ParkedMessageManager] = ParkedMessageManager()
+    objects: ClassVar[DeadLetterManager] = DeadLetterManager()
 
     class Meta:
-        db_table = "parked_message"
-        verbose_name = "parked message"
+        db_table = "dead_letter"
+        verbose_name = "dead letter"
         indexes = [
-            models.Index(fields=["-last_seen", "-id"], name="parked_message_latest"),
-            models.Index(fields=["status", "-last_seen", "-id"], name="parked_message_by_status"),
-            models.Index(fields=["queue", "-last_seen", "-id"], name="parked_message_by_queue"),
-            models.Index(fields=["message_id"], name="parked_message_by_message_id"),
-            models.Index(fields=["correlation_id"], name="parked_message_by_correlation"),
+            models.Index(fields=["-last_seen", "-id"], name="dead_letter_latest"),
+            models.Index(fields=["status", "-last_seen", "-id"], name="dead_letter_by_status"),
+            models.Index(fields=["queue", "-last_seen", "-id"], name="dead_letter_by_queue"),
+            models.Index(fields=["message_id"], name="dead_letter_by_message_id"),
+            models.Index(fields=["correlation_id"], name="dead_letter_by_correlation"),
             models.Index(
                 fields=["id"],
                 condition=Q(status="REPLAY_REQUESTED"),
-                name="parked_message_to_replay",
+                name="dead_letter_to_replay",
             ),
             models.Index(
                 fields=["edited_fingerprint"],
                 condition=Q(edited_fingerprint__isnull=False),
-                name="parked_message_edited",
+                name="dead_letter_edited",
             ),
         ]
         constraints = [
-            models.UniqueConstraint(fields=["fingerprint"], name="parked_message_once"),
-            models.CheckConstraint(condition=Q(times_seen__gt=0), name="parked_message_was_seen"),
+            models.UniqueConstraint(fields=["fingerprint"], name="dead_letter_once"),
+            models.CheckConstraint(condition=Q(times_seen__gt=0), name="dead_letter_was_seen"),
         ]
 
     def __str__(self) -> str:
@@ -113,13 +113,13 @@ class ParkedMessage(models.Model):
         return bytes(self.body if self.edited_body is None else self.edited_body)
 
 
-class ParkedMessageEvent(models.Model):
+class DeadLetterEvent(models.Model):
     """One thing that happened to a dead letter. None is ever changed or deleted."""
 
     class What(models.TextChoices):
         """The thing."""
 
-        PARKED = "PARKED", "parked"
+        RECEIVED = "RECEIVED", "received"
         CAME_BACK = "CAME_BACK", "came back"
         EDITED = "EDITED", "edited"
         REPLAY_REQUESTED = "REPLAY_REQUESTED", "replay requested"
@@ -128,7 +128,7 @@ class ParkedMessageEvent(models.Model):
         DISCARDED = "DISCARDED", "discarded"
 
     id = models.BigAutoField(primary_key=True)
-    message = models.ForeignKey(ParkedMessage, on_delete=models.PROTECT, related_name="events")
+    message = models.ForeignKey(DeadLetter, on_delete=models.PROTECT, related_name="events")
     at = models.DateTimeField(db_default=Now())
     who = models.TextField(help_text="The name of the account; empty: the worker.", blank=True)
     what = models.CharField(max_length=16, choices=What)
@@ -137,9 +137,9 @@ class ParkedMessageEvent(models.Model):
     body_after = models.BinaryField(null=True)
 
     class Meta:
-        db_table = "parked_message_event"
-        verbose_name = "event of a parked message"
-        indexes = [models.Index(fields=["message", "-id"], name="parked_message_history")]
+        db_table = "dead_letter_event"
+        verbose_name = "event of a dead letter"
+        indexes = [models.Index(fields=["message", "-id"], name="dead_letter_history")]
 
     def __str__(self) -> str:
         return f"{self.get_what_display()} {self.at:%F %T}"

@@ -13,11 +13,11 @@ from uuid import NAMESPACE_URL, uuid5
 from servicekit.messaging.consumer import REASON_HEADER
 
 _DEPTH = 8
-_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:parked-messages")
+_IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:dead-letters")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeadLetter:
+class Letter:
     """A message as it was taken from a dead-letter queue."""
 
     queue: str
@@ -30,7 +30,7 @@ class DeadLetter:
     correlation_id: str
 
     @property
-    def parts(self) -> "tuple[DeadLetter]":
+    def parts(self) -> "tuple[Letter]":
         """The letter itself: it tells of one thing."""
         return (self,)
 
@@ -54,7 +54,7 @@ def read(
     body: bytes,
     headers: Mapping[str, Any],
     properties: Mapping[str, Any],
-) -> DeadLetter:
+) -> Letter:
     """Say what a message in the dead-letter queue of `queue` is.
 
     Our consumers say in headers why it is one; what the broker put there by itself (because it
@@ -62,13 +62,13 @@ def read(
     """
     death = _death(headers)
     keys = death.get("routing-keys")
-    routing_key = headers.get("x-parked-routing-key") or (
+    routing_key = headers.get("x-dead-letter-routing-key") or (
         keys[0] if isinstance(keys, list) and keys else ""
     )
     reason = headers.get(REASON_HEADER)
     if not reason and death:
         reason = f"{queue} {death.get('reason', 'dropped')} it; the worker's log says why"
-    return DeadLetter(
+    return Letter(
         queue=queue,
         routing_key=text(routing_key),
         reason=text(reason or "nobody said why"),

@@ -9,25 +9,25 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
-from servicekit.dead_letters.recognising import DeadLetter, fingerprint
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
+from servicekit.dead_letters.recognising import Letter, fingerprint
 from servicekit.failpoints import failpoint
 from servicekit.messaging.envelope import OutgoingMessage, short_text
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
 
 logger = logging.getLogger(__name__)
 
-Status = ParkedMessage.Status
-What = ParkedMessageEvent.What
+Status = DeadLetter.Status
+What = DeadLetterEvent.What
 
 # Of a message's first life: they would be taken for those of the second.
-_OLD_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-parked-", "x-delivery-count")
+_OLD_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-dead-letter-", "x-delivery-count")
 
 
-class NotParked(Exception):
+class AlreadyDecided(Exception):
     """Somebody has decided about this message already."""
 
-    def __init__(self, message: ParkedMessage) -> None:
+    def __init__(self, message: DeadLetter) -> None:
         super().__init__(f"Message {message.pk} is {message.get_status_display()} already.")
 
 
@@ -38,7 +38,7 @@ class NoteMissing(Exception):
         super().__init__("Say why this message is discarded.")
 
 
-def collect(letters: Sequence[DeadLetter]) -> int:
+def collect(letters: Sequence[Letter]) -> int:
     """Keep what was found in a dead-letter queue; return how many messages were new.
 
     The same message again (id and body, as it came or as it was corrected) is counted, not kept
@@ -47,7 +47,7 @@ def collect(letters: Sequence[DeadLetter]) -> int:
     """
     marks = [letter.fingerprint for letter in letters]
     with transaction.atomic(durable=True):
-        known = ParkedMessage.objects.lock_alike(marks)
+        known = DeadLetter.objects.lock_alike(marks)
         new = 0
         # Sorted, so that two workers that find the same messages wait for each other, not in a
         # circle.
@@ -63,21 +63,21 @@ def collect(letters: Sequence[DeadLetter]) -> int:
     return new
 
 
-def _keep(mark: bytes, letter: DeadLetter) -> tuple[ParkedMessage, bool]:
-    message, is_new = ParkedMessage.objects.select_for_update().get_or_create(
+def _keep(mark: bytes, letter: Letter) -> tuple[DeadLetter, bool]:
+    message, is_new = DeadLetter.objects.select_for_update().get_or_create(
         fingerprint=mark,
         defaults=vars(letter),
     )
     if is_new:
-        _record([message], What.PARKED, note=letter.reason)
+        _record([message], What.RECEIVED, note=letter.reason)
     return message, is_new
 
 
-def _count(message: ParkedMessage, letter: DeadLetter) -> None:
+def _count(message: DeadLetter, letter: Letter) -> None:
     if message.status in {Status.REPLAYED, Status.DISCARDED}:
         _record([message], What.CAME_BACK, note=letter.reason)
-        message.status = Status.PARKED
-    ParkedMessage.objects.filter(pk=message.pk).update(
+        message.status = Status.WAITING
+    DeadLetter.objects.filter(pk=message.pk).update(
         times_seen=F("times_seen") + 1,
         last_seen=Now(),
         reason=letter.reason,
@@ -85,13 +85,13 @@ def _count(message: ParkedMessage, letter: DeadLetter) -> None:
     )
 
 
-def edit_body(message_id: int, body: bytes, *, by: str) -> ParkedMessage:
+def edit_body(message_id: int, body: bytes, *, by: str) -> DeadLetter:
     """Correct what a replay of a message will send. The body that came is kept.
 
-    :raises NotParked: if it was decided about meanwhile
+    :raises AlreadyDecided: if it was decided about meanwhile
     """
     with transaction.atomic(durable=True):
-        [message] = _lock_parked([message_id])
+        [message] = _lock_waiting([message_id])
         before = message.current_body
         if body == before:
             return message
@@ -110,10 +110,10 @@ def request_replay(message_ids: Iterable[int], *, by: str) -> int:
 
     Asked for twice, also by two people at once, each is sent for the first of them.
 
-    :raises NotParked: if one was decided about meanwhile; then none is sent
+    :raises AlreadyDecided: if one was decided about meanwhile; then none is sent
     """
     with transaction.atomic(durable=True):
-        messages = _lock_parked(message_ids)
+        messages = _lock_waiting(message_ids)
         _change(messages, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by)
     return len(messages)
 
@@ -121,13 +121,13 @@ def request_replay(message_ids: Iterable[int], *, by: str) -> int:
 def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
     """Decide that messages are not to be applied, and why; return how many. They are kept.
 
-    :raises NotParked: if one was decided about meanwhile; then none is discarded
+    :raises AlreadyDecided: if one was decided about meanwhile; then none is discarded
     :raises NoteMissing: if the note says nothing
     """
     if not note.strip():
         raise NoteMissing
     with transaction.atomic(durable=True):
-        messages = _lock_parked(message_ids)
+        messages = _lock_waiting(message_ids)
         _change(messages, Status.DISCARDED, What.DISCARDED, who=by, note=note)
     return len(messages)
 
@@ -143,42 +143,42 @@ def publish_requested(
     :raises PublishingFailed: if the broker is away; the messages wait for it
     """
     with transaction.atomic(durable=True):
-        messages = ParkedMessage.objects.claim_requested(limit, limit_bytes=limit_bytes)
+        messages = DeadLetter.objects.claim_requested(limit, limit_bytes=limit_bytes)
         if not messages:
             return 0
         outcomes = publisher.publish([_outgoing(message) for message in messages])
         failpoint("dead_letters.replay.after_confirm")
-        sent: list[ParkedMessage] = []
-        failed: list[ParkedMessage] = []
+        sent: list[DeadLetter] = []
+        failed: list[DeadLetter] = []
         for message, outcome in zip(messages, outcomes, strict=True):
             (sent if outcome is Outcome.CONFIRMED else failed).append(message)
         _change(sent, Status.REPLAYED, What.REPLAYED)
         _change(
-            failed, Status.PARKED, What.REPLAY_FAILED, note="the broker did not take it: no queue?"
+            failed, Status.WAITING, What.REPLAY_FAILED, note="the broker did not take it: no queue?"
         )
     if failed:
         logger.warning("%d messages could not be replayed: %s", len(failed), failed[0].queue)
     return len(messages)
 
 
-def _lock_parked(message_ids: Iterable[int]) -> list[ParkedMessage]:
-    messages = ParkedMessage.objects.lock(message_ids)
+def _lock_waiting(message_ids: Iterable[int]) -> list[DeadLetter]:
+    messages = DeadLetter.objects.lock(message_ids)
     for message in messages:
-        if message.status != Status.PARKED:
-            raise NotParked(message)
+        if message.status != Status.WAITING:
+            raise AlreadyDecided(message)
     return messages
 
 
 def _change(
-    messages: Sequence[ParkedMessage], status: Status, what: What, *, who: str = "", note: str = ""
+    messages: Sequence[DeadLetter], status: Status, what: What, *, who: str = "", note: str = ""
 ) -> None:
     ids = [message.pk for message in messages]
-    ParkedMessage.objects.filter(pk__in=ids).update(status=status)
+    DeadLetter.objects.filter(pk__in=ids).update(status=status)
     _record(messages, what, who=who, note=note)
 
 
 def _record(
-    messages: Iterable[ParkedMessage],
+    messages: Iterable[DeadLetter],
     what: What,
     *,
     who: str = "",
@@ -186,8 +186,8 @@ def _record(
     body_before: bytes | None = None,
     body_after: bytes | None = None,
 ) -> None:
-    ParkedMessageEvent.objects.bulk_create(
-        ParkedMessageEvent(
+    DeadLetterEvent.objects.bulk_create(
+        DeadLetterEvent(
             message=message,
             who=who,
             what=what,
@@ -199,7 +199,7 @@ def _record(
     )
 
 
-def _outgoing(message: ParkedMessage) -> OutgoingMessage:
+def _outgoing(message: DeadLetter) -> OutgoingMessage:
     """Return the message as it came the first time: whoever consumes the queue takes it."""
     properties = message.properties
     headers: dict[str, Any] = {

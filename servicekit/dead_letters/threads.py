@@ -7,7 +7,7 @@ from typing import Any
 
 from servicekit.database.loop import Loop
 from servicekit.dead_letters import recognising, services
-from servicekit.dead_letters.recognising import DeadLetter
+from servicekit.dead_letters.recognising import Letter
 from servicekit.messaging import topology
 from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received, body_of
@@ -32,7 +32,7 @@ class DeadLetterSource:
         """Declare it together with the queue that it belongs to."""
         topology.declare_queue(channel, self.dead_letters_of, keys=[])
 
-    def read(self, delivery: Any) -> Received[DeadLetter]:
+    def read(self, delivery: Any) -> Received[Letter]:
         """Return the dead letter; nothing is unreadable here."""
         properties = dict(delivery.properties)
         headers = properties.pop("application_headers", None) or {}
@@ -41,7 +41,7 @@ class DeadLetterSource:
         )
 
     @staticmethod
-    def handle(batch: Sequence[Received[DeadLetter]]) -> Handled:
+    def handle(batch: Sequence[Received[Letter]]) -> Handled:
         """Store them."""
         services.collect([each.event for each in batch])
         return Handled()

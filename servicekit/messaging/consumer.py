@@ -38,7 +38,7 @@ from servicekit.threads import StoppableThread, begin_step, end_step
 
 logger = logging.getLogger(__name__)
 
-REASON_HEADER = "x-parked-reason"
+REASON_HEADER = "x-dead-letter-reason"
 _REASON_MAX_LENGTH = 500
 # Small but not 0, with which every look for more would be two system calls more.
 _ARRIVED_ALREADY_SECONDS = 0.001
@@ -215,7 +215,7 @@ class Inbox:
         self._started_at = 0.0
         self._sizes = metrics.CONSUMER_BATCH.labels(source.queue)
         self._ages = metrics.CONSUMER_MESSAGE_AGE.labels(source.queue)
-        self._parked = metrics.CONSUMER_PARKED.labels(source.queue)
+        self._dead_letters = metrics.CONSUMER_DEAD_LETTERS.labels(source.queue)
         _inboxes[source.queue] = self
 
     def __len__(self) -> int:
@@ -327,7 +327,7 @@ class Inbox:
                 if len(batch) == 1:
                     [(delivery, only)] = batch
                     logger.exception(
-                        "%s: parking a message that cannot be applied",
+                        "%s: dead-lettering a message that cannot be applied",
                         self._source.queue,
                         extra=_log_fields(delivery, only),
                     )
@@ -411,7 +411,7 @@ class Inbox:
     def _park(self, delivery: Any, reason: str, each: Received[Any] | None = None) -> None:
         queue = self._source.queue
         logger.error(
-            "%s: parked a message: %r",
+            "%s: dead-lettered a message: %r",
             queue,
             reason[:_REASON_MAX_LENGTH],
             extra=_log_fields(delivery, each),
@@ -432,8 +432,8 @@ class Inbox:
                 **_kept_headers(delivery),
                 **(source.headers if source else {}),
                 REASON_HEADER: reason[:_REASON_MAX_LENGTH],
-                "x-parked-from": queue,
-                "x-parked-routing-key": delivery.delivery_info["routing_key"],
+                "x-dead-letter-from": queue,
+                "x-dead-letter-routing-key": delivery.delivery_info["routing_key"],
             },
         )
         backoff = Backoff()
@@ -448,7 +448,7 @@ class Inbox:
                 break
             # Not acknowledged then: it comes again, and is a dead letter when its queue is back.
             raise BrokerUnavailable(f"{message.routing_key} did not take it: {outcome}")
-        self._parked.inc()
+        self._dead_letters.inc()
 
 
 class ConsumerThread(StoppableThread):

@@ -14,8 +14,8 @@ from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
-from servicekit.dead_letters.models import ParkedMessage
-from servicekit.dead_letters.selectors import parked_count
+from servicekit.dead_letters.models import DeadLetter
+from servicekit.dead_letters.selectors import waiting_count
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
 
@@ -72,15 +72,15 @@ def outbox_tile() -> Tile:
     )
 
 
-def parked_tile() -> Tile:
+def dead_letters_tile() -> Tile:
     """Return how many messages wait for a person."""
-    parked = parked_count()
+    waiting = waiting_count()
     return Tile(
-        title="Parked messages",
-        value=str(parked),
-        note="waiting for a decision" if parked else "none to decide about",
-        tone="danger" if parked else "success",
-        link=_parked_list(),
+        title="Dead letters",
+        value=str(waiting),
+        note="waiting for a decision" if waiting else "none to decide about",
+        tone="danger" if waiting else "success",
+        link=_dead_letter_list(),
     )
 
 
@@ -93,7 +93,7 @@ def depths_of_queues() -> list[QueueDepth]:
 
 
 def queues_card(depths: Sequence[QueueDepth]) -> Card:
-    """Return how long each queue of the worker is, who works on it, and what is parked from it."""
+    """Return how long each queue of the worker is, who works on it, and its dead letters."""
     about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
     if not depths:
         return Card(
@@ -101,22 +101,22 @@ def queues_card(depths: Sequence[QueueDepth]) -> Card:
             note="Orders are accepted all the same; their outcome comes later.",
             empty="The broker does not answer, so the lengths of the queues are unknown.",
         )
-    parked = _parked_by_queue()
+    letters = _dead_letters_by_queue()
     return Card(
         **about,
         note="In hand: taken by a worker and not acknowledged. Oldest: the first of those.",
         table={
-            "headers": ["Queue", "Waiting", "In hand", "Oldest", "Consumers", "Parked"],
-            "rows": [_queue_row(depth, parked) for depth in depths],
+            "headers": ["Queue", "Waiting", "In hand", "Oldest", "Consumers", "Dead letters"],
+            "rows": [_queue_row(depth, letters) for depth in depths],
         },
     )
 
 
-def _queue_row(depth: QueueDepth, parked: dict[str, BoundedCount]) -> list[str]:
+def _queue_row(depth: QueueDepth, letters: dict[str, BoundedCount]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
         return [depth.name, badge("does not exist", "warning"), "—", "—", "—", "—"]
     in_hand = "—" if depth.in_hand is None else f"{depth.in_hand:,}"
-    waiting, total = f"{depth.waiting:,}", parked.get(depth.name, 0) + (depth.dead or 0)
+    waiting, total = f"{depth.waiting:,}", letters.get(depth.name, 0) + (depth.dead or 0)
     return [
         depth.name,
         badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
@@ -124,32 +124,32 @@ def _queue_row(depth: QueueDepth, parked: dict[str, BoundedCount]) -> list[str]:
         f"{in_hand}+" if depth.trouble and depth.in_hand else in_hand,
         "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
         badge(depth.trouble, "danger") if depth.trouble else f"{depth.consumers:,}",
-        link(f"{_parked_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",
+        link(f"{_dead_letter_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",
     ]
 
 
-def _parked_by_queue() -> dict[str, BoundedCount]:
-    parked = ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
-    newest = parked.order_by("-last_seen", "-id").values("pk")[:SAMPLE_LIMIT]
-    counts = parked.filter(pk__in=newest).values_list("queue").annotate(Count("pk"))
+def _dead_letters_by_queue() -> dict[str, BoundedCount]:
+    waiting = DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
+    newest = waiting.order_by("-last_seen", "-id").values("pk")[:SAMPLE_LIMIT]
+    counts = waiting.filter(pk__in=newest).values_list("queue").annotate(Count("pk"))
     return {queue: BoundedCount(count, SAMPLE_LIMIT) for queue, count in counts}
 
 
-def parked_card() -> Card:
+def latest_dead_letters_card() -> Card:
     """Return the latest dead letters."""
     newest = (
-        ParkedMessage.objects.filter(status=ParkedMessage.Status.PARKED)
+        DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
         .order_by("-last_seen", "-id")
         .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     )
     return Card(
-        title="Latest parked messages",
+        title="Latest dead letters",
         table={
             "headers": ["Message", "Reason"],
             "rows": [
                 [
                     link(
-                        reverse("admin:parking_parkedmessage_change", args=[message.pk]),
+                        reverse("admin:dead_letters_deadletter_change", args=[message.pk]),
                         f"{message.routing_key or message.queue}, {ago(message.last_seen)}",
                     ),
                     message.reason[:120],
@@ -158,12 +158,12 @@ def parked_card() -> Card:
             ],
         },
         empty="No message has failed.",
-        action=link(_parked_list(), "Show all"),
+        action=link(_dead_letter_list(), "Show all"),
     )
 
 
-def _parked_list() -> str:
-    return reverse("admin:parking_parkedmessage_changelist") + "?status__exact=PARKED"
+def _dead_letter_list() -> str:
+    return reverse("admin:dead_letters_deadletter_changelist") + "?status__exact=WAITING"
 
 
 def context(tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:

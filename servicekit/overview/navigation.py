@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from servicekit.dead_letters.selectors import parked_count
+from servicekit.dead_letters.selectors import waiting_count
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Entry:
 
 def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the sidebar of a service: its own lists under `title`, and what every service has."""
-    parked = parked_count()
-    parked_messages = Entry("Parked messages", "report", "parking", "parkedmessage")
+    waiting = waiting_count()
+    dead_letters = Entry("Dead letters", "report", "dead_letters", "deadletter")
     return [
         {"items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}]},
         {"title": title, "items": [entry.navigation() for entry in entries]},
         {
             "title": "Failed messages",
             "items": [
-                parked_messages.navigation(badge=str(parked) if parked else ""),
+                dead_letters.navigation(badge=str(waiting) if waiting else ""),
                 Entry("Outbox", "outbox", "outbox", "outgoingevent").navigation(),
             ],
         },

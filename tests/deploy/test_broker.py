@@ -60,8 +60,8 @@ class TestPrepare:
     def test_parks_what_is_rejected(self, host, queue):
         reject_one(host, queue)
 
-        [parked] = host.take(f"{queue}.dead", count=1)
-        assert parked.body == b"{}"
+        [letter] = host.take(f"{queue}.dead", count=1)
+        assert letter.body == b"{}"
 
     def test_is_what_parks_it(self, bare_host):
         # If this fails, the test above passes for the wrong reason.

@@ -52,7 +52,7 @@ def settle(*news: StockDecision | StockReleased | StockDecided) -> Handled:
 
 
 def refusals(handled: Handled) -> list[str]:
-    """Why messages of a batch are parked."""
+    """Why messages of a batch are dead-lettered."""
     return [each.reason for each in handled.unprocessable]
 
 

@@ -1,4 +1,4 @@
-"""Whatever a stranger puts into the queue of tasks, on a worker that runs: parked, or stored.
+"""Whatever a stranger sends to the queue of tasks of a running worker: stored, or a dead letter.
 
 What the worker of Celery itself does about such messages is to drop them, to end, or to wait.
 """
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
-from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.models import DeadLetter
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
 from tests.orders.ordering import an_order
@@ -171,48 +171,50 @@ PROPERTIES = {
 
 class TestAMessageThatIsNoSuchTask:
     @staticmethod
-    def assert_parked(sender: Sender, body: bytes, headers: Any, **properties: Any) -> None:
-        """It is parked once, untouched and with a reason, and its neighbours are stored."""
+    def assert_dead_letters(sender: Sender, body: bytes, headers: Any, **properties: Any) -> None:
+        """It is dead-lettered once, untouched and with a reason, and its neighbours are stored."""
         before = sender.send_good()
         sender.send(body, headers, **properties)
         after = sender.send_good()
-        eventually(ParkedMessage.objects.exists)
+        eventually(DeadLetter.objects.exists)
         eventually(lambda: is_stored(before, after))
 
-        [parked] = ParkedMessage.objects.all()
-        assert (parked.queue, bytes(parked.body)) == (PersistOrders.queue, body)
-        assert parked.reason not in ("", "nobody said why")
-        assert parked.times_seen == 1
+        [letter] = DeadLetter.objects.all()
+        assert (letter.queue, bytes(letter.body)) == (PersistOrders.queue, body)
+        assert letter.reason not in ("", "nobody said why")
+        assert letter.times_seen == 1
 
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-    def test_by_its_body_is_parked(self, sender, body):
-        self.assert_parked(sender, body, headers_of_a_task())
+    def test_by_its_body_is_dead_lettered(self, sender, body):
+        self.assert_dead_letters(sender, body, headers_of_a_task())
 
     @pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS.keys())
-    def test_by_its_headers_is_parked(self, sender, headers):
-        self.assert_parked(sender, body_of(an_order()), headers)
-        [parked] = ParkedMessage.objects.all()
-        assert parked.reason.startswith("not the task orders.persist_orders")
+    def test_by_its_headers_is_dead_lettered(self, sender, headers):
+        self.assert_dead_letters(sender, body_of(an_order()), headers)
+        [letter] = DeadLetter.objects.all()
+        assert letter.reason.startswith("not the task orders.persist_orders")
 
     @pytest.mark.parametrize("content_type", [PICKLE, "application/json", "application/x-yaml"])
-    def test_but_a_pickle_is_parked(self, sender, content_type):
+    def test_but_a_pickle_is_dead_lettered(self, sender, content_type):
         body = b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00K\x01."
 
-        self.assert_parked(
+        self.assert_dead_letters(
             sender, body, headers_of_a_task(), content_type=content_type, content_encoding="binary"
         )
 
     @pytest.mark.parametrize("name", ["content_type", "correlation_id", "message_id", "reply_to"])
-    def test_by_properties_that_cannot_be_read_is_parked(self, sender, name):
+    def test_by_properties_that_cannot_be_read_is_dead_lettered(self, sender, name):
         # Its headers are among them.
-        self.assert_parked(sender, body_of(an_order()), headers_of_a_task(), **{name: b"\xff\xfe"})
+        self.assert_dead_letters(
+            sender, body_of(an_order()), headers_of_a_task(), **{name: b"\xff\xfe"}
+        )
 
     def test_says_what_is_wrong_with_an_order(self, sender):
         wrong = msgspec.json.encode([[], {"orders": [{"id": str(new_id())}]}, EMBED])
-        self.assert_parked(sender, wrong, headers_of_a_task())
+        self.assert_dead_letters(sender, wrong, headers_of_a_task())
 
-        [parked] = ParkedMessage.objects.all()
-        assert "missing required field `productId`" in parked.reason
+        [letter] = DeadLetter.objects.all()
+        assert "missing required field `productId`" in letter.reason
 
 
 class TestAGoodOrder:
@@ -226,7 +228,7 @@ class TestAGoodOrder:
         after = sender.send_good()
         eventually(lambda: is_stored(order.id, after))
 
-        assert not ParkedMessage.objects.exists()
+        assert not DeadLetter.objects.exists()
 
     @pytest.mark.parametrize("changes", UNHEEDED.values(), ids=UNHEEDED.keys())
     def test_is_stored_whatever_else_its_headers_say(self, sender, changes):
@@ -310,7 +312,7 @@ class TestWhateverAStrangerMakesUp:
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(messages=MESSAGES)
-    def test_is_parked_and_stops_nothing(self, sender, worker, messages):
+    def test_is_dead_lettered_and_stops_nothing(self, sender, worker, messages):
         marks = {str(new_id()) for _ in messages}
         for mark, (body, headers, content_type, encoding) in zip(marks, messages, strict=True):
             sender.send(
@@ -320,8 +322,8 @@ class TestWhateverAStrangerMakesUp:
         good = sender.send_good()
 
         eventually(lambda: is_stored(good), within_seconds=60)
-        parked = ParkedMessage.objects.filter(message_id__in=marks)
-        eventually(lambda: parked.count() == len(marks), within_seconds=60)
+        dead = DeadLetter.objects.filter(message_id__in=marks)
+        eventually(lambda: dead.count() == len(marks), within_seconds=60)
         assert worker.poll() is None
 
 
@@ -332,10 +334,8 @@ class TestAThousandOfThem:
         good = sender.send_good()
 
         eventually(lambda: is_stored(good), within_seconds=30)
-        eventually(
-            lambda: ParkedMessage.objects.filter(times_seen=1000).exists(), within_seconds=60
-        )
-        assert ParkedMessage.objects.count() == 1
+        eventually(lambda: DeadLetter.objects.filter(times_seen=1000).exists(), within_seconds=60)
+        assert DeadLetter.objects.count() == 1
         assert worker.poll() is None
 
 
@@ -355,7 +355,7 @@ class TestTheRemoteControl:
         good = sender.send_good()
 
         eventually(lambda: is_stored(good))
-        assert not ParkedMessage.objects.exists()
+        assert not DeadLetter.objects.exists()
         ping = ["-m", "celery", "-A", "celery_workers.orders", "-b", broker.url, "inspect", "ping"]
         eventually(lambda: not subprocess.run([sys.executable, *ping], check=False).returncode)
         assert worker.poll() is None

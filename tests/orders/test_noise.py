@@ -1,4 +1,4 @@
-"""Whatever comes as an event or a task is applied or parked, once, and nothing else happens."""
+"""Whatever comes as an event or a task is applied or dead-lettered, once, and no more."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -133,7 +133,7 @@ def ids_in(applied: list[Any]) -> set[str]:
     max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_is_applied_or_parked_and_its_neighbours_are_applied(contract, client, broker, data):
+def test_is_applied_or_dead_lettered_and_its_neighbours_are_applied(contract, client, broker, data):
     contract, letterbox = contract
     first, middle, last = (
         msgspec.json.decode(msgspec.json.encode(contract.make())) for _ in range(3)
@@ -143,7 +143,7 @@ def test_is_applied_or_parked_and_its_neighbours_are_applied(contract, client, b
     applied, _ = letterbox.send([as_json(first), *noise, as_json(last)])
 
     assert [contract.effect(told) for told in (first, last)] == [contract.expected] * 2
-    # Of what is parked nothing is left, neither a row nor a key.
+    # Of what is dead-lettered nothing is left, neither a row nor a key.
     told = ids_in([msgspec.json.encode(each) for each in applied])
     changed = dict(rows().items() - rows_before.items())
     assert {str(order_id) for order_id in changed} <= told

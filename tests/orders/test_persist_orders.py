@@ -118,7 +118,7 @@ class Pump:
 
 @pytest.fixture
 def queues(broker) -> Iterator[VirtualHost]:
-    """The queue of the task, that of what is parked, and one that hears of announcements."""
+    """The queue of the task, that of what is dead-lettered, and one that hears of announcements."""
     names = (PersistOrders.queue, dead_letter_queue_name(PersistOrders.queue), ANNOUNCED)
     for name in names:
         broker.declare_queue(name)
@@ -224,8 +224,8 @@ class TestTheWorker:
         work()
 
         assert self.announced(broker) == announcements(good)
-        [parked] = broker.take(dead_letter_queue_name(PersistOrders.queue), count=1)
-        assert str(poison.id).encode() in parked.body
+        [letter] = broker.take(dead_letter_queue_name(PersistOrders.queue), count=1)
+        assert str(poison.id).encode() in letter.body
 
     def test_waits_for_a_database_that_is_away(
         self, accepted_order, broker, hand_over, work, monkeypatch

@@ -118,7 +118,7 @@ class TestSettleOrders:
 
 
 class TestAContradiction:
-    """An answer that cannot be about this order changes nothing of it, and is parked."""
+    """An answer that cannot be about this order changes nothing of it, and is dead-lettered."""
 
     @pytest.mark.parametrize("outcome", [reserved, rejected, cancelled, released])
     @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ class TestAContradiction:
         expected[position] = Order.Status.PENDING
         assert statuses == expected
 
-    def test_is_parked_once_for_a_message_with_several(self, accepted_order):
+    def test_is_dead_lettered_once_for_a_message_with_several(self, accepted_order):
         placed = [accepted_order() for _ in range(2)]
         services.place_orders(placed)
         wrong = StockDecided(decisions=[reserved(each, quantity=99) for each in placed])

@@ -1,74 +1,77 @@
-"""Parked messages in the admin: seen, corrected, replayed, discarded, each with a name to it."""
+"""Dead letters in the admin: seen, corrected, replayed, discarded, each with a name to it."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
 from servicekit.dead_letters import services
-from servicekit.dead_letters.models import ParkedMessage
+from servicekit.dead_letters.models import DeadLetter
 from servicekit.dead_letters.recognising import read
 from servicekit.identifiers import new_id
 
 pytestmark = pytest.mark.django_db
 
-LIST = "admin:parking_parkedmessage_changelist"
-PAGE = "admin:parking_parkedmessage_change"
-Status = ParkedMessage.Status
+LIST = "admin:dead_letters_deadletter_changelist"
+PAGE = "admin:dead_letters_deadletter_change"
+Status = DeadLetter.Status
 
 
-def park(body: bytes = b'{"orderId": 1}', queue: str = "product_order_queue") -> ParkedMessage:
-    headers = {"x-parked-reason": "a field is missing", "x-parked-routing-key": "order.created"}
+def bury(body: bytes = b'{"orderId": 1}', queue: str = "product_order_queue") -> DeadLetter:
+    headers = {
+        "x-dead-letter-reason": "a field is missing",
+        "x-dead-letter-routing-key": "order.created",
+    }
     letter = read(queue, body, headers, {"message_id": str(new_id()), "correlation_id": "77"})
     services.collect([letter])
-    return ParkedMessage.objects.get(message_id=letter.message_id)
+    return DeadLetter.objects.get(message_id=letter.message_id)
 
 
-def act(client, name: str, message: ParkedMessage, **facts: str):
+def act(client, name: str, message: DeadLetter, **facts: str):
     """Confirm an action of a message's page."""
-    address = reverse(f"admin:parking_parkedmessage_{name}", args=[message.pk])
+    address = reverse(f"admin:dead_letters_deadletter_{name}", args=[message.pk])
     return client.post(address, {"confirmed": "1", **facts})
 
 
-def act_on(client, name: str, *messages: ParkedMessage, **facts: str):
+def act_on(client, name: str, *messages: DeadLetter, **facts: str):
     """Submit an action on several messages."""
     selection = {"action": name, "_selected_action": [str(each.pk) for each in messages]}
     return client.post(reverse(LIST), {**selection, **facts}, follow=True)
 
 
-def history(message: ParkedMessage) -> list[tuple[str, str]]:
+def history(message: DeadLetter) -> list[tuple[str, str]]:
     return [(event.what, event.who) for event in message.events.order_by("id")]
 
 
 class TestTheList:
     def test_says_what_why_how_often_and_how_it_begins(self, admin_client):
-        park()
+        bury()
         content = admin_client.get(reverse(LIST)).content.decode()
 
         for expected in ("order.created", "a field is missing", "orderId", "times seen"):
             assert expected.casefold() in content.casefold()
 
     def test_reads_only_the_beginning_of_a_large_body(self, admin_client):
-        park(b"x" * 1_000_000)
+        bury(b"x" * 1_000_000)
 
         assert len(admin_client.get(reverse(LIST)).content) < 200_000
 
     @pytest.mark.parametrize(
         ("query", "found"),
-        [("", 1), ("?status__exact=PARKED", 1), ("?status__exact=DISCARDED", 1),
+        [("", 1), ("?status__exact=WAITING", 1), ("?status__exact=DISCARDED", 1),
          ("?status__exact=all", 2), ("?status__exact=nonsense", 0), ("?queue=another_queue", 0),
          ("?queue=another_queue&status__exact=all", 1), ("?queue=product_cancellation_queue", 0),
          ("?q=77", 2), ("?q=78", 0)],
     )  # fmt: skip
     def test_is_filtered_and_searched(self, admin_client, query, found):
-        park()
-        discarded = park(queue="another_queue")
+        bury()
+        discarded = bury(queue="another_queue")
         services.discard([discarded.pk], by="ada", note="no use")
         answer = admin_client.get(reverse(LIST) + query)
 
         assert answer.context["cl"].result_count == found
 
     def test_is_announced_in_the_sidebar_and_on_the_start_page(self, admin_client):
-        park()
+        bury()
         content = admin_client.get(reverse("admin:index")).content.decode()
 
         assert "waiting for a decision" in content
@@ -88,13 +91,13 @@ class TestThePage:
         ids=["JSON", "bytes", "empty", "markup", "large"],
     )
     def test_shows_any_body(self, admin_client, body, shown):
-        answer = admin_client.get(reverse(PAGE, args=[park(body).pk]))
+        answer = admin_client.get(reverse(PAGE, args=[bury(body).pk]))
 
         assert shown in answer.content.decode()
         assert b"<script>alert" not in answer.content
 
     def test_takes_a_corrected_body(self, admin_client, admin_user):
-        message = park()
+        message = bury()
         corrected = '{"orderId": 1,\r\n "quantity": 2}'
         answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": corrected})
 
@@ -105,7 +108,7 @@ class TestThePage:
         assert LogEntry.objects.get().object_id == str(message.pk)
 
     def test_takes_no_correction_of_what_is_decided_meanwhile(self, admin_client, monkeypatch):
-        message, edit = park(), services.edit_body
+        message, edit = bury(), services.edit_body
 
         def come_too_late(*arguments: object, **facts: object) -> object:
             services.discard([message.pk], by="ada", note="a test of the vendor")
@@ -121,7 +124,7 @@ class TestThePage:
         assert message.edited_body is None
 
     def test_decides_about_none_of_which_one_is_decided_meanwhile(self, admin_client, monkeypatch):
-        messages, discard = [park(), park(b"another")], services.discard
+        messages, discard = [bury(), bury(b"another")], services.discard
 
         def come_too_late(ids: list[int], **facts: str) -> object:
             discard(ids[:1], by="ada", note="faster")
@@ -133,10 +136,10 @@ class TestThePage:
 
         assert [each.level_tag for each in answer.context["messages"]] == ["error"]
         messages[1].refresh_from_db()
-        assert messages[1].status == "PARKED"
+        assert messages[1].status == "WAITING"
 
     def test_takes_no_body_that_is_not_json(self, admin_client):
-        message = park()
+        message = bury()
         answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "{oops"})
 
         message.refresh_from_db()
@@ -146,21 +149,21 @@ class TestThePage:
     def test_warns_who_leaves_a_correction_unsaved_and_shows_what_a_replay_sends(
         self, admin_client
     ):
-        message = park(b'{"quantity": 7}')
+        message = bury(b'{"quantity": 7}')
         page = admin_client.get(reverse(PAGE, args=[message.pk]))
-        asked = admin_client.get(reverse("admin:parking_parkedmessage_replay", args=[message.pk]))
+        asked = admin_client.get(reverse("admin:dead_letters_deadletter_replay", args=[message.pk]))
 
         assert b"warn-unsaved-form" in page.content
         assert b"&quot;quantity&quot;: 7" in asked.content
 
     def test_saved_without_a_change_changes_nothing(self, admin_client):
-        message = park(b"not JSON")
+        message = bury(b"not JSON")
         admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "not JSON"})
 
-        assert history(message) == [("PARKED", "")]
+        assert history(message) == [("RECEIVED", "")]
 
     def test_of_a_decided_message_is_for_reading(self, admin_client):
-        message = park()
+        message = bury()
         services.discard([message.pk], by="ada", note="a test of the vendor")
         page = reverse(PAGE, args=[message.pk])
 
@@ -169,7 +172,7 @@ class TestThePage:
 
     @pytest.mark.parametrize("page", ["add", "1/delete"])
     def test_offers_neither_to_add_nor_to_delete(self, admin_client, page):
-        park()
+        bury()
         answer = admin_client.get(f"{reverse(LIST)}{page}/")
 
         assert answer.status_code in {302, 403}
@@ -177,7 +180,7 @@ class TestThePage:
 
 class TestDecidingAboutOne:
     def test_replays_it_in_its_readers_name(self, admin_client, admin_user):
-        message = park()
+        message = bury()
         act(admin_client, "replay", message)
 
         message.refresh_from_db()
@@ -186,7 +189,7 @@ class TestDecidingAboutOne:
         assert LogEntry.objects.get().user == admin_user
 
     def test_discards_it_with_a_note(self, admin_client):
-        message = park()
+        message = bury()
         without = act(admin_client, "discard", message)
         act(admin_client, "discard", message, note="a test of the vendor")
 
@@ -196,7 +199,7 @@ class TestDecidingAboutOne:
         assert message.events.get(what="DISCARDED").note == "a test of the vendor"
 
     def test_comes_too_late_for_what_is_decided(self, admin_client):
-        message = park()
+        message = bury()
         services.discard([message.pk], by="ada", note="no use")
         act(admin_client, "replay", message)
 
@@ -205,59 +208,59 @@ class TestDecidingAboutOne:
         assert not LogEntry.objects.exists()
 
     def test_is_not_for_those_who_may_only_look(self, staff):
-        client, message = staff("view_parkedmessage"), park()
+        client, message = staff("view_deadletter"), bury()
 
         assert client.get(reverse(PAGE, args=[message.pk])).status_code == 200
         assert act(client, "replay", message).status_code == 403
         act_on(client, "replay_selected", message, confirmed="1")
         message.refresh_from_db()
-        assert message.status == Status.PARKED
+        assert message.status == Status.WAITING
 
 
 class TestDecidingAboutSeveral:
     def test_asks_first(self, admin_client):
-        message = park()
+        message = bury()
         answer = act_on(admin_client, "replay_selected", message)
 
         message.refresh_from_db()
         assert b"Send this message to its queue again" in answer.content
-        assert message.status == Status.PARKED
+        assert message.status == Status.WAITING
 
     @pytest.mark.parametrize(
         ("action", "facts", "said"),
         [
-            ("replay_selected", {}, "Parked message queued for replay."),
-            ("discard_selected", {"note": "no use"}, "Parked message discarded."),
+            ("replay_selected", {}, "Dead letter queued for replay."),
+            ("discard_selected", {"note": "no use"}, "Dead letter discarded."),
         ],
     )
     def test_speaks_of_one_as_of_one(self, admin_client, action, facts, said):
-        answer = act_on(admin_client, action, park(), confirmed="1", **facts)
+        answer = act_on(admin_client, action, bury(), confirmed="1", **facts)
 
         assert said in answer.content.decode()
 
     def test_discards_them_with_a_note(self, admin_client):
-        messages = [park(), park()]
+        messages = [bury(), bury()]
         asked = act_on(admin_client, "discard_selected", *messages)
         assert b"Discard 2 messages? They will" in asked.content
         without = act_on(admin_client, "discard_selected", *messages, confirmed="1", note=" ")
         assert b"This field is required" in without.content
         act_on(admin_client, "discard_selected", *messages, confirmed="1", note="no use")
 
-        assert ParkedMessage.objects.filter(status=Status.DISCARDED).count() == 2
+        assert DeadLetter.objects.filter(status=Status.DISCARDED).count() == 2
 
     def test_replays_them_leaves_what_is_decided_already_and_says_so(self, admin_client):
-        decided, *waiting = park(), park(), park()
+        decided, *waiting = bury(), bury(), bury()
         services.discard([decided.pk], by="ada", note="no use")
         answer = act_on(admin_client, "replay_selected", decided, *waiting, confirmed="1")
 
-        assert b"2 parked messages queued for replay." in answer.content
-        assert b"1 parked message left unchanged: already discarded." in answer.content
-        replayed = ParkedMessage.objects.filter(status=Status.REPLAY_REQUESTED)
+        assert b"2 dead letters queued for replay." in answer.content
+        assert b"1 dead letter left unchanged: already discarded." in answer.content
+        replayed = DeadLetter.objects.filter(status=Status.REPLAY_REQUESTED)
         assert {*replayed} == {*waiting}
         assert LogEntry.objects.count() == 2
 
     def test_takes_only_what_the_list_shows_when_all_of_it_is_chosen(self, admin_client):
-        decided, waiting = park(), park()
+        decided, waiting = bury(), bury()
         services.discard([decided.pk], by="ada", note="no use")
         answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
 

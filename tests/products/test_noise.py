@@ -1,4 +1,4 @@
-"""Whatever comes as an event of orders is applied or parked, once, and nothing else happens."""
+"""Whatever comes as an event of orders is applied or dead-lettered, once, and no more."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ def letterbox(request) -> Iterator[Letterbox]:
     max_examples=settings().max_examples // 4,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_is_applied_or_parked_and_its_neighbours_are_applied(letterbox, data):
+def test_is_applied_or_dead_lettered_and_its_neighbours_are_applied(letterbox, data):
     lamp = services.create_product(name="Lamp", price=1, qty=100)
     first, middle, last = (
         {"orderId": str(new_id()), "productId": str(lamp.id), "quantity": 1} for _ in range(3)

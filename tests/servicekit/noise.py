@@ -102,9 +102,9 @@ class Letterbox:
         return dataclasses.replace(handled, on_unwanted=None)
 
     def send(self, bodies: Sequence[bytes]) -> tuple[list[Any], list[bytes]]:
-        """Return what was applied of these, and what was parked: everything is one or the other."""
+        """Return what was applied, and what was dead-lettered: all is one or the other."""
         self.applied.clear()
-        parked: list[bytes] = []
+        letters: list[bytes] = []
         with self._broker.channel() as channel:
             channel.auto_decode = False
             for body in bodies:
@@ -115,13 +115,13 @@ class Letterbox:
             def is_done() -> bool:
                 dead = dead_letter_queue_name(self._queue)
                 while message := channel.basic_get(dead, no_ack=True):
-                    parked.append(bytes(message.body or b""))
-                return len(self.applied) + len(parked) >= len(bodies)
+                    letters.append(bytes(message.body or b""))
+                return len(self.applied) + len(letters) >= len(bodies)
 
             eventually(is_done, within_seconds=30)
-        assert len(self.applied) + len(parked) == len(bodies)
-        assert not Counter(parked) - Counter(bodies)
-        return list(self.applied), parked
+        assert len(self.applied) + len(letters) == len(bodies)
+        assert not Counter(letters) - Counter(bodies)
+        return list(self.applied), letters
 
     def close(self) -> None:
         """End it; nothing is left in its queue."""

@@ -1,4 +1,4 @@
-"""Consuming in batches, on a real broker: applied, parked or held, and nothing in between."""
+"""Batch consumers on a real broker: applied, dead-lettered or held, and nothing in between."""
 
 import contextlib
 import logging
@@ -144,10 +144,10 @@ class Post:
             eventually(lambda: look().consumer_count == 0)
             return look().message_count == 0
 
-    def has_parked(self) -> bool:
+    def has_dead_letters(self) -> bool:
         return self._broker.count(self.dead) > 0
 
-    def parked(self) -> list[Any]:
+    def dead_letters(self) -> list[Any]:
         return self._broker.take_all(self.dead)
 
 
@@ -280,8 +280,8 @@ class TestApplying:
         kinds = [type(each.event) for each in shop.received]
         assert kinds == [StockDecided, StockReleased, StockDecided]
         assert post.is_done()
-        [parked] = post.parked()
-        assert "neither routing key" in parked.headers[REASON_HEADER]
+        [letter] = post.dead_letters()
+        assert "neither routing key" in letter.headers[REASON_HEADER]
 
 
 POISON = {
@@ -324,7 +324,7 @@ class TestHeaders:
         [each] = shop.received
         assert (each.correlation, each.published_at_ms) == (None, None)
         assert post.is_done()
-        assert post.parked() == []
+        assert post.dead_letters() == []
 
     @pytest.mark.parametrize("stamp", [1_700_000_000_123, "1700000000123"], ids=["number", "text"])
     def test_tell_when_a_message_was_handed_over(self, post, shop, stamp):
@@ -346,10 +346,10 @@ class TestLogLines:
         shop.trouble = choke
         post.open()
         post.send(an_order(0), application_headers={"request_id": "me"})
-        eventually(post.has_parked)
+        eventually(post.has_dead_letters)
         post.close()
 
-        about = [record for record in caplog.records if "park" in record.getMessage()]
+        about = [record for record in caplog.records if "dead-letter" in record.getMessage()]
         assert len(about) == 2
         assert {(record.order_id, record.request_id) for record in about} == {("0", "me")}
 
@@ -372,12 +372,12 @@ class TestLogLines:
 
 
 class TestMetrics:
-    def test_tell_sizes_ages_and_parked_messages_by_queue(self, post, shop):
+    def test_tell_sizes_ages_and_dead_letters_by_queue(self, post, shop):
         post.open()
         post.send(an_order(1), application_headers={"timestamp_in_ms": int(time.time() * 1000)})
         post.send(an_order(2), b"{")
         eventually(lambda: len(shop.applied) == 2)
-        eventually(post.has_parked)
+        eventually(post.has_dead_letters)
         post.close()
 
         def value(name: str) -> float | None:
@@ -386,12 +386,12 @@ class TestMetrics:
         assert value("consumer_batch_messages_sum") == 2
         assert value("consumer_message_age_seconds_count") == 1
         assert 0 <= value("consumer_message_age_seconds_sum") < 60
-        assert value("consumer_parked_messages_total") == 1
+        assert value("consumer_dead_letters_total") == 1
 
 
 class TestPoison:
     @pytest.mark.parametrize("body", POISON.values(), ids=POISON.keys())
-    def test_is_parked_once_untouched_and_its_neighbours_are_applied(
+    def test_is_dead_lettered_once_untouched_and_its_neighbours_are_applied(
         self, post, shop, backlog, body
     ):
         backlog(an_order(1), body, an_order(2))
@@ -399,10 +399,10 @@ class TestPoison:
         eventually(lambda: shop.applied == [1, 2])
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert bytes(parked.body or b"") == body
-        assert parked.headers[REASON_HEADER].startswith(("order.created: ", "larger than "))
-        assert parked.headers["x-parked-from"] == post.queue
+        [letter] = post.dead_letters()
+        assert bytes(letter.body or b"") == body
+        assert letter.headers[REASON_HEADER].startswith(("order.created: ", "larger than "))
+        assert letter.headers["x-dead-letter-from"] == post.queue
 
     def test_keeps_what_its_sender_said_of_it(self, post, shop):
         post.open()
@@ -415,10 +415,10 @@ class TestPoison:
         eventually(lambda: shop.applied == [1])
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert parked.headers.items() >= headers.items()
-        assert parked.properties.items() >= properties.items()
-        assert parked.properties["delivery_mode"] == 2
+        [letter] = post.dead_letters()
+        assert letter.headers.items() >= headers.items()
+        assert letter.properties.items() >= properties.items()
+        assert letter.properties["delivery_mode"] == 2
 
     @pytest.mark.parametrize("text", ["\ud800", b"\xff\xfe"], ids=["half a character", "no UTF-8"])
     def test_stops_nothing_whatever_its_properties_are(self, post, shop, text):
@@ -429,8 +429,8 @@ class TestPoison:
         eventually(lambda: shop.applied == [1, 2])
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert bytes(parked.body) == b"hello"
+        [letter] = post.dead_letters()
+        assert bytes(letter.body) == b"hello"
 
     def test_a_thousand_in_a_row_stop_nothing(self, post, shop, backlog):
         backlog(*[b"hello"] * 1000, an_order())
@@ -438,20 +438,20 @@ class TestPoison:
         eventually(lambda: shop.applied == [1], within_seconds=30)
 
         assert post.is_done()
-        assert len(post.parked()) == 1000
+        assert len(post.dead_letters()) == 1000
 
-    def test_that_the_handler_names_is_parked_with_its_reason(self, post, shop, backlog):
+    def test_that_the_handler_names_is_dead_lettered_with_its_reason(self, post, shop, backlog):
         shop.trouble = partial(refuse, 2)
         backlog(an_order(1), an_order(2), an_order(3))
         post.open()
         eventually(lambda: len(shop.applied) == 3)
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert bytes(parked.body) == an_order(2)
-        assert parked.headers[REASON_HEADER] == "a contradiction"
+        [letter] = post.dead_letters()
+        assert bytes(letter.body) == an_order(2)
+        assert letter.headers[REASON_HEADER] == "a contradiction"
 
-    def test_that_breaks_the_handler_is_found_and_parked_alone(self, post, shop, backlog):
+    def test_that_breaks_the_handler_is_found_and_dead_lettered_alone(self, post, shop, backlog):
         def choke(batch: Sequence[Any]) -> None:
             if any(event.order_id == 13 for event in batch):
                 raise ZeroDivisionError("a bug")
@@ -463,9 +463,9 @@ class TestPoison:
 
         assert post.is_done()
         assert shop.applied == [number for number in range(20) if number != 13]
-        [parked] = post.parked()
-        assert bytes(parked.body) == an_order(13)
-        assert parked.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
+        [letter] = post.dead_letters()
+        assert bytes(letter.body) == an_order(13)
+        assert letter.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
 
     def test_is_kept_when_there_is_nowhere_to_park_it(self, post, shop, backlog, broker):
         is_gone = threading.Event()
@@ -479,19 +479,19 @@ class TestPoison:
 
         assert thread.is_alive()
         assert post.is_done()
-        assert len(post.parked()) == 1
+        assert len(post.dead_letters()) == 1
 
     @pytest.mark.usefixtures("failing_publisher")
-    def test_is_kept_until_it_can_be_parked(self, post, shop, backlog):
+    def test_is_kept_until_it_can_be_dead_lettered(self, post, shop, backlog):
         backlog(an_order(1), b"hello", an_order(2))
         post.open()
-        eventually(post.has_parked)
+        eventually(post.has_dead_letters)
 
         assert post.is_done()
         assert shop.applied == [1, 2]
-        assert len(post.parked()) == 1
+        assert len(post.dead_letters()) == 1
 
-    def test_that_breaks_the_reading_is_parked_alone(self, post, shop, backlog, monkeypatch):
+    def test_that_breaks_the_reading_is_dead_lettered_alone(self, post, shop, backlog, monkeypatch):
         read = Subscription.read
 
         def choke(subscription: Subscription, delivery: Any) -> Received[Any]:
@@ -505,11 +505,11 @@ class TestPoison:
         eventually(lambda: shop.applied == [1, 2])
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert bytes(parked.body) == an_order(13)
-        assert parked.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
+        [letter] = post.dead_letters()
+        assert bytes(letter.body) == an_order(13)
+        assert letter.headers[REASON_HEADER] == "ZeroDivisionError: a bug"
 
-    def test_is_parked_once_when_its_neighbours_have_to_wait(self, post, shop, backlog):
+    def test_is_dead_lettered_once_when_its_neighbours_have_to_wait(self, post, shop, backlog):
         shop.trouble = be_away
         backlog(b"hello", an_order())
         post.open()
@@ -520,7 +520,7 @@ class TestPoison:
         eventually(lambda: shop.applied == [1])
 
         assert post.is_done()
-        assert len(post.parked()) == 1
+        assert len(post.dead_letters()) == 1
 
 
 class TestTransientTrouble:
@@ -724,7 +724,7 @@ class TestAnswers:
         assert bytes(first.body) == bytes(second.body)
         eventually(lambda: shop.applied == [1, 1])
         assert post.is_done()
-        assert post.parked() == []
+        assert post.dead_letters() == []
 
     def test_are_given_again_by_another_process_when_one_is_killed_after_them(
         self, post, shop, broker, answers, backlog
@@ -753,7 +753,7 @@ class TestAnswers:
 
         eventually(lambda: shop.attempts == 3)
         assert post.is_done()
-        assert post.parked() == []
+        assert post.dead_letters() == []
 
     def test_that_no_queue_wants_hold_nothing_up(self, post, shop, caplog):
         shop.answer = answer_to(f"nobody-{uuid4()}")
@@ -773,7 +773,7 @@ class TestAnswers:
 
         assert len(broker.take(answers, count=2)) == 2
         assert post.is_done()
-        assert len(post.parked()) == 1
+        assert len(post.dead_letters()) == 1
 
 
 class TestTheBoundInBytes:
@@ -816,11 +816,11 @@ class TestTheBoundInBytes:
         post.open(message_limit_bytes=len(an_order(1)))
         post.send(an_order(1), an_order(22), an_order(3))
         eventually(lambda: shop.applied == [1, 3])
-        eventually(post.has_parked)
+        eventually(post.has_dead_letters)
 
-        [parked] = post.parked()
-        assert parked.body == an_order(22)
-        assert parked.headers[REASON_HEADER].startswith("larger than")
+        [letter] = post.dead_letters()
+        assert letter.body == an_order(22)
+        assert letter.headers[REASON_HEADER].startswith("larger than")
 
     def test_lets_a_message_through_that_is_larger(self, post, shop):
         post.open(batch_limit_bytes=10)
@@ -955,12 +955,12 @@ class TestAnErrorOfTheDatabase:
         eventually(lambda: shop.applied == [1, 3])
 
         assert post.is_done()
-        [parked] = post.parked()
-        assert bytes(parked.body) == an_order(2)
-        assert parked.headers[REASON_HEADER].startswith(f"{kind.__name__}: ")
+        [letter] = post.dead_letters()
+        assert bytes(letter.body) == an_order(2)
+        assert letter.headers[REASON_HEADER].startswith(f"{kind.__name__}: ")
 
 
-class TestAParkedMessage:
+class TestADeadLetter:
     @pytest.mark.parametrize(
         ("headers", "kept"),
         [

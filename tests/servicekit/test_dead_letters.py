@@ -1,4 +1,4 @@
-"""Parked messages: collected, corrected, replayed or discarded, on real servers."""
+"""Dead letters: collected, corrected, replayed or discarded, on real servers."""
 
 import datetime
 import threading
@@ -24,9 +24,9 @@ from servicekit import failpoints
 from servicekit.contracts.events import OrderCreated, StockDecided, StockReleased
 from servicekit.database.loop import Loop
 from servicekit.dead_letters import services, threads
-from servicekit.dead_letters.models import ParkedMessage, ParkedMessageEvent
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
 from servicekit.dead_letters.recognising import read
-from servicekit.dead_letters.services import NoteMissing, NotParked, publish_requested
+from servicekit.dead_letters.services import AlreadyDecided, NoteMissing, publish_requested
 from servicekit.dead_letters.threads import DeadLetterSource, replay_requested, replayer
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.celery_protocol import task_message
@@ -40,15 +40,15 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 PRODUCT_ID = UUID("0198c0de-0000-7000-8000-00000000000a")
 POLICY = Policy(is_held=is_trouble_of_ours, batch_limit=20)
-POISON = {"x-parked-reason": "it is poison", "x-parked-routing-key": "order.created"}
-Status = ParkedMessage.Status
+POISON = {"x-dead-letter-reason": "it is poison", "x-dead-letter-routing-key": "order.created"}
+Status = DeadLetter.Status
 
 
 def an_order(quantity: Any = 1, order_id: int = 1) -> bytes:
     return msgspec.json.encode({"orderId": order_id, "productId": PRODUCT_ID, "quantity": quantity})
 
 
-def history(message: ParkedMessage) -> list[str]:
+def history(message: DeadLetter) -> list[str]:
     return [event.what for event in message.events.order_by("id")]
 
 
@@ -67,7 +67,7 @@ class Post:
 
     def __init__(self, broker: VirtualHost, *events: Any) -> None:
         self.broker = broker
-        self.queue = f"parking-{uuid4()}"
+        self.queue = f"dead-letters-{uuid4()}"
         self.dead = dead_letter_queue_name(self.queue)
         self.applied: list[Any] = []
         self._subscription = Subscription(self.queue, events, self._apply)
@@ -106,14 +106,14 @@ class Post:
                 amqp.Message(body, **properties), exchange=exchange, routing_key=key or self.queue
             )
 
-    def park(self, body: bytes, **properties: Any) -> None:
+    def bury(self, body: bytes, **properties: Any) -> None:
         """Put poison where a consumer would."""
-        headers = {**POISON, "x-parked-from": self.queue}
+        headers = {**POISON, "x-dead-letter-from": self.queue}
         self.send(body, key=self.dead, application_headers=headers, **properties)
 
-    def parked(self, *, count: int = 1, status: str = Status.PARKED) -> list[ParkedMessage]:
+    def dead_letters(self, *, count: int = 1, status: str = Status.WAITING) -> list[DeadLetter]:
         """Wait until this many messages have a status, and return them."""
-        rows = ParkedMessage.objects.filter(queue=self.queue, status=status).order_by("id")
+        rows = DeadLetter.objects.filter(queue=self.queue, status=status).order_by("id")
         eventually(lambda: rows.count() == count)
         return list(rows)
 
@@ -148,27 +148,27 @@ def post(open_post) -> Post:
     return open_post(OrderCreated)
 
 
-def keep(post: Post, body: bytes = b"poison", **properties: Any) -> ParkedMessage:
-    """Store one parked message without a broker."""
+def keep(post: Post, body: bytes = b"poison", **properties: Any) -> DeadLetter:
+    """Store one dead letter without a broker."""
     letter = read(post.queue, body, POISON, {"message_id": str(uuid4()), **properties})
     services.collect([letter])
-    return ParkedMessage.objects.get(message_id=letter.message_id)
+    return DeadLetter.objects.get(message_id=letter.message_id)
 
 
 class TestCollecting:
-    def test_takes_what_a_consumer_has_parked_with_its_reason(self, post, broker):
+    def test_takes_what_a_consumer_has_dead_letters_with_its_reason(self, post, broker):
         post.consume()
         post.collect()
         body = an_order(quantity=0)
         address = {"exchange": "order.exchange", "key": "order.created"}
         post.send(body, **address, message_id="m-1", correlation_id="c-1")
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert bytes(message.body) == body
         assert message.reason.startswith("order.created: ")
         assert (message.routing_key, message.message_id) == ("order.created", "m-1")
         assert (message.correlation_id, message.times_seen) == ("c-1", 1)
-        assert history(message) == ["PARKED"]
+        assert history(message) == ["RECEIVED"]
         post.close()
         assert broker.count(post.dead) == 0
 
@@ -178,7 +178,7 @@ class TestCollecting:
             channel.basic_reject(channel.basic_get(post.queue).delivery_tag, requeue=False)
         post.collect()
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert "rejected" in message.reason
         assert message.headers["x-death"][0]["queue"] == post.queue
 
@@ -186,20 +186,20 @@ class TestCollecting:
     def test_counts_the_same_message_and_keeps_it_once(self, post, known_by):
         post.collect()
         for _ in range(3):
-            post.park(b"poison", **known_by)
-        eventually(lambda: ParkedMessage.objects.filter(times_seen=3).exists())
+            post.bury(b"poison", **known_by)
+        eventually(lambda: DeadLetter.objects.filter(times_seen=3).exists())
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert message.last_seen > message.first_seen
-        assert history(message) == ["PARKED"]
+        assert history(message) == ["RECEIVED"]
 
     def test_tells_other_bodies_and_other_ids_apart(self, post):
         post.collect()
-        post.park(b"poison", message_id="m-1")
-        post.park(b"poison", message_id="m-2")
-        post.park(b"other", message_id="m-1")
+        post.bury(b"poison", message_id="m-1")
+        post.bury(b"poison", message_id="m-2")
+        post.bury(b"other", message_id="m-1")
 
-        assert len(post.parked(count=3)) == 3
+        assert len(post.dead_letters(count=3)) == 3
 
     @pytest.mark.parametrize(
         "value",
@@ -215,7 +215,7 @@ class TestCollecting:
         post.collect()
         post.send(b"poison", key=post.dead, application_headers={"theirs": value})
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert "theirs" in message.headers
         assert message.reason == "nobody said why"
 
@@ -231,14 +231,14 @@ class TestCollecting:
         with monkeypatch.context() as patched:
             patched.setattr(services, "collect", be_away)
             collector = post.collect()
-            post.park(b"poison", message_id="m-1")
+            post.bury(b"poison", message_id="m-1")
             eventually(lambda: len(attempts) >= 3)
             collector.stop()
             collector.join(10)
         eventually(lambda: broker.count(post.dead) == 1)
         post.collect()
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert message.times_seen == 1
 
     def test_stores_a_message_again_that_it_had_no_time_to_acknowledge(self, post, monkeypatch):
@@ -252,11 +252,11 @@ class TestCollecting:
 
         monkeypatch.setattr(services, "failpoint", lose_the_connection_once)
         collector = post.collect()
-        post.park(b"poison", message_id="m-1")
-        eventually(lambda: ParkedMessage.objects.filter(times_seen=2).exists())
+        post.bury(b"poison", message_id="m-1")
+        eventually(lambda: DeadLetter.objects.filter(times_seen=2).exists())
 
-        [message] = post.parked()
-        assert history(message) == ["PARKED"]
+        [message] = post.dead_letters()
+        assert history(message) == ["RECEIVED"]
         post.close()
         assert post.broker.count(post.dead) == 0
 
@@ -275,7 +275,7 @@ class TestEditing:
     def test_that_changes_nothing_leaves_no_trace_and_back_to_the_original_is_none(self, post):
         message = keep(post, b"poison")
         services.edit_body(message.pk, b"poison", by="ada")
-        assert history(message) == ["PARKED"]
+        assert history(message) == ["RECEIVED"]
 
         services.edit_body(message.pk, b"medicine", by="ada")
         services.edit_body(message.pk, b"poison", by="ada")
@@ -286,7 +286,7 @@ class TestEditing:
         message = keep(post)
         services.request_replay([message.pk], by="ada")
 
-        with pytest.raises(NotParked):
+        with pytest.raises(AlreadyDecided):
             services.edit_body(message.pk, b"late", by="bob")
 
 
@@ -295,15 +295,15 @@ class TestReplaying:
         post.consume()
         post.collect()
         post.send(an_order(quantity=0), exchange="order.exchange", key="order.created")
-        [message] = post.parked()
+        [message] = post.dead_letters()
         services.edit_body(message.pk, an_order(quantity=3), by="ada")
         services.request_replay([message.pk], by="ada")
         post.replay()
         eventually(lambda: len(post.applied) == 1)
 
         assert post.applied[0].quantity == 3
-        [message] = post.parked(status=Status.REPLAYED)
-        assert history(message) == ["PARKED", "EDITED", "REPLAY_REQUESTED", "REPLAYED"]
+        [message] = post.dead_letters(status=Status.REPLAYED)
+        assert history(message) == ["RECEIVED", "EDITED", "REPLAY_REQUESTED", "REPLAYED"]
 
     def test_says_which_event_it_is_where_a_queue_has_several(self, open_post):
         post = open_post(StockDecided, StockReleased)
@@ -312,7 +312,7 @@ class TestReplaying:
         facts = {"orderId": 1, "productId": PRODUCT_ID, "quantity": 1, "remaining": 1, "version": 1}
         wrong = msgspec.json.encode({**facts, "quantity": 0})
         post.send(wrong, exchange="product.exchange", key="stock.released")
-        [message] = post.parked()
+        [message] = post.dead_letters()
         right = msgspec.json.encode(facts)
         services.edit_body(message.pk, right, by="ada")
         services.request_replay([message.pk], by="ada")
@@ -325,15 +325,15 @@ class TestReplaying:
         post.consume()
         post.collect()
         post.send(b"poison", message_id="m-1")
-        [message] = post.parked()
+        [message] = post.dead_letters()
         services.edit_body(message.pk, b"worse", by="ada")
         services.request_replay([message.pk], by="ada")
         post.replay()
         eventually(lambda: "CAME_BACK" in history(message))
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert message.times_seen == 2
-        assert ParkedMessage.objects.count() == 1
+        assert DeadLetter.objects.count() == 1
 
     def test_rebuilds_a_task_as_celery_sent_it(self, post, publisher):
         sent = task_message(
@@ -345,7 +345,7 @@ class TestReplaying:
             original = channel.basic_get(post.queue)
             channel.basic_reject(original.delivery_tag, requeue=False)
         post.collect()
-        [message] = post.parked()
+        [message] = post.dead_letters()
         services.request_replay([message.pk], by="ada")
         publish_requested(publisher, limit=10)
 
@@ -362,7 +362,7 @@ class TestReplaying:
         with pytest.raises(PublishingFailed):
             publish_requested(away, limit=10)
 
-        [message] = post.parked(status=Status.REPLAY_REQUESTED)
+        [message] = post.dead_letters(status=Status.REPLAY_REQUESTED)
         assert publish_requested(publisher, limit=10) == 1
         assert len(post.broker.take(post.queue, count=1)) == 1
 
@@ -379,8 +379,8 @@ class TestReplaying:
 
         sent = post.broker.take(post.queue, count=2)
         assert {each.properties["message_id"] for each in sent} == {message.message_id}
-        [message] = post.parked(status=Status.REPLAYED)
-        assert history(message) == ["PARKED", "REPLAY_REQUESTED", "REPLAYED"]
+        [message] = post.dead_letters(status=Status.REPLAYED)
+        assert history(message) == ["RECEIVED", "REPLAY_REQUESTED", "REPLAYED"]
 
     def test_into_a_queue_that_is_gone_parks_it_again(self, post, publisher):
         message = keep(post)
@@ -388,7 +388,7 @@ class TestReplaying:
         post.broker.delete_queue(post.queue)
         publish_requested(publisher, limit=10)
 
-        [message] = post.parked()
+        [message] = post.dead_letters()
         assert history(message)[-1] == "REPLAY_FAILED"
 
     def test_takes_no_more_at_once_than_its_limit(self, post, publisher):
@@ -396,7 +396,7 @@ class TestReplaying:
         services.request_replay([message.pk for message in messages], by="ada")
 
         assert publish_requested(publisher, limit=3) == 3
-        assert len(post.parked(count=2, status=Status.REPLAY_REQUESTED)) == 2
+        assert len(post.dead_letters(count=2, status=Status.REPLAY_REQUESTED)) == 2
 
     def test_takes_no_more_bytes_at_once_than_its_limit(self, post, publisher):
         messages = [keep(post) for _ in range(5)]
@@ -416,7 +416,7 @@ class TestReplaying:
 
         # A second's worth, and the loop has to pause: it is not told that there was something.
         assert not replay_requested(publisher)
-        assert len(post.parked(count=20, status=Status.REPLAYED)) == 20
+        assert len(post.dead_letters(count=20, status=Status.REPLAYED)) == 20
         assert post.broker.count(post.queue) == 20
         for _ in range(2):
             replay_requested(publisher)
@@ -425,13 +425,13 @@ class TestReplaying:
     def test_by_many_people_at_once_happens_once(self, post, publisher):
         message = keep(post)
         together = threading.Barrier(8)
-        refused: list[NotParked] = []
+        refused: list[AlreadyDecided] = []
 
         def ask(name: str) -> None:
             together.wait(60)
             try:
                 services.request_replay([message.pk], by=name)
-            except NotParked as error:
+            except AlreadyDecided as error:
                 refused.append(error)
             finally:
                 connection.close()
@@ -442,16 +442,16 @@ class TestReplaying:
         publish_requested(publisher, limit=10)
 
         assert len(refused) == 7
-        assert history(message) == ["PARKED", "REPLAY_REQUESTED", "REPLAYED"]
+        assert history(message) == ["RECEIVED", "REPLAY_REQUESTED", "REPLAYED"]
         assert len(post.broker.take(post.queue, count=1)) == 1
 
     def test_of_several_is_all_or_nothing(self, post):
         decided, waiting = keep(post), keep(post)
         services.discard([decided.pk], by="ada", note="no use")
 
-        with pytest.raises(NotParked):
+        with pytest.raises(AlreadyDecided):
             services.request_replay([decided.pk, waiting.pk], by="bob")
-        assert post.parked() == [waiting]
+        assert post.dead_letters() == [waiting]
 
 
 class TestDiscarding:
@@ -461,7 +461,7 @@ class TestDiscarding:
             services.discard([message.pk], by="ada", note="  ")
         services.discard([message.pk], by="ada", note="a test of the vendor")
 
-        [message] = post.parked(status=Status.DISCARDED)
+        [message] = post.dead_letters(status=Status.DISCARDED)
         event = message.events.get(what="DISCARDED")
         assert (event.who, event.note) == ("ada", "a test of the vendor")
         assert bytes(message.body) == b"poison"
@@ -471,15 +471,15 @@ class TestDiscarding:
         services.discard([message.pk], by="ada", note="no use")
         keep(post, b"poison", message_id="m-1")
 
-        [message] = post.parked()
-        assert history(message) == ["PARKED", "DISCARDED", "CAME_BACK"]
+        [message] = post.dead_letters()
+        assert history(message) == ["RECEIVED", "DISCARDED", "CAME_BACK"]
 
 
 class TestTheHistory:
     @pytest.mark.parametrize("statement", ["UPDATE {} SET who = 'nobody'", "DELETE FROM {}"])
     def test_cannot_be_changed(self, post, statement):
         keep(post)
-        table = ParkedMessageEvent._meta.db_table
+        table = DeadLetterEvent._meta.db_table
 
         with (
             pytest.raises(DatabaseError, match="append-only"),

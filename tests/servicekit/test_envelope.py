@@ -140,7 +140,7 @@ class TestTheHeadersOfOurs:
 
         assert set(field_types(message.frames(1, FRAME_MAX)).values()) <= {"S", "V", "t"}
 
-    def test_of_a_message_that_is_parked_are_text(self, broker, monkeypatch):
+    def test_of_a_message_that_is_dead_lettered_are_text(self, broker, monkeypatch):
         written: list[bytes] = []
         frames = OutgoingMessage.frames
 
@@ -169,7 +169,12 @@ class TestTheHeadersOfOurs:
 
         types = field_types(written[0])
         assert set(types.values()) == {"S"}
-        assert types.keys() >= {"x-parked-reason", "x-parked-from", "request_id", "traceparent"}
+        assert types.keys() >= {
+            "x-dead-letter-reason",
+            "x-dead-letter-from",
+            "request_id",
+            "traceparent",
+        }
 
     def test_can_fail(self):
         # The negative control of the three above.

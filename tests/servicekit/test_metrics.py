@@ -181,7 +181,7 @@ class TestAWorker:
             away.setitem(connection.settings_dict, "PORT", unused_port())
             told = samples(worker)
 
-        assert not {"outbox_events", "parked_messages"} & {name for name, _ in told}
+        assert not {"outbox_events", "dead_letters"} & {name for name, _ in told}
         assert "python_info" in {name for name, _ in told}
 
     def test_leaves_no_connection_behind(self, worker):

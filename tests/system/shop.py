@@ -104,12 +104,12 @@ class Shop:
             url = answer.links.get("next", {}).get("url")
         return found
 
-    def parked(self, service: str, *, queue: str) -> list[dict[str, Any]]:
+    def dead_letters(self, service: str, *, queue: str) -> list[dict[str, Any]]:
         """Return the messages from a queue that wait for a decision, the oldest first."""
         url = self.environment[f"{service.upper()}_DATABASE_URL"]
         with psycopg.connect(url, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute(
-                "SELECT * FROM parked_message WHERE queue = %s AND status = 'PARKED' ORDER BY id",
+                "SELECT * FROM dead_letter WHERE queue = %s AND status = 'WAITING' ORDER BY id",
                 [queue],
             ).fetchall()
 

@@ -1,6 +1,6 @@
 """Tasks that nobody could run, until a person has corrected them: through the admin.
 
-Events are parked and corrected in a browser: `test_in_a_browser.py`.
+Events are dead-lettered and corrected in a browser: `test_in_a_browser.py`.
 """
 
 import re
@@ -37,10 +37,10 @@ class Admin:
         )
 
     def correct(self, message_id: int, body: bytes) -> None:
-        self._submit(f"parking/parkedmessage/{message_id}/change/", body_text=body.decode())
+        self._submit(f"dead_letters/deadletter/{message_id}/change/", body_text=body.decode())
 
     def replay(self, message_id: int) -> None:
-        answer = self._submit(f"parking/parkedmessage/{message_id}/replay/", confirmed="1")
+        answer = self._submit(f"dead_letters/deadletter/{message_id}/replay/", confirmed="1")
         assert "Replay requested" in answer.text
 
     def _submit(self, path: str, **fields: str) -> requests.Response:
@@ -55,15 +55,15 @@ class Admin:
 
 
 @contextmanager
-def parked_meanwhile(shop: Shop, queue: str) -> Iterator[list[dict[str, Any]]]:
-    """Fill a list with what is parked from a queue because of what is done meanwhile."""
-    before = {each["id"] for each in shop.parked("orders", queue=queue)}
+def dead_lettered_meanwhile(shop: Shop, queue: str) -> Iterator[list[dict[str, Any]]]:
+    """Fill a list with what is dead-lettered from a queue because of what is done meanwhile."""
+    before = {each["id"] for each in shop.dead_letters("orders", queue=queue)}
     found: list[dict[str, Any]] = []
     yield found
 
     def look() -> bool:
-        parked = shop.parked("orders", queue=queue)
-        found[:] = [each for each in parked if each["id"] not in before]
+        dead = shop.dead_letters("orders", queue=queue)
+        found[:] = [each for each in dead if each["id"] not in before]
         return bool(found)
 
     eventually(look)
@@ -82,15 +82,15 @@ def task_of(*orders: dict[str, Any], queue: str = PersistOrders.queue) -> Outgoi
     return task_message(task=PersistOrders.task_name, queue=queue, **facts)
 
 
-class TestAParkedTask:
+class TestADeadTask:
     def test_is_run_by_celery_once_a_person_has_corrected_it(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)
         order = order_of(lamp, "2")
         publisher = ConfirmingPublisher(shop.environment["BROKER_URL"])
-        with parked_meanwhile(shop, PersistOrders.queue) as parked:
+        with dead_lettered_meanwhile(shop, PersistOrders.queue) as dead:
             publisher.publish([task_of(order)])
         publisher.close()
-        [message] = parked
+        [message] = dead
         assert "Expected `int`" in message["reason"]
         admin = Admin(shop.orders, shop)
         admin.correct(message["id"], bytes(message["body"]).replace(b'"2"', b"2"))
@@ -107,7 +107,7 @@ class TestAParkedTask:
         orders = [order_of(lamp, 2) for _ in range(2)]
         task = task_of(*orders, queue=dead_letter_queue_name(PersistOrders.queue))
         ids = sorted(order["id"] for order in orders)
-        check = "no order is parked and not stored: 2 orders lie"
+        check = "no order is a dead letter and not stored: 2 orders lie"
         rest = f"and are not stored: {ids[0]}, …"
         stack.stop_process("orders-worker")
         publisher = ConfirmingPublisher(shop.environment["BROKER_URL"])
@@ -119,13 +119,11 @@ class TestAParkedTask:
         for _ in range(2):
             assert shop.ledger().differences == [f"{check} in orders.persist.dead {rest}"]
 
-        with parked_meanwhile(shop, PersistOrders.queue) as parked:
+        with dead_lettered_meanwhile(shop, PersistOrders.queue) as dead:
             stack.start_process("orders-worker")
-        assert shop.ledger().differences == [
-            f"{check} in parked messages from orders.persist {rest}"
-        ]
+        assert shop.ledger().differences == [f"{check} in dead letters from orders.persist {rest}"]
 
-        [message] = [each for each in parked if each["body"]]
+        [message] = [each for each in dead if each["body"]]
         Admin(shop.orders, shop).replay(message["id"])
         for order_id in ids:
             assert shop.final_status(order_id) == "CONFIRMED"

@@ -120,8 +120,8 @@ class Deaths(threading.Thread):
                 self.survived.append(place)
 
 
-def park_and_replay(shop: Shop, process: str) -> None:
-    """Send a message that cannot be read, see it parked, and have it sent again as it is."""
+def dead_letter_and_replay(shop: Shop, process: str) -> None:
+    """Send a message that cannot be read, see it dead-lettered, and have it sent again as it is."""
     queue, body = QUEUES[process], f"poison {uuid4()}".encode()
     with Connection(shop.environment["BROKER_URL"]) as connection:
         channel = connection.channel()
@@ -133,12 +133,12 @@ def park_and_replay(shop: Shop, process: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
 
         def change(status: str, *, to: str) -> bool:
-            statement = "UPDATE parked_message SET status = %s WHERE body = %s AND status = %s"
+            statement = "UPDATE dead_letter SET status = %s WHERE body = %s AND status = %s"
             return connection.execute(statement, [to, body, status]).rowcount == 1
 
-        eventually(lambda: change("PARKED", to="REPLAY_REQUESTED"))
-        # Parked again, because it cannot be read this time either.
-        eventually(lambda: change("PARKED", to="DISCARDED"))
+        eventually(lambda: change("WAITING", to="REPLAY_REQUESTED"))
+        # Dead-lettered again, because it cannot be read this time either.
+        eventually(lambda: change("WAITING", to="DISCARDED"))
 
 
 def look_at_what_is_not_cached(shop: Shop, product_id: str) -> None:
@@ -159,7 +159,7 @@ class TestDyingAtTheWorstLine:
             (process, name), visit = deaths.place, Visit(shop, is_answered=False)
             visit.run()
             if name.startswith("dead_letters."):
-                park_and_replay(shop, process)
+                dead_letter_and_replay(shop, process)
             if process == "product-service":
                 look_at_what_is_not_cached(shop, visit.product_id)
 

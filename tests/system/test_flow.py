@@ -69,7 +69,7 @@ class TestTheFlow:
 class TestAnotherProducer:
     def test_of_orders_gets_its_stock_and_the_books_agree(self, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)
-        parked = shop.parked("orders", queue="order_stock_queue")
+        dead = shop.dead_letters("orders", queue="order_stock_queue")
         ours = shop.order(lamp["id"]).json()["id"]
         theirs = {"orderId": str(uuid4()), "productId": lamp["id"], "quantity": 3}
         gone = {**theirs, "orderId": str(uuid4())}
@@ -84,7 +84,7 @@ class TestAnotherProducer:
 
         assert shop.final_status(ours) == "CONFIRMED"
         assert shop.ledger().differences == []
-        assert shop.parked("orders", queue="order_stock_queue") == parked
+        assert shop.dead_letters("orders", queue="order_stock_queue") == dead
 
 
 class TestTheEvents:

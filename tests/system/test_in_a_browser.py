@@ -57,13 +57,13 @@ class Admins:
             self.page.locator(f"[name={name}]").fill(value)
         self.page.get_by_role("button", name=answer, exact=True).click()
 
-    def park(self, product_id: str) -> dict[str, Any]:
+    def bury(self, product_id: str) -> dict[str, Any]:
         """Publish an order that no consumer can read; be on the list that shows it."""
         body = {"orderId": time.time_ns() // 1000, "productId": product_id, "quantity": 0}
         with Connection(self.environment["BROKER_URL"]) as connection:
             producer = connection.Producer(serializer="json")
             producer.publish(body, exchange="order.exchange", routing_key="order.created")
-        self.page.goto(self.products + "parking/parkedmessage/?status__exact=PARKED")
+        self.page.goto(self.products + "dead_letters/deadletter/?status__exact=WAITING")
         self.see_soon(lambda: self.page.locator("#main"), str(body["orderId"]))
         return body
 
@@ -214,10 +214,10 @@ class TestAProduct:
         assert shop.product(lamp["id"])["qty"] == 42
 
 
-class TestAParkedMessage:
+class TestADeadLetter:
     def test_is_corrected_and_replayed(self, admins: Admins, page: Page, shop: Shop) -> None:
         lamp = shop.create_product(qty=10)
-        body = admins.park(lamp["id"])
+        body = admins.bury(lamp["id"])
         order_id = body["orderId"]
         row = page.locator("#result_list tr", has_text=str(order_id))
         expect(row).to_contain_text("$.quantity")
@@ -236,11 +236,11 @@ class TestAParkedMessage:
         page.get_by_role("button", name="Save and continue editing").click()
         admins.said("was changed successfully")
         admins.decide("Replay", "Replay")
-        admins.said("Parked message queued for replay.")
+        admins.said("Dead letter queued for replay.")
 
         admins.see_soon(lambda: fact(page, "Status"), "Replayed")
         history = page.locator("#main ol")
-        expect(history.locator("strong").last).to_have_text("Parked")
+        expect(history.locator("strong").last).to_have_text("Received")
         expect(history).to_contain_text(f"by {shop.environment['ADMIN_USERNAME']}")
         eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
         assert shop.ledger().differences == []
@@ -338,7 +338,7 @@ class TestThePages:
             admins.products + f"products/product/{lamp['id']}/change/",
             admins.products + "products/stockmovement/",
             admins.products + "products/reservation/",
-            admins.products + "parking/parkedmessage/",
+            admins.products + "dead_letters/deadletter/",
             admins.orders,
             admins.orders + "orders/order/",
             admins.orders + f"orders/order/{order['id']}/change/",
@@ -352,7 +352,7 @@ class TestThePages:
         for quantity in (1, 9):
             shop.order(lamp["id"], quantity)
         shop.final_statuses()
-        admins.park(lamp["id"])
+        admins.bury(lamp["id"])
 
         seen, found = set(), []
         for admin in (admins.products, admins.orders):

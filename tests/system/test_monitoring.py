@@ -104,7 +104,7 @@ def _let_everything_happen(shop: Shop, stack: Stack) -> None:
             {"orderId": str(uuid4().int % 10**9), "productId": str(uuid4()), "quantity": 1},
             routing_key="order.created",
         )
-    eventually(lambda: {"stock_refusals_total", "parked_messages"} <= _exposed(stack).keys())
+    eventually(lambda: {"stock_refusals_total", "dead_letters"} <= _exposed(stack).keys())
 
 
 class TestTheDashboardAndTheRules:

@@ -167,7 +167,7 @@ def play(shop: Shop, stack: Stack) -> Iterator[Callable[..., set[str]]]:
 
     forget_everything(shop)
     with psycopg.connect(shop.environment["PRODUCTS_DATABASE_URL"], autocommit=True) as products:
-        # Behind the deduplication, and would hide that it is missing: it parks what comes twice.
+        # Behind the deduplication; it would hide that it is missing: what comes twice fails on it.
         query = "SELECT indexdef FROM pg_indexes WHERE indexname = 'stock_movement_once_per_order'"
         [wall] = products.execute(query).fetchone()
         products.execute("DROP INDEX stock_movement_once_per_order")

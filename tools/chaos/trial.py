@@ -59,7 +59,7 @@ class Result:
 def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -> Result:
     """Have a fault happen under load, heal it, and compare all books."""
     scene = Scene(stack, random.Random(f"{seed} {fault.name}"))
-    parked_before = _parked(stack)
+    dead_before = _dead_letters(stack)
     with scene.through_proxies(fault.links):
         with Load(stack.environment, rate=rate, seed=f"{seed}") as load:
             time.sleep(_CALM_SECONDS)
@@ -69,7 +69,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
             healed = time.monotonic()
             has_confirmed = load.confirm_one(timeout_seconds=_PATIENCE_SECONDS)
             confirmed = time.monotonic() - healed
-        recovered, waited_for, ledger = _agreement(stack, scene, parked_before, since=healed)
+        recovered, waited_for, ledger = _agreement(stack, scene, dead_before, since=healed)
     stack.wait_ready()
     placed = [each for order in load.orders for each in order.placed]
     answers = [each for each in load.http.answers if each.service not in fault.silent]
@@ -90,7 +90,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
 
 
 def _agreement(
-    stack: Stack, scene: Scene, parked_before: int, *, since: float
+    stack: Stack, scene: Scene, dead_before: int, *, since: float
 ) -> tuple[float | None, str, list[str]]:
     """Wait until all books agree; return how long, for what at last, and what differs still."""
     at_rest, waited_for = 0.0, ""
@@ -107,9 +107,11 @@ def _agreement(
         try:
             report = check_ledger(stack.environment, wait_seconds=max(0.0, left), progress=note)
             differences = report.differences
-            parked = _parked(stack) - parked_before
-            if parked != scene.poison:
-                differences.append(f"{scene.poison} poison messages were sent, {parked} are parked")
+            dead = _dead_letters(stack) - dead_before
+            if dead != scene.poison:
+                differences.append(
+                    f"{scene.poison} poison messages were sent, {dead} are dead-lettered"
+                )
         except (DeployFailure, psycopg.Error) as failure:
             differences = [str(failure)]
         if not differences or left < 0:
@@ -118,9 +120,9 @@ def _agreement(
         time.sleep(0.5)
 
 
-def _parked(stack: Stack) -> int:
+def _dead_letters(stack: Stack) -> int:
     count = 0
     for name in ("ORDERS_DATABASE_URL", "PRODUCTS_DATABASE_URL"):
         with psycopg.connect(stack.environment[name]) as connection:
-            count += connection.execute("SELECT FROM parked_message").rowcount
+            count += connection.execute("SELECT FROM dead_letter").rowcount
     return count

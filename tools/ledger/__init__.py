@@ -49,7 +49,7 @@ def check_ledger(
             prices.check_history(report, servers, ages)
             transit.check_outboxes(report, servers)
             transit.check_queues(report, servers)
-            transit.check_parked_orders(report, servers)
+            transit.check_dead_letters(report, servers)
             caches.check_cached_products(report, servers)
             caches.check_catalog(report, servers, ages)
             caches.check_cached_lists(report, servers)

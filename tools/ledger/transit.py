@@ -95,7 +95,7 @@ def check_queues(report: Report, servers: Servers) -> None:
     """See that no message waits to be handled, and count those that people have to look at."""
     check = report.add("queues are empty")
     check.compared = f"{len(QUEUES)} queues"
-    parked = report.add("messages parked as unreadable", is_note=True)
+    letters = report.add("dead letters", is_note=True)
     total = 0
     for queue in QUEUES:
         messages = servers.messages_in(queue)
@@ -106,30 +106,30 @@ def check_queues(report: Report, servers: Servers) -> None:
         dead = dead_letter_queue_name(queue)
         if buried := servers.messages_in(dead):
             total += buried
-            parked.differs(f"{dead} holds {buried:,} messages")
+            letters.differs(f"{dead} holds {buried:,} messages")
     for database in (servers.products, servers.orders):
-        query = "SELECT queue, count(*) FROM parked_message WHERE status = 'PARKED' GROUP BY queue"
+        query = "SELECT queue, count(*) FROM dead_letter WHERE status = 'WAITING' GROUP BY queue"
         for queue, count in database.stream(query):
             total += count
-            parked.differs(f"{count:,} messages from {queue} wait for a decision in the admin")
-    parked.compared = f"{total:,} messages"
+            letters.differs(f"{count:,} messages from {queue} wait for a decision in the admin")
+    letters.compared = f"{total:,} messages"
 
 
-def check_parked_orders(report: Report, servers: Servers) -> None:
+def check_dead_letters(report: Report, servers: Servers) -> None:
     """See that no accepted order lies in a dead letter instead of the database."""
-    check = report.add("no order is parked and not stored")
+    check = report.add("no order is a dead letter and not stored")
     dead = dead_letter_queue_name(PersistOrders.queue)
     rows = servers.orders.stream(
         f"""
-        SELECT coalesce(edited_body, body) FROM parked_message
-        WHERE queue = '{PersistOrders.queue}' AND status IN ('PARKED', 'REPLAY_REQUESTED')
+        SELECT coalesce(edited_body, body) FROM dead_letter
+        WHERE queue = '{PersistOrders.queue}' AND status IN ('WAITING', 'REPLAY_REQUESTED')
         ORDER BY id
         """
     )
     total = 0
     for place, bodies in (
         (f"in {dead}", servers.bodies_in(dead)),
-        (f"in parked messages from {PersistOrders.queue}", (bytes(row[0]) for row in rows)),
+        (f"in dead letters from {PersistOrders.queue}", (bytes(row[0]) for row in rows)),
     ):
         ids: set[str] = set()
         for body in bodies:

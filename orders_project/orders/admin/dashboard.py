@@ -41,13 +41,13 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         _orders_tile(sample),
         _pending_tile(depths),
         common.outbox_tile(),
-        common.parked_tile(),
+        common.dead_letters_tile(),
     ]
     shown: list[Card] = [
         _per_minute(minutes, sample),
         _by_status(minutes, sample),
         common.queues_card(depths),
-        common.parked_card(),
+        common.latest_dead_letters_card(),
     ]
     return {**context, **common.context(tiles, shown)}
 

@@ -45,7 +45,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         _units_tile(sold),
         _out_of_stock_tile(),
         common.outbox_tile(),
-        common.parked_tile(),
+        common.dead_letters_tile(),
     ]
     shown: list[Card] = [
         _taken_card(taken, movements),
@@ -53,7 +53,7 @@ def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         _low_card(_running_low(sold), sold),
         _lost_card(refused),
         common.queues_card(common.depths_of_queues()),
-        common.parked_card(),
+        common.latest_dead_letters_card(),
     ]
     return {**context, **common.context(tiles, shown)}
 

@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='ParkedMessage',
+            name='DeadLetter',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('queue', models.TextField(help_text='The queue that it came from, and goes back to.')),
@@ -31,45 +31,85 @@ class Migration(migrations.Migration):
                 ('first_seen', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('last_seen', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('times_seen', models.PositiveIntegerField(default=1)),
-                ('status', models.CharField(choices=[('PARKED', 'parked'), ('REPLAY_REQUESTED', 'replay requested'), ('REPLAYED', 'replayed'), ('DISCARDED', 'discarded')], default='PARKED', max_length=16)),
+                ('status', models.CharField(choices=[('WAITING', 'waiting'), ('REPLAY_REQUESTED', 'replay requested'), ('REPLAYED', 'replayed'), ('DISCARDED', 'discarded')], default='WAITING', max_length=16)),
             ],
             options={
-                'verbose_name': 'parked message',
-                'db_table': 'parked_message',
-                'indexes': [models.Index(fields=['-last_seen', '-id'], name='parked_message_latest'), models.Index(fields=['status', '-last_seen', '-id'], name='parked_message_by_status'), models.Index(fields=['queue', '-last_seen', '-id'], name='parked_message_by_queue'), models.Index(fields=['message_id'], name='parked_message_by_message_id'), models.Index(fields=['correlation_id'], name='parked_message_by_correlation'), models.Index(condition=models.Q(('status', 'REPLAY_REQUESTED')), fields=['id'], name='parked_message_to_replay'), models.Index(condition=models.Q(('edited_fingerprint__isnull', False)), fields=['edited_fingerprint'], name='parked_message_edited')],
-                'constraints': [models.UniqueConstraint(fields=('fingerprint',), name='parked_message_once'), models.CheckConstraint(condition=models.Q(('times_seen__gt', 0)), name='parked_message_was_seen')],
+                'verbose_name': 'dead letter',
+                'db_table': 'dead_letter',
+                'indexes': [models.Index(fields=['-last_seen', '-id'], name='dead_letter_latest'), models.Index(fields=['status', '-last_seen', '-id'], name='dead_letter_by_status'), models.Index(fields=['queue', '-last_seen', '-id'], name='dead_letter_by_queue'), models.Index(fields=['message_id'], name='dead_letter_by_message_id'), models.Index(fields=['correlation_id'], name='dead_letter_by_correlation'), models.Index(condition=models.Q(('status', 'REPLAY_REQUESTED')), fields=['id'], name='dead_letter_to_replay'), models.Index(condition=models.Q(('edited_fingerprint__isnull', False)), fields=['edited_fingerprint'], name='dead_letter_edited')],
+                'constraints': [models.UniqueConstraint(fields=('fingerprint',), name='dead_letter_once'), models.CheckConstraint(condition=models.Q(('times_seen__gt', 0)), name='dead_letter_was_seen')],
             },
         ),
         migrations.CreateModel(
-            name='ParkedMessageEvent',
+            name='DeadLetterEvent',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('who', models.TextField(blank=True, help_text='The name of the account; empty: the worker.')),
-                ('what', models.CharField(choices=[('PARKED', 'parked'), ('CAME_BACK', 'came back'), ('EDITED', 'edited'), ('REPLAY_REQUESTED', 'replay requested'), ('REPLAYED', 'replayed'), ('REPLAY_FAILED', 'replay failed'), ('DISCARDED', 'discarded')], max_length=16)),
+                ('what', models.CharField(choices=[('RECEIVED', 'received'), ('CAME_BACK', 'came back'), ('EDITED', 'edited'), ('REPLAY_REQUESTED', 'replay requested'), ('REPLAYED', 'replayed'), ('REPLAY_FAILED', 'replay failed'), ('DISCARDED', 'discarded')], max_length=16)),
                 ('note', models.TextField(blank=True)),
                 ('body_before', models.BinaryField(null=True)),
                 ('body_after', models.BinaryField(null=True)),
-                ('message', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='parking.parkedmessage')),
+                ('message', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='dead_letters.deadletter')),
             ],
             options={
-                'verbose_name': 'event of a parked message',
-                'db_table': 'parked_message_event',
-                'indexes': [models.Index(fields=['message', '-id'], name='parked_message_history')],
+                'verbose_name': 'event of a dead letter',
+                'db_table': 'dead_letter_event',
+                'indexes': [models.Index(fields=['message', '-id'], name='dead_letter_history')],
             },
+        ),
+        # Until November 2026 this app had the label "parking": take over what it has kept.
+        migrations.RunSQL(
+            sql="""
+                DO $$ BEGIN
+                    IF to_regclass('parked_message') IS NULL THEN RETURN; END IF;
+                    INSERT INTO dead_letter (
+                        id, queue, routing_key, reason, body, edited_body, headers, properties,
+                        message_id, correlation_id, fingerprint, edited_fingerprint, first_seen,
+                        last_seen, times_seen, status)
+                    SELECT
+                        id, queue, routing_key, reason, body, edited_body, headers, properties,
+                        message_id, correlation_id, fingerprint, edited_fingerprint, first_seen,
+                        last_seen, times_seen, replace(status, 'PARKED', 'WAITING')
+                    FROM parked_message;
+                    INSERT INTO dead_letter_event (
+                        id, message_id, at, who, what, note, body_before, body_after)
+                    SELECT
+                        id, message_id, at, who, replace(what, 'PARKED', 'RECEIVED'), note,
+                        body_before, body_after
+                    FROM parked_message_event;
+                    PERFORM setval(
+                        pg_get_serial_sequence('dead_letter', 'id'),
+                        (SELECT max(id) FROM dead_letter));
+                    PERFORM setval(
+                        pg_get_serial_sequence('dead_letter_event', 'id'),
+                        (SELECT max(id) FROM dead_letter_event));
+                    DROP TABLE parked_message_event, parked_message;
+                    DROP FUNCTION parked_message_event_is_final();
+                    UPDATE django_content_type
+                    SET app_label = 'dead_letters', model = replace(model, 'parkedmessage', 'deadletter')
+                    WHERE app_label = 'parking';
+                    UPDATE auth_permission
+                    SET codename = replace(codename, 'parkedmessage', 'deadletter'),
+                        name = replace(name, 'parked message', 'dead letter')
+                    WHERE codename LIKE '%parkedmessage%';
+                    DELETE FROM django_migrations WHERE app = 'parking';
+                END $$;
+            """,
+            reverse_sql=migrations.RunSQL.noop,
         ),
         # The history is added to and never changed, whoever is at the keyboard.
         migrations.RunSQL(
             sql="""
-                CREATE FUNCTION parked_message_event_is_final() RETURNS trigger LANGUAGE plpgsql AS
-                $$ BEGIN RAISE EXCEPTION 'parked_message_event is append-only'; END $$;
-                CREATE TRIGGER parked_message_event_is_final
-                BEFORE UPDATE OR DELETE ON parked_message_event
-                FOR EACH ROW EXECUTE FUNCTION parked_message_event_is_final();
+                CREATE FUNCTION dead_letter_event_is_final() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'dead_letter_event is append-only'; END $$;
+                CREATE TRIGGER dead_letter_event_is_final
+                BEFORE UPDATE OR DELETE ON dead_letter_event
+                FOR EACH ROW EXECUTE FUNCTION dead_letter_event_is_final();
             """,
             reverse_sql="""
-                DROP TRIGGER parked_message_event_is_final ON parked_message_event;
-                DROP FUNCTION parked_message_event_is_final();
+                DROP TRIGGER dead_letter_event_is_final ON dead_letter_event;
+                DROP FUNCTION dead_letter_event_is_final();
             """,
         ),
     ]
