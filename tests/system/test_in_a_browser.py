@@ -156,7 +156,7 @@ class TestAnOrder:
         page.goto(admins.products + "products/product/")
         page.locator("a[href*='/product/add/']").first.click()
         page.locator("[name=name]").fill("Brass lamp")
-        page.locator("[name=price]").fill("18900")
+        page.locator("[name=price]").fill("189")
         page.locator("[name=qty]").fill("10")
         page.get_by_role("button", name="Save and continue editing").click()
         admins.said("was added successfully")
