@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count
 from django.urls import reverse
 from django.utils import timezone
 
@@ -14,8 +13,7 @@ from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
-from servicekit.dead_letters.models import DeadLetter
-from servicekit.dead_letters.selectors import waiting_count
+from servicekit.dead_letters.selectors import waiting_by_queue, waiting_count, waiting_letters
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
 
@@ -101,7 +99,7 @@ def queues_card(depths: Sequence[QueueDepth]) -> Card:
             note="Orders are accepted all the same; their outcome comes later.",
             empty="The broker does not answer, so the lengths of the queues are unknown.",
         )
-    letters = _dead_letters_by_queue()
+    letters = waiting_by_queue(SAMPLE_LIMIT)
     return Card(
         **about,
         note="In hand: taken by a worker and not acknowledged. Oldest: the first of those.",
@@ -112,11 +110,12 @@ def queues_card(depths: Sequence[QueueDepth]) -> Card:
     )
 
 
-def _queue_row(depth: QueueDepth, letters: dict[str, BoundedCount]) -> list[str]:
+def _queue_row(depth: QueueDepth, letters: dict[str, int]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
         return [depth.name, badge("does not exist", "warning"), "—", "—", "—", "—"]
     in_hand = "—" if depth.in_hand is None else f"{depth.in_hand:,}"
-    waiting, total = f"{depth.waiting:,}", letters.get(depth.name, 0) + (depth.dead or 0)
+    waiting = f"{depth.waiting:,}"
+    total = BoundedCount(letters.get(depth.name, 0) + (depth.dead or 0), SAMPLE_LIMIT)
     return [
         depth.name,
         badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
@@ -128,20 +127,9 @@ def _queue_row(depth: QueueDepth, letters: dict[str, BoundedCount]) -> list[str]
     ]
 
 
-def _dead_letters_by_queue() -> dict[str, BoundedCount]:
-    waiting = DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
-    newest = waiting.order_by("-last_seen", "-id").values("pk")[:SAMPLE_LIMIT]
-    counts = waiting.filter(pk__in=newest).values_list("queue").annotate(Count("pk"))
-    return {queue: BoundedCount(count, SAMPLE_LIMIT) for queue, count in counts}
-
-
 def latest_dead_letters_card() -> Card:
     """Return the latest dead letters."""
-    newest = (
-        DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
-        .order_by("-last_seen", "-id")
-        .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
-    )
+    newest = waiting_letters().only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     return Card(
         title="Latest dead letters",
         table={
