@@ -119,6 +119,27 @@ def archive_product(product_id: UUID, *, if_version: Collection[str] | None = No
     cache.store([product], read_at=started_at)
 
 
+def restore_product(product_id: UUID) -> Product:
+    """Sell an archived product again, and announce it. Twice is as good as once.
+
+    Its event is `product.updated`, from whose state as a whole the forgetful learn it anew.
+
+    :raises ProductNotFound: if there is none
+    """
+    started_at = time.time()
+    with transaction.atomic(durable=True):
+        product = Product.objects.lock([product_id]).get(product_id)
+        if product is None:
+            raise ProductNotFound(product_id)
+        if product.archived_at is not None:
+            product.archived_at = None
+            product.version += 1
+            product.save(update_fields=["archived_at", "version"])
+            recording.record_all([announce(ProductUpdated, product)])
+    cache.store([product], read_at=started_at)
+    return product
+
+
 def move_stock(
     *, product_id: UUID, delta: int, reason: str, idempotency_key: str = ""
 ) -> StockMovement:
