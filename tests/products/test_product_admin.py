@@ -16,6 +16,7 @@ from django_redis import get_redis_connection
 
 from products_project.products import cache, services
 from products_project.products.admin.files import ProductImport
+from products_project.products.admin.stock import stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.caching import refusals
 from servicekit.contracts.events import OrderCancelled, OrderCreated
@@ -70,13 +71,26 @@ class TestChangingAProduct:
         assert (lamp.price, lamp.version, lamp.qty) == (180_000, 2, 10)
         assert OutgoingEvent.objects.filter(routing_key="product.updated").count() == 1
 
+    def test_says_from_where_its_stock_is_low_and_says_so_no_more(self, admin_client, lamp):
+        for sent, stored in (("7", 7), ("-1", 7), ("", None)):
+            facts = {"name": "Lamp", "price": "190000", "low_stock": sent}
+            admin_client.post(page_of(lamp), facts)
+            lamp.refresh_from_db()
+            assert lamp.low_stock == stored
+
     @pytest.mark.parametrize(
-        ("changed", "is_saved"), [({"name": "Torch"}, False), ({"price": 7}, False), (None, True)]
+        ("changed", "is_saved"),
+        [
+            ({"name": "Torch"}, False),
+            ({"price": 7}, False),
+            ({"low_stock": 3}, False),
+            (None, True),
+        ],
     )
     def test_undoes_nothing_that_the_page_did_not_show(self, admin_client, lamp, changed, is_saved):
         page = page_of(lamp)
         opened = admin_client.get(page).content.decode()
-        sent = dict(re.findall(r'name="(initial-\w+)" value="([^"]*)"', opened))
+        sent = dict(re.findall(r'name="(initial-\w+)"(?: value="([^"]*)")?', opened))
         if changed:
             services.update_product(lamp.id, **changed)
         else:
@@ -84,7 +98,7 @@ class TestChangingAProduct:
             services.move_stock(product_id=lamp.id, delta=-1, reason="correction")
         answer = admin_client.post(page, {**sent, "name": "Lamp", "price": "180000"}, follow=True)
 
-        assert sent == {"initial-name": "Lamp", "initial-price": "190000"}
+        assert sent == {"initial-name": "Lamp", "initial-price": "190000", "initial-low_stock": ""}
         lamp.refresh_from_db()
         assert (lamp.price == 180_000) == is_saved
         assert (b"Not saved: the product was changed" in answer.content) != is_saved
@@ -168,6 +182,24 @@ class TestPages:
         answer = admin_client.get(f"{reverse(f'{PRODUCTS}_changelist')}?{query}")
 
         assert answer.context["cl"].result_count == found
+
+    @pytest.mark.parametrize(
+        ("low_stock", "qty", "kinds"),
+        [("", 10, "short low"), ("", 11, "ok"), ("9", 10, "ok"), ("50", 50, "short low"),
+         ("0", 1, "ok"), ("0", 0, "short out"), ("50", 0, "short out")],
+    )  # fmt: skip
+    def test_go_by_what_is_little_of_the_product(self, admin_client, low_stock, qty, kinds):
+        facts = {"name": "Lamp", "price": "5", "qty": str(qty), "low_stock": low_stock}
+        admin_client.post(reverse(f"{PRODUCTS}_add"), facts)
+        address = f"{reverse(f'{PRODUCTS}_changelist')}?stock="
+        pages = {kind: admin_client.get(address + kind) for kind in ("short", "out", "low", "ok")}
+
+        found = [kind for kind, page in pages.items() if page.context["cl"].result_count]
+        assert " ".join(found) == kinds
+        badges = {"ok": "In stock", "low": "Low stock", "out": "Out of stock"}
+        badge = stock_badge(qty, int(low_stock) if low_stock else None)
+        assert badges[found[-1]] in badge
+        assert badge in pages[found[0]].content.decode()
 
     def test_find_a_product_by_its_id_and_by_its_name(self, admin_client, lamp):
         services.create_product(name="Shelf", price=1, qty=1)

@@ -26,7 +26,7 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
-from products_project.products.admin.stock import LOW_STOCK, stock_badge
+from products_project.products.admin.stock import IS_LOW, LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import (
@@ -55,10 +55,10 @@ class StockFilter(admin.SimpleListFilter):
     parameter_name = "stock"
 
     _CHOICES: ClassVar[dict[str | None, tuple[str, Q]]] = {
-        "short": (f"{LOW_STOCK} or fewer", Q(qty__lte=LOW_STOCK)),
+        "short": ("Low or out of stock", IS_LOW),
         "out": ("Out of stock", Q(qty=0)),
-        "low": (f"Low stock (1 to {LOW_STOCK})", Q(qty__range=(1, LOW_STOCK))),
-        "ok": ("In stock", Q(qty__gt=LOW_STOCK)),
+        "low": ("Low stock", IS_LOW & Q(qty__gt=0)),
+        "ok": ("In stock", ~IS_LOW),
     }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:  # noqa: ARG002 - Django's signature
@@ -94,7 +94,10 @@ class ProductForm(forms.ModelForm[Product]):
 
     class Meta:
         model = Product
-        fields = ["name", "price", "qty"]
+        fields = ["name", "price", "low_stock", "qty"]
+        help_texts: ClassVar[dict[str, str]] = {
+            "low_stock": f"From so many units down it runs low; empty: from {LOW_STOCK}."
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -193,7 +196,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
             badge("for sale", "info") if product.archived_at is None else badge("archived", "")
         ),
     )
-    stock = column("stock", lambda product: stock_badge(product.qty))
+    stock = column("stock", lambda product: stock_badge(product.qty, product.low_stock))
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: number(product.price))
     created = column("created, UTC", lambda product: moment(product.created_at))
@@ -210,8 +213,8 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:  # noqa: ARG002 - Django's signature
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
-            return [(None, {"fields": ["name", "price", "qty"]})]
-        facts = ["short_id", ("created", "archived", "version")]
+            return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
+        facts = ["low_stock", "short_id", ("created", "archived", "version")]
         return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -230,10 +233,13 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
         change: bool,  # noqa: FBT001 - Django's signature
     ) -> None:
         """Save through the services, which record the event and write the cache."""
+        facts: dict[str, Any] = {
+            each: getattr(obj, each) for each in ("name", "price", "low_stock")
+        }
         saved = (
-            services.update_product(obj.id, name=obj.name, price=obj.price, if_still=form.shown())
+            services.update_product(obj.id, **facts, if_still=form.shown())
             if change
-            else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
+            else services.create_product(**facts, qty=obj.qty)
         )
         # The admin goes on with its own instance: to the log entry and the success message.
         obj.pk, obj.version = saved.pk, saved.version
