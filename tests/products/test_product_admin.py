@@ -613,6 +613,25 @@ class TestImporting:
         assert lamp.movements.count() == 1
         assert [each.price for each in lamp.prices.order_by("id")] == [190_000, 7]
 
+    def test_shows_what_was_and_what_would_be_and_tells_the_history(self, admin_client, lamp):
+        preview = self.preview(admin_client, f"{lamp.id},<Torch>,2000,99", ",Shelf,1500,3")
+
+        changed, new = (row.diff for row in preview.context["result"].rows)
+        assert changed[0] == str(lamp.id)
+        assert changed[1:3] == ["<strong>Lamp → &lt;Torch&gt;</strong>",
+                                "<strong>190,000 → 2,000</strong>"]  # fmt: skip
+        assert (changed[3], new) == ("10", ["", "Shelf", "1,500", "3"])
+        self.confirm(admin_client, preview)
+        assert history() == ["Imported: name Lamp → <Torch>, price 190,000 → 2,000", "Imported."]
+
+    def test_warns_of_second_products(self, admin_client, lamp):
+        rows = [f"{lamp.id},Lamp,5,1", ", Lamp ,5,1", ",Lamps,5,1", ",Lamp,6,1"]
+        page = self.preview(admin_client, *rows).content.decode()
+
+        assert "2 rows without an id have the name of an existing product; importing makes" in page
+        assert re.findall(r"<li>(Row \d+: \w+)</li>", page) == ["Row 2: Lamp", "Row 4: Lamp"]
+        assert b"existing product" not in self.preview(admin_client, *rows[::2]).content
+
     def test_leaves_what_is_the_same_alone(self, admin_client, lamp):
         preview = self.preview(admin_client, f"{lamp.id},Lamp,190000,10", ",Shelf,5,1")
         self.confirm(admin_client, preview)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
+from django.forms import model_to_dict
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from import_export.admin import ImportExportMixin
@@ -434,6 +435,15 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
         if not isinstance(e, UnreadableFile):
             raise e
         form.add_error("import_file", str(e))
+
+    def generate_log_entries(self, result: Any, request: HttpRequest) -> None:
+        """Tell the history of each product what its row has changed."""
+        for row in result:
+            if row.is_new():
+                self.log_addition(request, row.instance, "Imported.")
+            elif row.is_update():
+                before, after = (model_to_dict(each) for each in (row.original, row.instance))
+                self.log_change(request, row.instance, f"Imported: {changes(before, after)}")
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
         """Say what was done, and what was not: each row commits by itself."""

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 _LABELS = {"name": "name", "price": "price", "low_stock": "low stock at"}
 
 
+def shown(value: object) -> str:
+    """Return a value as people read it."""
+    return f"{value:,}" if isinstance(value, int) else "—" if value is None else str(value)
+
+
 def became(before: object, after: object) -> str:
     """Return `1,900 → 2,100`."""
-    return " → ".join(
-        f"{value:,}" if isinstance(value, int) else "—" if value is None else str(value)
-        for value in (before, after)
-    )
+    return f"{shown(before)} → {shown(after)}"
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
