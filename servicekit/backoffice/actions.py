@@ -168,12 +168,13 @@ def report(
     done: str,
     rows: Sequence[Any],
     left: Mapping[str, int],
-    note: str = "",
+    note: str | Callable[[Any], str] = "",
 ) -> None:
     """Say, and log, what was done to which rows, and how many were left for which reasons."""
     noun = str(model_admin.opts.verbose_name)
     for row in rows:
-        model_admin.log_change(request, row, f"{capfirst(done)}{f': {note}' if note else '.'}")
+        said = note(row) if callable(note) else note
+        model_admin.log_change(request, row, f"{capfirst(done)}{f': {said}' if said else '.'}")
     if rows:
         what = capfirst(noun) if len(rows) == 1 else counted(len(rows), noun)
         messages.success(request, f"{what} {done}.")
