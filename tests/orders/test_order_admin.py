@@ -167,10 +167,9 @@ class TestTheTimeline:
 
 class TestCancelling:
     @staticmethod
-    def cancel(admin_client, order):
-        return admin_client.post(
-            reverse("admin:orders_order_cancel", args=[order.pk]), {"confirmed": "1"}
-        )
+    def cancel(admin_client, order, **fields):
+        address = reverse("admin:orders_order_cancel", args=[order.pk])
+        return admin_client.post(address, {"confirmed": "1", **fields})
 
     def test_asks_first_and_is_left_by_a_button_that_cannot_be_taken_for_it(
         self, admin_client, order
@@ -208,6 +207,23 @@ class TestCancelling:
         assert OutgoingEvent.objects.filter(routing_key="order.cancelled").count() == 1
         assert LogEntry.objects.get().user == admin_user
 
+    def test_keeps_the_reason_and_shows_it_with_the_order(self, admin_client, order):
+        confirmed, other = order(), order()
+        page = reverse(f"{ORDERS}_change", args=[confirmed.pk])
+        assert b"Cancelled by" not in admin_client.get(page).content
+
+        assert b"at most 500" in self.cancel(admin_client, confirmed, reason="x" * 501).content
+        self.cancel(admin_client, confirmed, reason="Sent to a wrong address.")
+        selected = {"action": "cancel_selected", "_selected_action": [other.pk], "confirmed": "1"}
+        admin_client.post(LIST, {**selected, "reason": "Out of season."})
+
+        text = admin_client.get(page).content.decode()
+        assert "Cancelled by" in text
+        assert "Sent to a wrong address." in text
+        assert LogEntry.objects.last().change_message == "Cancelled: Sent to a wrong address."
+        stored = Order.objects.get(pk=other.pk)
+        assert (stored.cancelled_by, stored.cancel_reason) == ("admin", "Out of season.")
+
     def test_leaves_a_rejected_order_as_it_is(self, admin_client, order):
         rejected = order(Status.REJECTED)
         self.cancel(admin_client, rejected)
@@ -217,7 +233,7 @@ class TestCancelling:
         assert not LogEntry.objects.exists()
 
     def test_says_which_order_is_not_there_any_more(self, admin_client, order, monkeypatch):
-        def vanish(order_id: object) -> None:
+        def vanish(order_id: object, **_facts: object) -> None:
             raise OrderNotFound(order_id)
 
         monkeypatch.setattr(services, "cancel_order", vanish)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -14,9 +15,10 @@ from import_export.fields import Field
 from import_export.resources import ModelResource
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from orders_project.orders import selectors, services
-from orders_project.orders.models import Order
+from orders_project.orders.models import CANCEL_REASON_MAX_LENGTH, Order
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import (
     Tone,
@@ -56,6 +58,8 @@ class OrderExport(ModelResource):
 
     reason = Field("reason", "reason", widget=Text())
     product_name = Field("product_name", "product_name", widget=Text())
+    cancelled_by = Field("cancelled_by", "cancelled_by", widget=Text())
+    cancel_reason = Field("cancel_reason", "cancel_reason", widget=Text())
     unit_price = Field("unit_price", "unit_price", readonly=True)
 
     class Meta:
@@ -63,10 +67,22 @@ class OrderExport(ModelResource):
         fields = (
             *("id", "product_id", "product_name", "quantity", "unit_price", "total_price"),
             *("status", "reason", "created_at", "settled_at"),
+            *("cancelled_at", "cancelled_by", "cancel_reason"),
         )
         export_order = fields
         # Rows are fetched as they are written.
         chunk_size = 1000
+
+
+class CancellationForm(forms.Form):
+    """Asks why, of whoever wants to say so."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=CANCEL_REASON_MAX_LENGTH,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Why?"}),
+        help_text="Optional. Shown with the order, here and in the API.",
+    )
 
 
 def _orders_alike(order: Order) -> SafeString:
@@ -103,9 +119,8 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     change_form_before_template = "orders/timeline.html"
     readonly_fields = (
         *("id", "status_badge", "reason_text", "product", "product_id", "units", "price"),
-        *("total", "created", "settled"),
+        *("total", "created", "settled", "cancelled", "cancelled_by", "cancel_reason"),
     )
-    fields = readonly_fields
 
     def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         """Find by exact id, which has an index."""
@@ -135,7 +150,13 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     created = column("created, UTC", lambda order: moment(order.created_at))
     since = column("created, UTC", lambda order: second(order.created_at))
     settled = column("settled, UTC", lambda order: moment(order.settled_at))
+    cancelled = column("cancelled, UTC", lambda order: moment(order.cancelled_at))
     took = column("took", _waited)
+
+    def get_fields(self, request: HttpRequest, obj: Order | None = None) -> list[Any]:  # noqa: ARG002 - Django's signature
+        """Show what there is to say: of a cancellation only where there was one."""
+        is_cancelled = obj is not None and obj.cancelled_at is not None
+        return [name for name in self.readonly_fields if is_cancelled or "cancel" not in name]
 
     def beside(self, row: Order) -> dict[str, Any]:
         """Return an order's way."""
@@ -177,21 +198,24 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
             about_many="Cancel {count:,} orders? Their units go back into stock.",
             button="Cancel order",
             leave="Keep order",
+            form=CancellationForm(request.POST or None),
         )
         if isinstance(answer, HttpResponse):
             return answer
+        reason = answer.cleaned_data["reason"]
         cancelled, left = [], Counter[str]()
         for order in rows:
             if order.status == Status.CANCELLED:
                 left["already cancelled"] += 1
                 continue
             try:
-                cancelled.append(services.cancel_order(order.id))
+                by = request.user.get_username()
+                cancelled.append(services.cancel_order(order.id, by=by, reason=reason))
             except services.OrderIsRejected:
                 left["rejected before"] += 1
             except (selectors.OrderNotFound, selectors.OrderNotVisibleYet):
                 left["not found"] += 1
-        report(self, request, done="cancelled", rows=cancelled, left=left)
+        report(self, request, done="cancelled", rows=cancelled, left=left, note=reason)
         return None
 
     @admin.action(description="Announce again", permissions=["operate"])

@@ -120,6 +120,7 @@ cancel_order = Operation(
     summary="Cancel an order",
     scope="orders:cancel",
     request=serializers.OrderCancellation,
+    example={"reason": "Ordered twice by mistake."},
     responses={200: OpenApiResponse(OrderDetail, "It is cancelled, or was already.")},
     problems=(
         _NOT_FOUND,
