@@ -41,8 +41,9 @@ API_SCOPES = {
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"
 
-# The queues of the worker, whose length the admin shows.
+# The queues of the worker, whose length the admin shows, and what reads them.
 WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
+WORKER_SOURCES = "orders_project.orders.subscriptions.SOURCES"
 
 UNFOLD = theme.unfold(
     title=SERVICE_NAME,

@@ -35,8 +35,9 @@ API_SCOPES = {
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"
 
-# The queues of the worker, whose length the admin shows.
+# The queues of the worker, whose length the admin shows, and what reads them.
 WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue"]
+WORKER_SOURCES = "products_project.products.subscriptions.SOURCES"
 
 UNFOLD = theme.unfold(
     title=SERVICE_NAME,

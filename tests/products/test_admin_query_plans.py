@@ -53,6 +53,44 @@ def many_movements(django_db_setup, django_db_blocker) -> Iterator[None]:  # noq
         cursor.execute("ANALYZE product, stock_movement, reservation")
 
 
+@pytest.fixture
+def many_dead_letters() -> None:
+    """Fill the table of dead letters with 100,000 that wait, for three reasons."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO dead_letter (
+                queue, routing_key, reason, body, headers, properties, message_id, correlation_id,
+                fingerprint, times_seen, status, last_seen)
+            SELECT 'product_order_queue', 'order.created', repeat('late ', n % 3) || n, '{}', '{}',
+                   '{}', n::text, '', sha256(n::text::bytea), 1, 'WAITING',
+                   now() - n * interval '1 second'
+            FROM generate_series(1, 100000) AS n
+            """
+        )
+        cursor.execute("ANALYZE dead_letter")
+
+
+class TestNoPageReadsAllDeadLetters:
+    @pytest.mark.parametrize(
+        "page",
+        [
+            "",
+            "?queue=product_order_queue&kind__exact=…&routing_key__exact=order.created",
+            "reasons/",
+            "reasons/replay/?queue=product_order_queue&kind=…&routing_key=order.created&up_to=9999999999",
+        ],
+        ids=["all", "a group", "by reason", "a rehearsal"],
+    )
+    @pytest.mark.usefixtures("many_dead_letters")
+    def test_of_a_service(self, admin_client, page):
+        with CaptureQueriesContext(connection) as captured:
+            answer = admin_client.get(reverse("admin:dead_letters_deadletter_changelist") + page)
+
+        assert answer.status_code == 200
+        assert_frugal(scans_of("dead_letter", captured.captured_queries))
+
+
 class TestNoPageReadsAWholeLedger:
     @pytest.mark.parametrize(
         ("page", "query", "table"),
