@@ -26,6 +26,7 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
+from products_project.products.admin.ledgers import ORDERS
 from products_project.products.admin.stock import LOW_STOCK, stock_badge
 from products_project.products.models import Product, StockMovement
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
@@ -39,6 +40,7 @@ from servicekit.backoffice.display import (
     second,
     short,
 )
+from servicekit.backoffice.elsewhere import page_link
 from servicekit.backoffice.ledgers import nobody
 from servicekit.backoffice.spreadsheets import BoundedExport
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
@@ -252,7 +254,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
                 badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
                 number(each.qty_after),
                 each.get_reason_display(),
-                code(each.order_id or "—"),
+                page_link(row, ORDERS, each.order_id or "—"),
             ]
             for each in row.movements.order_by("-id")[:_SHOWN_MOVEMENTS]
         ]
