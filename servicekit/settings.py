@@ -216,6 +216,19 @@ CACHES = {
 }
 
 
+def other_service(prefix: str, name: str) -> dict[str, str]:
+    """Return where the other service is: for us `api`, for browsers `public`, or else `port`.
+
+    Without a public address, it is on the host that the browser has asked, unless we have one.
+    """
+    return {
+        "name": name,
+        "api": env.str(f"{prefix}_API_URL", default=""),
+        "public": env.str(f"{prefix}_PUBLIC_URL", default="").rstrip("/"),
+        "port": "" if PUBLIC_URL else env.str(f"{prefix}_PORT", default=""),
+    }
+
+
 def database(url_variable: str) -> dict[str, Any]:
     """Return Django's `DATABASES["default"]` for the URL in an environment variable.
 

@@ -6,10 +6,13 @@ from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
+from django.db.models import Value
 from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePage, InfinitePaginator
 from unfold.views import ChangeList
+
+from servicekit.backoffice.elsewhere import other_admin
 
 MAX_SELECTED = 500
 """How many rows one action takes at once."""
@@ -58,6 +61,10 @@ class BoundedAdmin(ModelAdmin):
     list_filter_submit = True
     list_fullwidth = True
     compressed_fields = True
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the rows, each with where this browser finds the other service's admin."""
+        return super().get_queryset(request).annotate(other_admin=Value(other_admin(request)))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +16,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.module_loading import import_string
+from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -36,14 +37,17 @@ from servicekit.backoffice.display import (
     moment,
     number,
 )
+from servicekit.backoffice.elsewhere import page_link
 from servicekit.backoffice.ledgers import nobody
 from servicekit.contracts.events import MalformedMessage
 from servicekit.contracts.fields import MAX_INT64
 from servicekit.dead_letters import replays, selectors, services
-from servicekit.dead_letters.models import DeadLetter, Group
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent, Group
+from servicekit.dead_letters.recognising import subjects
 from servicekit.dead_letters.services import AlreadyDecided, BodyRefused
 
 Status = DeadLetter.Status
+What = DeadLetterEvent.What
 
 _EXCERPT_LENGTH = 120
 _SHOWN_BYTES = 64 * 1024
@@ -54,6 +58,7 @@ _SHOWN_REASONS = 5
 _NO_CONSUMER = "no consumer of this service reads the queue"
 _SAVE_AND_REPLAY = "dead_letters_deadletter_save_and_replay"
 _REASONS = "admin:dead_letters_deadletter_by_reason"
+_SHOWN_IDS = 5
 _TONES: dict[str, Tone] = {
     Status.WAITING: "danger",
     Status.REPLAY_REQUESTED: "info",
@@ -159,6 +164,35 @@ class QueueFilter(admin.SimpleListFilter):
         return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
+def _ids(message: DeadLetter, kind: str) -> list[str]:
+    return subjects(message.current_body, message.routing_key, message.correlation_id)[kind]
+
+
+def _subjects(message: DeadLetter, kind: str, model: str) -> SafeString | str:
+    ids = _ids(message, kind)
+    more = [f"and {len(ids) - _SHOWN_IDS:,} more"] if len(ids) > _SHOWN_IDS else []
+    return _lines([*(page_link(message, model, each) for each in ids[:_SHOWN_IDS]), *more]) or "—"
+
+
+def _result(message: DeadLetter) -> SafeString | str:
+    """Return what came of a message that was sent again."""
+    if message.status == Status.REPLAY_REQUESTED:
+        return "Not sent yet: the worker does so within a second."
+    if message.status == Status.WAITING:
+        last = message.events.order_by("-id").exclude(what=What.EDITED).first()
+        is_back = last is not None and last.what in {What.CAME_BACK, What.REPLAY_FAILED}
+        return f"It came back {ago(last.at)}: {last.note}" if last and is_back else "—"
+    if message.status == Status.DISCARDED:
+        return "—"
+    came_of = import_string(settings.RESULTS_OF_ORDER)
+    found = [each for order_id in _ids(message, "order")[:_SHOWN_IDS] for each in came_of(order_id)]
+    return _lines(found) or "Sent; it has not come back, and nothing is stored about an order."
+
+
+def _lines(parts: Sequence[str]) -> SafeString:
+    return format_html_join(mark_safe("<br>"), "{}", ((each,) for each in parts))
+
+
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ServiceAdmin):
     """What no consumer could apply: look, correct, replay, or discard."""
@@ -233,6 +267,8 @@ class DeadLetterAdmin(ServiceAdmin):
             ("first_seen_at", "last_seen_at"),
             ("queue", "routing_key"),
             ("message_id", "correlation_id"),
+            ("orders", "products"),
+            "result",
         ]
         may_edit = self.has_change_permission(request, obj)
         obstacle = _obstacle(obj)
@@ -250,7 +286,7 @@ class DeadLetterAdmin(ServiceAdmin):
             *(["body_text"] if _obstacle(obj) else []),
             *("status_badge", "reason", "queue", "routing_key", "message_id", "correlation_id"),
             *("first_seen_at", "last_seen_at", "times_seen", "all_headers"),
-            *("body_that_came", "body_to_replay", "contract"),
+            *("body_that_came", "body_to_replay", "contract", "orders", "products", "result"),
         ]
 
     first_seen_at = column("first seen", lambda message: f"{moment(message.first_seen)} UTC")
@@ -277,6 +313,10 @@ class DeadLetterAdmin(ServiceAdmin):
             )
         ),
     )
+
+    orders = column("orders", lambda message: _subjects(message, "order", "orders/order"))
+    products = column("products", lambda message: _subjects(message, "product", "products/product"))
+    result = column("result", _result)
 
     overtaken = {AlreadyDecided: "", BodyRefused: ""}
 

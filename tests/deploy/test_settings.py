@@ -34,6 +34,7 @@ INSTALLATION = {
     "SECRET_KEY": "secret",
     "CACHE_URL": "redis://in-use",
     "PRODUCT_API_URL": "http://in-use/products",
+    "ORDER_API_URL": "http://in-use/orders",
     "BROKER_URL": "amqp://shop@in-use",
     "ORDERS_DATABASE_URL": "postgresql://orders@in-use/orders",
     "PRODUCTS_DATABASE_URL": "postgresql://products@in-use/products",

@@ -78,6 +78,33 @@ class TestTheList:
         assert listed(admin_client, f"?q={second.product_id}") == [second]
         assert listed(admin_client, f"?q={new_id()}") == []
 
+    @pytest.mark.parametrize(
+        ("other", "admin"),
+        [
+            ({"public": "", "port": "3001"}, "http://testserver:3001/admin/"),
+            ({"public": "https://products.example", "port": "3001"},
+             "https://products.example/admin/"),
+            ({"public": "", "port": ""}, None),
+        ],
+    )  # fmt: skip
+    def test_and_the_page_lead_to_the_product_where_its_admin_is_known(
+        self, admin_client, order, settings, other, admin
+    ):
+        settings.OTHER_SERVICE = {**settings.OTHER_SERVICE, **other}
+        placed = order()
+        page = f"products/product/{placed.product_id}/change/"
+
+        for address in (LIST, f"{LIST}{placed.id}/change/"):
+            content = admin_client.get(address).content.decode()
+            assert (f'href="{admin}{page}"' in content) == (admin is not None)
+            assert (page in content) == (admin is not None)
+
+    def test_explains_that_it_does_not_know_an_order(self, admin_client):
+        answer = admin_client.get(f"{LIST}{new_id()}/change/", follow=True)
+
+        assert answer.redirect_chain == [(LIST, 302)]
+        assert b"another system has placed it" in answer.content
+
     def test_says_that_half_an_id_is_none(self, admin_client, order):
         order()
         answer = admin_client.get(LIST, {"q": "0198"})

@@ -12,13 +12,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from servicekit.backoffice import actions
-from servicekit.contracts.events import OrderCancelled
+from servicekit.contracts.events import OrderCancelled, OrderCreated
 from servicekit.dead_letters import replays, services
 from servicekit.dead_letters.models import DeadLetter
-from servicekit.dead_letters.recognising import read
+from servicekit.dead_letters.recognising import Letter, read, subjects
 from servicekit.identifiers import new_id
 from servicekit.messaging.consumer import Handled, Subscription
 from servicekit.outbox.models import OutgoingEvent
+from tests.products.answers import reserve
 
 pytestmark = pytest.mark.django_db
 
@@ -28,6 +29,7 @@ REASONS = "admin:dead_letters_deadletter_by_reason"
 SAVE_AND_REPLAY = {"dead_letters_deadletter_save_and_replay": ""}
 GOOD = json.dumps({"orderId": 1, "productId": str(UUID(int=1)), "quantity": 2})
 Status = DeadLetter.Status
+ID = str(new_id())
 
 
 def bury(
@@ -35,10 +37,18 @@ def bury(
     queue: str = "product_order_queue",
     reason: str = "a field is missing",
 ) -> DeadLetter:
-    headers = {"x-dead-letter-reason": reason, "x-dead-letter-routing-key": "order.created"}
-    letter = read(queue, body, headers, {"message_id": str(new_id()), "correlation_id": "77"})
-    services.collect([letter])
-    return DeadLetter.objects.get(message_id=letter.message_id)
+    message = DeadLetter(body=body, queue=queue, message_id=str(new_id()), reason=reason)
+    services.collect([letter_of(message)])
+    return DeadLetter.objects.get(message_id=message.message_id)
+
+
+def letter_of(message: DeadLetter) -> Letter:
+    headers = {
+        "x-dead-letter-reason": message.reason or "a field is missing",
+        "x-dead-letter-routing-key": "order.created",
+    }
+    properties = {"message_id": message.message_id, "correlation_id": "77"}
+    return read(message.queue, message.body, headers, properties)
 
 
 def act(client, name: str, message: DeadLetter, **facts: str):
@@ -91,6 +101,57 @@ class TestTheList:
 
         assert "waiting for a decision" in content
         assert "bg-red-100" in content
+
+
+class TestWhatItIsAbout:
+    @pytest.mark.parametrize(
+        ("body", "order", "product"),
+        [
+            ({"orderId": 1, "productId": ID}, ["1"], [ID]),
+            ({"decisions": [{"orderId": "a"}, {"orderId": ID}]}, ["a", ID], []),
+            ([[], {"orders": [{"id": ID, "productId": "p"}]}, {"chain": None}], [ID], ["p"]),
+            ({"id": ID, "price": 5}, [], [ID]),
+            ({"orderId": None}, ["77"], []),
+            ("{", ["77"], []),
+            ("[" * 100_000, ["77"], []),
+        ],
+    )
+    def test_is_read_from_the_body_or_else_from_the_correlation_id(self, body, order, product):
+        raw = body if isinstance(body, str) else json.dumps(body)
+
+        found = subjects(raw.encode(), "order.created", "77")
+        assert found == {"order": order, "product": product}
+
+    def test_is_led_to(self, admin_client, settings, lamp):
+        settings.OTHER_SERVICE = {**settings.OTHER_SERVICE, "public": "https://orders.example"}
+        page = reverse(
+            PAGE, args=[bury(json.dumps({"orderId": ID, "productId": str(lamp.id)}).encode()).pk]
+        )
+        content = admin_client.get(page).content.decode()
+
+        assert f'href="https://orders.example/admin/orders/order/{ID}/change/"' in content
+        assert f'href="/admin/products/product/{lamp.id}/change/"' in content
+
+    def test_and_what_came_of_it_is_told(self, admin_client, lamp):
+        body = json.dumps({"orders": [{"orderId": number} for number in range(2, 8)]}).encode()
+        message = bury(body)
+        page = reverse(PAGE, args=[message.pk])
+
+        assert "and 1 more" in admin_client.get(page).content.decode()
+        self.turn_out(message, Status.REPLAY_REQUESTED)
+        assert "Not sent yet" in admin_client.get(page).content.decode()
+        self.turn_out(message, Status.REPLAYED)
+        assert "nothing is stored" in admin_client.get(page).content.decode()
+        reserve([OrderCreated(order_id=2, product_id=lamp.id, quantity=3)])
+        content = admin_client.get(page).content.decode()
+        assert f'href="{reverse("admin:products_reservation_changelist")}?q=2"' in content
+        assert "Stock movement -3 (order)" in content
+        services.collect([letter_of(message)])
+        assert "It came back 0 s ago: a field" in admin_client.get(page).content.decode()
+
+    @staticmethod
+    def turn_out(message: DeadLetter, status: str) -> None:
+        DeadLetter.objects.filter(pk=message.pk).update(status=status)
 
 
 class TestThePage:

@@ -8,8 +8,9 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from import_export.fields import Field
 from import_export.resources import ModelResource
@@ -33,6 +34,7 @@ from servicekit.backoffice.display import (
     short,
     span,
 )
+from servicekit.backoffice.elsewhere import address, icon_link, is_id, page_link
 from servicekit.backoffice.filters import TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
 from servicekit.backoffice.money import money
@@ -86,10 +88,26 @@ class CancellationForm(forms.Form):
 
 
 def _orders_alike(order: Order) -> SafeString:
-    """Return what the product was called, and a way to all orders of it."""
-    address = reverse("admin:orders_order_changelist")
+    """Return what the product was called, a way to all orders of it, and one to its page."""
+    orders = reverse("admin:orders_order_changelist")
     text = short(order.product_name) if order.product_name else code(order.product_id)
-    return link(f"{address}?q={order.product_id}", text)
+    page = address(f"products/product/{order.product_id}/change/", order.other_admin)  # type: ignore[attr-defined]  # of the list
+    return format_html(
+        '<span class="flex gap-2">{}{}</span>',
+        link(f"{orders}?q={order.product_id}", text),
+        icon_link(page, "Open the product"),
+    )
+
+
+def results(order_id: str) -> list[SafeString]:
+    """Return the order that came of a dead letter, if there is one."""
+    orders = Order.objects.filter(id=order_id) if is_id(order_id) else ()
+    return [
+        link(
+            reverse("admin:orders_order_change", args=[each.id]), f"Order {each.id}: {each.status}"
+        )
+        for each in orders
+    ]
 
 
 def _waited(order: Order) -> str:
@@ -118,7 +136,7 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     actions_detail = ["cancel", "announce"]
     change_form_before_template = "orders/timeline.html"
     readonly_fields = (
-        *("id", "status_badge", "reason_text", "product", "product_id", "units", "price"),
+        *("id", "status_badge", "reason_text", "product", "product_page", "units", "price"),
         *("total", "created", "settled", "cancelled", "cancelled_by", "cancel_reason"),
     )
 
@@ -147,6 +165,9 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     price = column("price", lambda order: money(order.unit_price))
     total = column("total", lambda order: money(order.total_price))
     product = column("product", _orders_alike)
+    product_page = column(
+        "product id", lambda order: page_link(order, "products/product", order.product_id)
+    )
     created = column("created, UTC", lambda order: moment(order.created_at))
     since = column("created, UTC", lambda order: second(order.created_at))
     settled = column("settled, UTC", lambda order: moment(order.settled_at))
@@ -157,6 +178,17 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
         """Show what there is to say: of a cancellation only where there was one."""
         is_cancelled = obj is not None and obj.cancelled_at is not None
         return [name for name in self.readonly_fields if is_cancelled or "cancel" not in name]
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, _opts: Any, object_id: str
+    ) -> HttpResponse:
+        # Reached by links of the product service, which knows orders that this one does not.
+        messages.warning(
+            request,
+            f"There is no order {object_id} here: it is not stored yet, or another system has"
+            " placed it.",
+        )
+        return HttpResponseRedirect(reverse("admin:orders_order_changelist"))
 
     def beside(self, row: Order) -> dict[str, Any]:
         """Return an order's way."""

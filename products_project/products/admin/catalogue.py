@@ -26,6 +26,7 @@ from products_project.products.admin.files import (
 )
 from products_project.products.admin.forms import PriceForm, ProductForm, Reason, StockForm
 from products_project.products.admin.history import became, changes
+from products_project.products.admin.ledgers import ORDERS
 from products_project.products.admin.stock import IS_LOW, stock_badge
 from products_project.products.models import Product
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
@@ -39,6 +40,7 @@ from servicekit.backoffice.display import (
     second,
     short,
 )
+from servicekit.backoffice.elsewhere import page_link
 from servicekit.backoffice.ledgers import MAX_SELECTED, nobody
 from servicekit.backoffice.money import money
 from servicekit.backoffice.spreadsheets import BoundedExport
@@ -227,7 +229,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
                 badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
                 number(each.qty_after),
                 each.get_reason_display(),
-                code(each.order_id or "—"),
+                page_link(row, ORDERS, each.order_id or "—"),
             ]
             for each in row.movements.order_by("-id")[:_SHOWN_MOVEMENTS]
         ]
