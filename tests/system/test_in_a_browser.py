@@ -173,7 +173,7 @@ class TestAnOrder:
 
         admins.order(order_id)
         admins.see_soon(lambda: fact(page, "Status"), "Confirmed")
-        expect(fact(page, "Total")).to_contain_text("56,700")
+        expect(fact(page, "Total")).to_contain_text("567.00 EUR")
         steps = page.locator("tr.data-row td:first-child")
         expect(steps).to_have_text(["Accepted", "Stored", "Announced", "Reserved", "Settled"])
         # All but the first tell how long they took.
