@@ -91,6 +91,11 @@ class BoundedAdmin(ModelAdmin):
             return super().get_search_results(request, queryset, term)  # type: ignore[no-any-return]  # unfold has no types
         return rows, False
 
+    def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **options: Any) -> Any:  # noqa: ARG002 - Django's signature
+        """Page the list by our paginator, and a row's history, which is short, by Django's."""
+        kind = self.paginator if queryset.model is self.model else Paginator
+        return kind(queryset, *args, **options)
+
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
         """Return the class that makes a list's page."""
         return BoundedChangeList

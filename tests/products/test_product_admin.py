@@ -80,6 +80,7 @@ class TestChangingAProduct:
         for said in ("name Lamp → Torch, price 1,900.00 EUR → 1,800.00 EUR", "low stock at — → 5",
                      "low stock at 5 → —"):  # fmt: skip
             assert f"Changed: {said}" in page
+        assert "4 entries" in page
 
     def test_says_from_where_its_stock_is_low_and_says_so_no_more(self, admin_client, lamp):
         for sent, stored in (("7", 7), ("-1", 7), ("", None)):

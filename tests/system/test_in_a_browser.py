@@ -213,6 +213,43 @@ class TestAProduct:
         expect(page.locator("tr.data-row").first).to_contain_text("Restock")
         assert shop.product(lamp["id"])["qty"] == 42
 
+    def test_is_archived_and_put_back_on_sale(self, admins: Admins, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+        assert shop.final_status(shop.order(lamp["id"]).json()["id"]) == "CONFIRMED"
+        admins.product(lamp["id"])
+        admins.decide("Archive", "Archive")
+        admins.said("Product archived.")
+        # Who sells it knows its price for some seconds more.
+        eventually(lambda: shop.order(lamp["id"]).status_code == 404)
+
+        admins.decide("Put back on sale", "Put back on sale")
+        admins.said("Product put back on sale.")
+
+        eventually(lambda: shop.order(lamp["id"]).status_code == 201)
+        expect(admins.action("Put back on sale")).to_have_count(0)
+        shop.final_statuses()
+        assert shop.ledger().differences == []
+
+    def test_gets_its_price_with_others_once_that_is_seen(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        name = f"Lamp {time.time_ns()}"
+        lamps = [shop.create_product(qty=1, price=price, name=name)["id"] for price in (1000, 3)]
+        page.goto(f"{admins.products}products/product/?q={name}")
+        for each in lamps:
+            page.locator(f"[name=_selected_action][value='{each}']").check()
+        page.locator("[name=action]").select_option("Change price")
+        page.get_by_role("button", name="Run").click()
+        page.locator("[name=amount]").fill("-10")
+        page.get_by_role("button", name="Show new prices").click()
+        admins.said("1,000 → 900")
+        admins.said("3 (stays: already at this price)")
+        assert found_by_axe(page) == []
+        page.get_by_role("button", name="Change price").click()
+
+        admins.said("Product changed.")
+        assert [shop.product(each)["price"] for each in lamps] == [900, 3]
+
 
 class TestADeadLetter:
     def test_is_corrected_and_replayed(self, admins: Admins, page: Page, shop: Shop) -> None:

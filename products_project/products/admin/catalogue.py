@@ -110,7 +110,6 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     form = ProductForm
     list_display = [
         "short_name",
-        "sold_badge",
         "stock",
         "in_stock",
         "price_text",
@@ -149,13 +148,14 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
             return rows.filter(name__icontains=term)
 
     short_name = column("name", lambda product: short(product.name))
-    sold_badge = column(
-        "status",
+    stock = column(
+        "stock",
         lambda product: (
-            badge("for sale", "info") if product.archived_at is None else badge("archived", "")
+            stock_badge(product.qty, product.low_stock)
+            if product.archived_at is None
+            else badge("archived", "")
         ),
     )
-    stock = column("stock", lambda product: stock_badge(product.qty, product.low_stock))
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: money(product.price))
     created = column("created, UTC", lambda product: moment(product.created_at))
@@ -173,7 +173,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
             return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
-        facts = ["low_stock", "short_id", ("created", "archived", "version")]
+        facts = ["low_stock", "short_id", ("created", "archived"), "version"]
         return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

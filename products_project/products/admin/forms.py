@@ -41,7 +41,7 @@ class ProductForm(forms.ModelForm[Product]):
         model = Product
         fields = ["name", "price", "low_stock", "qty"]
         help_texts: ClassVar[dict[str, str]] = {
-            "low_stock": f"From so many units down it runs low; empty: from {LOW_STOCK}."
+            "low_stock": f"With so many units or fewer it is low. Empty: {LOW_STOCK}."
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
