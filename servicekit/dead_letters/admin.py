@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import BinaryField, Func, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
@@ -212,9 +213,10 @@ class ParkedMessageAdmin(ServiceAdmin):
             *("body_that_came", "body_to_replay"),
         ]
 
-    first_seen_at = column("first seen", lambda message: f"{moment(message.first_seen)} UTC")
+    first_seen_at = column("first seen, UTC", lambda message: moment(message.first_seen))
     last_seen_at = column(
-        "last seen", lambda message: f"{moment(message.last_seen)} UTC, {ago(message.last_seen)}"
+        "last seen, UTC",
+        lambda message: format_html("{}, {}", moment(message.last_seen), ago(message.last_seen)),
     )
     body_that_came = column("received body", lambda message: block(shown(bytes(message.body))))
     body_to_replay = column(

@@ -40,7 +40,7 @@ from servicekit.backoffice.display import (
     short,
 )
 from servicekit.backoffice.ledgers import nobody
-from servicekit.backoffice.spreadsheets import BoundedExport
+from servicekit.backoffice.spreadsheets import StreamedExport
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
 Reason = StockMovement.Reason
@@ -147,7 +147,7 @@ class StockForm(forms.Form):
 
 
 @admin.register(Product)
-class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
+class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     form = ProductForm
@@ -196,7 +196,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     stock = column("stock", lambda product: stock_badge(product.qty))
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: number(product.price))
-    created = column("created, UTC", lambda product: moment(product.created_at))
+    created = column("created, UTC", lambda product: moment(product.created_at), sorts_by="id")
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))
