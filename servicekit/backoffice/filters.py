@@ -38,21 +38,24 @@ class TimeRange(RangeDateTimeFilter):
             self.used_parameters[self._last] = params.pop(self._last)[-1]
 
     def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
-        """Return the form, with the presets; then what is chosen, as other filters do."""
-        [form] = super().choices(changelist)
-        nothing = dict.fromkeys([*self.expected_parameters(), self._last])
-        last = self.used_parameters.get(self._last)
-        ends = [
-            " ".join([end, *self._sent(end)]).strip()
-            for end in ("from", "to")
-            if any(self._sent(end))
-        ]
+        """Return the form and the presets; then what is chosen, as other filters do."""
+        name, last = self.parameter_name, self.used_parameters.get(self._last)
+        sent = {end: self._sent(end) for end in ("from", "to")}
+        ends = [" ".join(filter(None, [end, *parts])) for end, parts in sent.items() if any(parts)]
         shown = _PRESETS.get(last, (last,))[0] if last else " ".join(ends)
-        form["presets"] = [
-            (text, changelist.get_query_string({**nothing, self._last: name}), name == last)
-            for name, (text, _) in _PRESETS.items()
-        ]
-        yield {**form, "selected": not shown, "query_string": changelist.get_query_string(nothing)}
+        nothing = dict.fromkeys([*self.expected_parameters(), self._last])
+        yield {
+            "selected": not shown,
+            "query_string": changelist.get_query_string(nothing),
+            # Not bound, as unfold's is: it would refuse a day without a time.
+            "form": self.form_class(
+                name=name, initial={f"{name}_{end}": parts for end, parts in sent.items()}
+            ),
+            "presets": [
+                (text, changelist.get_query_string({**nothing, self._last: preset}), preset == last)
+                for preset, (text, _) in _PRESETS.items()
+            ],
+        }
         if shown:
             yield {"selected": True, "display": shown}
 

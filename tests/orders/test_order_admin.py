@@ -110,8 +110,13 @@ class TestTheList:
     )
     def test_is_filtered_by_time(self, admin_client, order, query, found):
         order(created_at=datetime(2020, 1, 3, 10, tzinfo=UTC))
+        answer = admin_client.get(LIST + query)
 
-        assert len(listed(admin_client, query)) == found
+        assert len(answer.context["cl"].result_list) == found
+        for sent in query[1:].split("&"):
+            assert f'value="{sent.partition("=")[2]}"' in answer.content.decode()
+        # The form says nothing of a day without a time: it is a whole one.
+        assert b"Enter a valid" not in answer.content
 
     @pytest.mark.parametrize(
         ("last", "ago", "found"),
@@ -152,6 +157,12 @@ class TestTheList:
         [(_, shown, address)] = self.chips(admin_client, {**time, **unfilled})
         assert (shown, address) == ("from 2020-01-03 to 2020-01-04", "?")
         assert self.chips(admin_client, {**unfilled, "o": "7"}) == []
+
+    def test_begins_anew_when_other_filters_are_applied(self, admin_client):
+        page = admin_client.get(LIST, {"p": "2", "o": "7", "created_at_from_1": ""}).content
+        form = page.decode().partition('id="filter-form"')[2]
+
+        assert re.findall(r'<input type="hidden" name="(\w+)"', form) == ["o"]
 
     @staticmethod
     def chips(admin_client, query) -> list[tuple[str, str, str]]:
