@@ -193,7 +193,9 @@ class Order(models.Model):
     released_at = models.DateTimeField("stock given back", null=True, blank=True)
     # Of the cancellation. None costs an order that is never cancelled not a byte.
     cancelled_by = models.CharField(max_length=CANCELLED_BY_MAX_LENGTH, null=True, blank=True)  # noqa: DJ001 - see above
-    cancel_reason = models.CharField(max_length=CANCEL_REASON_MAX_LENGTH, null=True, blank=True)  # noqa: DJ001 - see above
+    cancel_reason = models.CharField(  # noqa: DJ001 - see above
+        "why cancelled", max_length=CANCEL_REASON_MAX_LENGTH, null=True, blank=True
+    )
     # When the watchdog asks again about its stock; None when there is nothing more to be heard.
     recheck_at = models.DateTimeField(null=True, blank=True)
     # Given by the database, also to what old code inserts; 0: stored before there were numbers.

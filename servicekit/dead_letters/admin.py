@@ -289,9 +289,10 @@ class DeadLetterAdmin(ServiceAdmin):
             *("body_that_came", "body_to_replay", "contract", "orders", "products", "result"),
         ]
 
-    first_seen_at = column("first seen", lambda message: f"{moment(message.first_seen)} UTC")
+    first_seen_at = column("first seen, UTC", lambda message: moment(message.first_seen))
     last_seen_at = column(
-        "last seen", lambda message: f"{moment(message.last_seen)} UTC, {ago(message.last_seen)}"
+        "last seen, UTC",
+        lambda message: format_html("{}, {}", moment(message.last_seen), ago(message.last_seen)),
     )
     body_that_came = column("received body", lambda message: block(shown(bytes(message.body))))
     body_to_replay = column(

@@ -193,11 +193,13 @@ class TestAnOrder:
         assert shop.final_status(order["id"]) == "CONFIRMED"
 
         admins.order(order["id"])
-        admins.decide("Cancel order", "Cancel order")
+        admins.decide("Cancel order", "Cancel order", reason="Ordered by mistake.")
         admins.said("Order cancelled.")
 
         admins.see_soon(lambda: page.locator("#main"), "Released")
         expect(fact(page, "Status")).to_contain_text("Cancelled")
+        expect(fact(page, "Cancelled by")).to_contain_text(shop.environment["ADMIN_USERNAME"])
+        expect(fact(page, "Why cancelled")).to_contain_text("Ordered by mistake.")
         expect(admins.action("Cancel order")).to_have_count(0)
         assert shop.product(lamp["id"])["qty"] == 5
 
@@ -359,6 +361,40 @@ class TestTheLists:
         admins.said("Nothing matches the search and the filters.")
         page.locator("#changelist-form").get_by_role("link", name="Show all").click()
         expect(page).to_have_url(admins.products + "products/product/?")
+
+    def test_are_filtered_sorted_and_shown_whole_again_by_keyboard(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=5)
+        orders = [shop.order(lamp["id"]).json()["id"] for _ in range(2)]
+        shop.final_statuses()
+        ids = page.locator("#result_list tbody tr code")
+        page.set_viewport_size(NARROW)
+
+        page.goto(f"{admins.orders}orders/order/?q={lamp['id']}&status__exact=CONFIRMED&p=2")
+        page.get_by_role("button", name="Filters").press("Enter")
+        page.get_by_role("link", name="Last hour").press("Enter")
+        chips = page.get_by_role("list", name="Active filters").get_by_role("link")
+        expect(chips).to_have_count(4)
+        expect(ids).to_have_text(orders[::-1])
+        assert found_by_axe(page) == []
+        # Whose date is chosen for the same list, without what is not in the form any more.
+        page.get_by_role("button", name="Filters").press("Enter")
+        page.locator("[name=created_at_from_0]").fill("2020-01-03")
+        page.get_by_role("button", name="Apply Filters").press("Enter")
+        expect(chips.nth(2)).to_contain_text("Time: from 2020-01-03")
+        expect(ids).to_have_text(orders[::-1])
+
+        chips.nth(2).press("Enter")
+        chips.nth(1).press("Enter")
+        expect(chips).to_have_count(2)
+        page.set_viewport_size(WIDE)
+        page.get_by_role("link", name="Created, UTC").press("Enter")
+        expect(ids).to_have_text(orders)
+        expect(page.locator("#result_list time").first).to_have_attribute("title", re.compile("20"))
+        chips.last.press("Enter")
+        expect(chips).to_have_count(0)
+        assert "o=" in page.url
 
 
 class TestThePages:

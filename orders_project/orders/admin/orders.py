@@ -38,7 +38,7 @@ from servicekit.backoffice.elsewhere import address, icon_link, is_id, page_link
 from servicekit.backoffice.filters import TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
 from servicekit.backoffice.money import money
-from servicekit.backoffice.spreadsheets import BoundedExport, Text
+from servicekit.backoffice.spreadsheets import StreamedExport, Text
 
 Status = Order.Status
 
@@ -72,8 +72,6 @@ class OrderExport(ModelResource):
             *("cancelled_at", "cancelled_by", "cancel_reason"),
         )
         export_order = fields
-        # Rows are fetched as they are written.
-        chunk_size = 1000
 
 
 class CancellationForm(forms.Form):
@@ -118,16 +116,16 @@ def _waited(order: Order) -> str:
 
 
 @admin.register(Order)
-class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
+class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
     """Orders and what became of them. Only services change them."""
 
     resource_classes = [OrderExport]
-    export_hint = "For more, narrow the dates and export again."
 
     list_display = [
         *("short_id", "status_badge", "product", "units", "price", "total", "since", "took"),
     ]
     list_filter = ["status", ("created_at", TimeRange)]
+    list_filter_submit = True
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]
@@ -136,8 +134,8 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     actions_detail = ["cancel", "announce"]
     change_form_before_template = "orders/timeline.html"
     readonly_fields = (
-        *("id", "status_badge", "reason_text", "product", "product_page", "units", "price"),
-        *("total", "created", "settled", "cancelled", "cancelled_by", "cancel_reason"),
+        *("id", "status_badge", "reason_text", "cancelled", "cancelled_by", "cancel_reason"),
+        *("product", "product_page", "units", "price", "total", "created", "settled"),
     )
 
     def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
@@ -160,7 +158,7 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     status_badge = column(
         "status", lambda order: badge(order.get_status_display(), STATUS_TONES[order.status])
     )
-    reason_text = column("reason", lambda order: order.reason.replace("_", " ") or "—")
+    reason_text = column("reason", lambda order: order.reason.replace("_", " "))
     units = column("units", lambda order: number(order.quantity))
     price = column("price", lambda order: money(order.unit_price))
     total = column("total", lambda order: money(order.total_price))
@@ -169,15 +167,20 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
         "product id", lambda order: page_link(order, "products/product", order.product_id)
     )
     created = column("created, UTC", lambda order: moment(order.created_at))
-    since = column("created, UTC", lambda order: second(order.created_at))
+    since = column("created, UTC", lambda order: second(order.created_at), sorts_by="created_at")
     settled = column("settled, UTC", lambda order: moment(order.settled_at))
     cancelled = column("cancelled, UTC", lambda order: moment(order.cancelled_at))
     took = column("took", _waited)
 
     def get_fields(self, request: HttpRequest, obj: Order | None = None) -> list[Any]:  # noqa: ARG002 - Django's signature
-        """Show what there is to say: of a cancellation only where there was one."""
+        """Show what there is to say: of a refusal or a cancellation only where there was one."""
+        hidden = "" if obj and obj.reason else "reason_text"
         is_cancelled = obj is not None and obj.cancelled_at is not None
-        return [name for name in self.readonly_fields if is_cancelled or "cancel" not in name]
+        return [
+            name
+            for name in self.readonly_fields
+            if name != hidden and (is_cancelled or "cancel" not in name)
+        ]
 
     def _get_obj_does_not_exist_redirect(
         self, request: HttpRequest, _opts: Any, object_id: str

@@ -9,6 +9,8 @@ class Migration(migrations.Migration):
             "Order", "cancelled_by", models.CharField(max_length=150, null=True, blank=True)
         ),
         migrations.AddField(
-            "Order", "cancel_reason", models.CharField(max_length=500, null=True, blank=True)
+            "Order",
+            "cancel_reason",
+            models.CharField("why cancelled", max_length=500, null=True, blank=True),
         ),
     ]

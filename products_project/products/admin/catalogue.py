@@ -43,7 +43,7 @@ from servicekit.backoffice.display import (
 from servicekit.backoffice.elsewhere import page_link
 from servicekit.backoffice.ledgers import MAX_SELECTED, nobody
 from servicekit.backoffice.money import money
-from servicekit.backoffice.spreadsheets import BoundedExport
+from servicekit.backoffice.spreadsheets import StreamedExport
 
 _SHOWN_MOVEMENTS = 20
 
@@ -104,7 +104,7 @@ _WHY_LEFT: dict[type[Exception], str] = {
 
 
 @admin.register(Product)
-class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
+class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     form = ProductForm
@@ -158,7 +158,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     )
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: money(product.price))
-    created = column("created, UTC", lambda product: moment(product.created_at))
+    created = column("created, UTC", lambda product: moment(product.created_at), sorts_by="id")
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))

@@ -72,7 +72,7 @@ class StockMovementAdmin(FoundByOrder):
     list_select_related = ["product"]
     ordering = ["-id"]
 
-    created = column("time, UTC", lambda movement: moment(movement.created_at))
+    created = column("time, UTC", lambda movement: moment(movement.created_at), sorts_by="id")
     product_link = column(
         "product", lambda movement: _product(movement.product_id, short(movement.product))
     )
@@ -87,9 +87,12 @@ class ReservationAdmin(FoundByOrder):
 
     list_display = ["created", "outcome_badge", "units", "before", "why", "product", "order"]
     list_filter = [("outcome", AmongNewest), ("created_at", TimeRange)]
+    list_filter_submit = True
     ordering = ["-created_at"]
 
-    created = column("time, UTC", lambda reservation: moment(reservation.created_at))
+    created = column(
+        "time, UTC", lambda reservation: moment(reservation.created_at), sorts_by="created_at"
+    )
     outcome_badge = column(
         "outcome",
         lambda reservation: badge(
