@@ -316,7 +316,7 @@ class DeadLetterAdmin(ServiceAdmin):
 
     def response_change(self, request: HttpRequest, obj: DeadLetter) -> HttpResponse:
         """Say what was done."""
-        if _SAVE_AND_REPLAY not in request.POST:
+        if _SAVE_AND_REPLAY not in request.POST or _obstacle(obj):
             return super().response_change(request, obj)
         messages.success(request, "Dead letter saved and queued for replay.")
         return HttpResponseRedirect(self.page_of(obj.pk))
@@ -403,7 +403,15 @@ class DeadLetterAdmin(ServiceAdmin):
             " discarded together; what would become of them is shown first."
             + (f" Counted are the newest {total:,}." if total.is_at_limit else ""),
             "table": {
-                "headers": ["Reason", "Routing key", "Queue", "Waiting", "Newest", "Oldest", ""],
+                "headers": [
+                    "Reason",
+                    "Routing key",
+                    "Queue",
+                    "Waiting",
+                    "Newest",
+                    "Oldest",
+                    "Decide",
+                ],
                 "rows": [_group_row(group, self.has_change_permission(request)) for group in found],
             },
         }
@@ -497,16 +505,16 @@ def _obstacle(message: DeadLetter | None) -> str:
     body = message.current_body
     try:
         replays.contract_of(message)
+        if len(body) > _EDITABLE_BYTES:
+            return (
+                f"The body cannot be edited here: it has {len(body):,} bytes, and the form takes"
+                f" {_EDITABLE_BYTES:,}."
+            )
         body.decode()
     except MalformedMessage as error:
         return format_html("The body cannot be edited, since none would be accepted: {}.", error)
     except UnicodeDecodeError:
         return "The body cannot be edited here: it is not text (UTF-8)."
-    if len(body) > _EDITABLE_BYTES:
-        return (
-            f"The body cannot be edited here: it has {len(body):,} bytes, and the form takes"
-            f" {_EDITABLE_BYTES:,}."
-        )
     return ""
 
 
