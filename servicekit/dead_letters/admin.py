@@ -357,7 +357,7 @@ class DeadLetterAdmin(ServiceAdmin):
 
     def response_change(self, request: HttpRequest, obj: DeadLetter) -> HttpResponse:
         """Say what was done."""
-        if _SAVE_AND_REPLAY not in request.POST:
+        if _SAVE_AND_REPLAY not in request.POST or _obstacle(obj):
             return super().response_change(request, obj)
         messages.success(request, "Dead letter saved and queued for replay.")
         return HttpResponseRedirect(self.page_of(obj.pk))
@@ -444,7 +444,15 @@ class DeadLetterAdmin(ServiceAdmin):
             " discarded together; what would become of them is shown first."
             + (f" Counted are the newest {total:,}." if total.is_at_limit else ""),
             "table": {
-                "headers": ["Reason", "Event", "Queue", "Waiting", "Newest", "Oldest", ""],
+                "headers": [
+                    "Reason",
+                    "Routing key",
+                    "Queue",
+                    "Waiting",
+                    "Newest",
+                    "Oldest",
+                    "Decide",
+                ],
                 "rows": [_group_row(group, self.has_change_permission(request)) for group in found],
             },
         }
@@ -471,13 +479,13 @@ class DeadLetterAdmin(ServiceAdmin):
         if not count:
             messages.warning(request, "No message of this group waits any more.")
             return done_with
+        which = f"{count} {'message' if count == 1 else 'messages'} with “{group.kind}”"
         answer = asked(
             self,
             request,
-            question=f"Send {_messages(count)} of this group to {group.queue} again? {_rate(count)}"
+            question=f"Send {which} to {group.queue} again? {_rate(count)}"
             if is_replay
-            else f"Discard {_messages(count)} of this group? They will not be applied. They stay"
-            " here, with your note.",
+            else f"Discard {which}? They will not be applied. They stay here, with your note.",
             button="Replay" if is_replay else "Discard",
             leave_to=reverse(_REASONS),
             form=None if is_replay else NoteForm(request.POST if "note" in request.POST else None),
@@ -538,16 +546,16 @@ def _obstacle(message: DeadLetter | None) -> str:
     body = message.current_body
     try:
         replays.contract_of(message)
+        if len(body) > _EDITABLE_BYTES:
+            return (
+                f"The body cannot be edited here: it has {len(body):,} bytes, and the form takes"
+                f" {_EDITABLE_BYTES:,}."
+            )
         body.decode()
     except MalformedMessage as error:
         return format_html("The body cannot be edited, since none would be accepted: {}.", error)
     except UnicodeDecodeError:
         return "The body cannot be edited here: it is not text (UTF-8)."
-    if len(body) > _EDITABLE_BYTES:
-        return (
-            f"The body cannot be edited here: it has {len(body):,} bytes, and the form takes"
-            f" {_EDITABLE_BYTES:,}."
-        )
     return ""
 
 
@@ -564,13 +572,10 @@ def _contract(message: DeadLetter) -> str:
     return ("The second of the three parts of a task's body:\n" if is_task else "") + schema
 
 
-def _messages(count: BoundedCount) -> str:
-    return "the message" if count == 1 else f"{count} messages"
-
-
-def _rate(count: int = 0) -> str:
+def _rate(count: BoundedCount | None = None) -> str:
     rate = settings.REPLAYS_PER_SECOND
-    takes = f", which takes {duration(count / rate)}" if count > rate else ""
+    at_least = " at least" if count and count.is_at_limit else ""
+    takes = f", which takes{at_least} {duration(count / rate)}" if count and count > rate else ""
     return (
         f"Each worker sends at most {rate:,} per second{takes}."
         " What still cannot be applied comes back here."
@@ -606,13 +611,9 @@ def _forecast(rows: QuerySet[Any]) -> SafeString:
 
 
 def _group_row(group: Mapping[str, Any], may_decide: bool) -> list[object]:  # noqa: FBT001 - of one row
-    names = ("queue", "routing_key", "kind")
-    address = urlencode({name: group[name] for name in (*names, "up_to")})
-    alike = urlencode(
-        {"status__exact": Status.WAITING}
-        | {f"{name}__exact" if name != "queue" else name: group[name] for name in names}
-    )
-    listed = f"{reverse('admin:dead_letters_deadletter_changelist')}?{alike}"
+    what = urlencode({name: group[name] for name in Group._fields})
+    listed = f"{reverse('admin:dead_letters_deadletter_changelist')}?{what}"
+    address = f"{what}&up_to={group['up_to']}"
     decisions = [
         (f"{reverse('admin:dead_letters_deadletter_group', args=[decision])}?{address}", text)
         for decision, text in (("replay", "Replay"), ("discard", "Discard"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
-from django.db import models
+from django.db import connection, models
 from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Left, Now
 
@@ -65,6 +65,31 @@ class DeadLetterManager(models.Manager["DeadLetter"]):
                 break
             picked.append(pk)
         return picked
+
+    def change_some(self, group: Group, up_to: int, limit: int, status: str, **event: str) -> int:
+        """Change the first messages of a group that wait, no more than `limit`; return how many.
+
+        Their history is written by the same statement: objects of 100,000 would take a web process
+        minutes.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                WITH chosen AS (
+                    SELECT id FROM dead_letter
+                    WHERE status = 'WAITING' AND queue = %s AND routing_key = %s AND kind = %s
+                          AND id <= %s
+                    ORDER BY id LIMIT %s FOR UPDATE
+                ), changed AS (
+                    UPDATE dead_letter SET status = %s FROM chosen
+                    WHERE dead_letter.id = chosen.id RETURNING dead_letter.id
+                )
+                INSERT INTO dead_letter_event (message_id, what, who, note)
+                SELECT id, %s, %s, %s FROM changed
+                """,
+                [*group, up_to, limit, status, event["what"], event["who"], event.get("note", "")],
+            )
+            return int(cursor.rowcount)
 
     def waiting_in(self, group: Group, up_to: int) -> "QuerySet[DeadLetter]":
         """Return the messages of a group that wait, with ids up to `up_to`."""

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 Status = DeadLetter.Status
 What = DeadLetterEvent.What
 
-DECIDED_TOGETHER = 1000
-"""How many messages of a group one transaction decides about."""
+DECIDED_TOGETHER = 500
+"""How many messages of a group one statement decides about."""
 
 
 class AlreadyDecided(Exception):
@@ -136,7 +136,7 @@ def request_replay_of_group(group: Group, *, up_to: int, by: str) -> int:
     Those with an id above `up_to`, which have come meanwhile, are left. It is done in portions that
     commit one by one: whoever is interrupted asks again, for what is left.
     """
-    return _decide_about(group, up_to, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by)
+    return _decide_about(group, up_to, Status.REPLAY_REQUESTED, what=What.REPLAY_REQUESTED, who=by)
 
 
 def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
@@ -160,19 +160,14 @@ def discard_group(group: Group, *, up_to: int, by: str, note: str) -> int:
     """
     if not note.strip():
         raise NoteMissing
-    return _decide_about(group, up_to, Status.DISCARDED, What.DISCARDED, who=by, note=note)
+    return _decide_about(group, up_to, Status.DISCARDED, what=What.DISCARDED, who=by, note=note)
 
 
-def _decide_about(group: Group, up_to: int, status: Status, what: What, **facts: str) -> int:
-    done, rows = 0, DeadLetter.objects.waiting_in(group, up_to).only("pk").order_by("id")
-    while True:
-        with transaction.atomic(durable=True):
-            # What somebody else decides about meanwhile is not in the group any more.
-            messages = list(rows.select_for_update()[:DECIDED_TOGETHER])
-            if not messages:
-                return done
-            _change(messages, status, what, **facts)
-        done += len(messages)
+def _decide_about(group: Group, up_to: int, status: Status, **event: str) -> int:
+    done = 0
+    while count := DeadLetter.objects.change_some(group, up_to, DECIDED_TOGETHER, status, **event):
+        done += count
+    return done
 
 
 def publish_requested(

@@ -452,7 +452,7 @@ class TestByReason:
         asked = admin_client.get(address).content.decode()
         answer = admin_client.post(address, {"confirmed": "1"}, follow=True)
 
-        assert "Send 4 messages of this group to product_order_queue again?" in asked
+        assert "Send 4 messages with “a field is missing” to product_order_queue again?" in asked
         assert "Each worker sends at most 50 per second" in asked
         assert "4 of 4. 3 would be accepted, 1 would be refused:" in asked
         assert b"4 dead letters queued for replay." in answer.content

@@ -263,9 +263,9 @@ class TestADeadLetter:
         row.get_by_role("link").first.click()
         expect(fact(page, "Reason")).to_contain_text("Expected `int` >= 1")
 
-        page.locator("[name=body_text]").fill("{")
-        page.get_by_role("button", name="Save and continue editing").click()
-        admins.said("This is not JSON")
+        page.locator("[name=body_text]").fill(json.dumps({"orderId": order_id}))
+        page.get_by_role("button", name="Save and replay").click()
+        admins.said("Object missing required field `productId`")
         page.locator("[name=body_text]").fill(json.dumps({**body, "quantity": 4}))
         # Who leaves now, to replay what is not saved, is asked first.
         with page.expect_event("dialog") as warning:
@@ -274,8 +274,11 @@ class TestADeadLetter:
         assert warning.value.type == "beforeunload"
         page.get_by_role("button", name="Save and continue editing").click()
         admins.said("was changed successfully")
-        admins.decide("Replay", "Replay")
-        admins.said("Dead letter queued for replay.")
+        admins.action("Replay").click()
+        admins.said("Today's contract would accept it.")
+        page.go_back()
+        page.get_by_role("button", name="Save and replay").click()
+        admins.said("Dead letter saved and queued for replay.")
 
         admins.see_soon(lambda: fact(page, "Status"), "Replayed")
         history = page.locator("#main ol")
@@ -283,6 +286,23 @@ class TestADeadLetter:
         expect(history).to_contain_text(f"by {shop.environment['ADMIN_USERNAME']}")
         eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
         assert shop.ledger().differences == []
+
+    def test_is_discarded_with_all_that_were_refused_alike(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=10)
+        for _ in range(2):
+            admins.bury(lamp["id"])
+        page.get_by_role("link", name="By reason").click()
+        group = page.locator("tr.data-row", has_text="$.quantity")
+        count = int(group.locator("td").nth(3).inner_text())
+        group.get_by_role("link", name="Discard").click()
+        admins.said(f"{count} would be refused")
+        page.locator("[name=note]").fill("nobody can order nothing")
+        page.get_by_role("button", name="Discard", exact=True).click()
+
+        admins.said(f"{count} dead letters discarded.")
+        expect(group).to_have_count(0)
 
 
 class TestAFileOfProducts:
@@ -412,6 +432,7 @@ class TestThePages:
             admins.products + "products/stockmovement/",
             admins.products + "products/reservation/",
             admins.products + "dead_letters/deadletter/",
+            admins.products + "dead_letters/deadletter/reasons/",
             admins.orders,
             admins.orders + "orders/order/",
             admins.orders + f"orders/order/{order['id']}/change/",
@@ -437,7 +458,16 @@ class TestThePages:
         found += found_by_axe(page)
 
         assert not found, "\n".join(found)
-        assert seen >= {"add", "change", "delete", "export", "history", "import", "restock"}
+        assert seen >= {
+            "add",
+            "change",
+            "delete",
+            "export",
+            "history",
+            "import",
+            "restock",
+            "reasons",
+        }
 
     def test_open_their_menus_by_keyboard(self, admins: Admins, page: Page, shop: Shop) -> None:
         shop.create_product(qty=5)
