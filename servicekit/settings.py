@@ -216,13 +216,15 @@ CACHES = {
 }
 
 
-def other_service(prefix: str, name: str) -> dict[str, str]:
+def other_service(prefix: str, name: str, *, without: str) -> dict[str, str]:
     """Return where the other service is: for us `api`, for browsers `public`, or else `port`.
 
     Without a public address, it is on the host that the browser has asked, unless we have one.
+    `without` says how things go on without it.
     """
     return {
         "name": name,
+        "without": without,
         "api": env.str(f"{prefix}_API_URL", default=""),
         "public": env.str(f"{prefix}_PUBLIC_URL", default="").rstrip("/"),
         "port": "" if PUBLIC_URL else env.str(f"{prefix}_PORT", default=""),

@@ -18,7 +18,11 @@ REST_FRAMEWORK = {
 
 # Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
-OTHER_SERVICE = common.other_service("PRODUCT", "Product-Service")
+OTHER_SERVICE = common.other_service(
+    "PRODUCT",
+    "Product-Service",
+    without="Orders are accepted meanwhile, at prices known from before.",
+)
 
 # Of the connections of a web process, this many may wait for orders to be final.
 WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_CONNECTIONS", default=1000) // 2)

@@ -16,7 +16,9 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
 }
 
-OTHER_SERVICE = common.other_service("ORDER", "Order-Service")
+OTHER_SERVICE = common.other_service(
+    "ORDER", "Order-Service", without="No order is accepted meanwhile."
+)
 
 SPECTACULAR_SETTINGS = spectacular(
     title=SERVICE_NAME,

@@ -23,8 +23,9 @@ SAMPLE_MINUTES = 60
 """... and at none that is older."""
 
 # An event usually stays in the outbox for milliseconds.
-_OUTBOX_IS_LATE_AFTER = timedelta(seconds=10)
-_QUEUE_IS_LONG_FROM = 1000
+OUTBOX_IS_LATE_AFTER = timedelta(seconds=10)
+QUEUE_IS_LONG_FROM = 1000
+DEAD_LETTERS = "dead_letters/deadletter/?status__exact=WAITING"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def outbox_tile() -> Tile:
     depth = count_rows(waiting)
     oldest = waiting.values_list("recorded_at", flat=True).first()
     age = timezone.now() - oldest if oldest else timedelta()
-    is_late = age > _OUTBOX_IS_LATE_AFTER
+    is_late = age > OUTBOX_IS_LATE_AFTER
     return Tile(
         title="Outbox",
         value=str(depth),
@@ -118,7 +119,7 @@ def _queue_row(depth: QueueDepth, letters: dict[str, int]) -> list[str]:
     total = BoundedCount(letters.get(depth.name, 0) + (depth.dead or 0), SAMPLE_LIMIT)
     return [
         depth.name,
-        badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
+        badge(waiting, "warning") if depth.waiting >= QUEUE_IS_LONG_FROM else waiting,
         # One that hangs cannot tell what else it was given.
         f"{in_hand}+" if depth.trouble and depth.in_hand else in_hand,
         "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
@@ -151,7 +152,7 @@ def latest_dead_letters_card() -> Card:
 
 
 def _dead_letter_list() -> str:
-    return reverse("admin:dead_letters_deadletter_changelist") + "?status__exact=WAITING"
+    return reverse("admin:index") + DEAD_LETTERS
 
 
 def context(tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:

@@ -529,7 +529,7 @@ class TestTheStartPage:
     def test_shows_a_consumer_that_makes_no_progress(
         self, admin_client, settings, broker, monkeypatch
     ):
-        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 5)
         settings.BROKER_URL, settings.WORKER_QUEUES = broker.url, ["of a thread that hangs"]
         [name] = settings.WORKER_QUEUES
         begun, may_end = threading.Event(), threading.Event()
@@ -566,7 +566,7 @@ class TestTheStartPage:
     def test_shows_a_worker_that_hangs_as_a_whole_and_what_it_may_have_to_store(
         self, admin_client, settings, monkeypatch, tmp_path
     ):
-        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 5)
         settings.WORKER_QUEUES = [PersistOrders.queue]
         with virtual_host() as broker, running_worker("orders", broker, tmp_path) as worker:
             settings.BROKER_URL = broker.url

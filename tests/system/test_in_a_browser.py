@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -181,9 +183,14 @@ class TestAnOrder:
             page.locator("tr.data-row td:last-child", has_text=re.compile(r"\d m?s\s*$"))
         ).to_have_count(4)
 
-        admins.product(product_id)
+        # Both admins lead to each other.
+        fact(page, "Product id").get_by_role("link").click()
         expect(fact(page, "Units")).to_contain_text("7")
-        expect(page.locator("tr.data-row").first).to_contain_text(order_id)
+        page.locator("tr.data-row").first.get_by_role("link", name=order_id).click()
+        expect(fact(page, "Status")).to_contain_text("Confirmed")
+        page.goto(f"{admins.orders}orders/order/?q={order_id}")
+        page.get_by_role("link", name="Open the product").click()
+        expect(page.locator("[name=name]")).to_have_value("Brass lamp")
 
     def test_is_cancelled_and_its_units_are_back(
         self, admins: Admins, page: Page, shop: Shop
@@ -285,6 +292,9 @@ class TestADeadLetter:
         expect(history.locator("strong").last).to_have_text("Received")
         expect(history).to_contain_text(f"by {shop.environment['ADMIN_USERNAME']}")
         eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+        page.reload()
+        fact(page, "Result").get_by_role("link", name="Stock movement -4").click()
+        expect(page.locator("#result_list")).to_contain_text(str(order_id))
         assert shop.ledger().differences == []
 
     def test_is_discarded_with_all_that_were_refused_alike(
@@ -372,6 +382,42 @@ class TestTheDashboards:
             page.goto(admins.orders)
             expect(page.locator("html")).to_have_class("dark" if is_dark else "")
             assert GREEN in painted(page, "Orders per minute")
+
+
+class TestTheSystem:
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [
+            ("product-service", "Product-Service: Web service"),
+            ("products-worker", "Product-Service: Worker"),
+            ("postgres", "Order-Service: PostgreSQL"),
+            ("redis", "Both services: Redis"),
+            ("rabbitmq", "Both services: RabbitMQ"),
+        ],
+    )
+    def test_names_what_is_frozen_and_waits_for_nothing(
+        self, admins: Admins, page: Page, stack: Stack, name: str, part: str
+    ) -> None:
+        trouble = page.locator("section").first
+
+        def is_told() -> bool:
+            # As long as a page is waited for at most, which is less than anything stays frozen.
+            page.goto(admins.orders + "system/")
+            return part in trouble.inner_text()
+
+        eventually(lambda: not is_told())
+        frozen = [stack.pid(name), *stack.children(name)]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            eventually(is_told)
+            found = found_by_axe(page)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+
+        assert found == []
+        eventually(lambda: not is_told())
 
 
 class TestTheLists:
