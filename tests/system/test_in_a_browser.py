@@ -396,7 +396,7 @@ class TestTheSystem:
         ],
     )
     def test_names_what_is_frozen_and_waits_for_nothing(
-        self, admins: Admins, page: Page, stack: Stack, name: str, part: str
+        self, admins: Admins, page: Page, stack: Harness, name: str, part: str
     ) -> None:
         trouble = page.locator("section").first
 
