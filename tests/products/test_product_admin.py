@@ -689,6 +689,7 @@ class TestImporting:
         services.archive_product(lamp.id)
         preview = self.preview(admin_client, f"{lamp.id},Lamp 2,5,1", ",Shelf,5,1")
         assert b"Skipped" in preview.content
+        assert b"Lamp (archived)" in preview.content
         self.confirm(admin_client, preview)
 
         lamp.refresh_from_db()

@@ -123,6 +123,8 @@ class OldToNew(Diff):
             is_kept = self._is_new or before == after
             cell = shown(after) if is_kept else became(before, after)
             cells.append(cell if is_kept else format_html("<strong>{}</strong>", cell))
+        if self._after.archived_at is not None:
+            cells[1] += " (archived)"
         return cells
 
 
