@@ -128,7 +128,9 @@ class System:
         rows = [*here, *(found.get("there") or _other_is_down())]
         if any(row.what == "PostgreSQL" and row.state == "down" for row in here):
             request.user = AnonymousUser()
-            return _page(request, rows, is_nav_sidebar_enabled=False, messages=[])
+            # What reads no database: the title, which only those see who may, and no sidebar.
+            bare = {"has_permission": True, "is_nav_sidebar_enabled": False, "messages": []}
+            return _page(request, rows, **bare)
         return admin.site.admin_view(lambda asked: _page(asked, rows))(request)
 
 
