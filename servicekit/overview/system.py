@@ -128,7 +128,9 @@ class System:
         rows = [*here, *(found.get("there") or _other_is_down())]
         if any(row.what == "PostgreSQL" and row.state == "down" for row in here):
             request.user = AnonymousUser()
-            return _page(request, rows, is_nav_sidebar_enabled=False, messages=[])
+            # What reads no database: the title, which only those see who may, and no sidebar.
+            bare = {"has_permission": True, "is_nav_sidebar_enabled": False, "messages": []}
+            return _page(request, rows, **bare)
         return admin.site.admin_view(lambda asked: _page(asked, rows))(request)
 
 
@@ -289,15 +291,16 @@ def _ask_other() -> list[Row]:
     :raises requests.RequestException: if it does not answer
     :raises msgspec.MsgspecError: if it is of a version that does not say
     """
+    name = settings.OTHER_SERVICE["name"]
     if not settings.OTHER_SERVICE["api"]:
-        name = settings.OTHER_SERVICE["name"]
         return [Row(name, "Everything", "unknown", "nobody has said where it is")]
     with requests.Session() as session:
         # Our own services are not behind the proxy that the machine may have.
         session.trust_env = False
         address = urljoin(settings.OTHER_SERVICE["api"], "/health/ready?details")
         answer = session.get(address, timeout=_OTHER_TIMEOUTS_SECONDS)
-    return msgspec.json.decode(answer.content, type=_Answer).details
+    rows = msgspec.json.decode(answer.content, type=_Answer).details
+    return rows or [Row(name, "Everything", "unknown", "it answers, and has not looked in time")]
 
 
 class _Answer(msgspec.Struct):

@@ -183,6 +183,8 @@ class TestTheSystem:
                         {"api": ""}):  # fmt: skip
             settings.OTHER_SERVICE = {**other, **changed}
             pages.append(admin_client.get(self.PAGE).content.decode())
+        product_service.details, settings.OTHER_SERVICE = [], other
+        assert b"has not looked in time" in admin_client.get(self.PAGE).content
 
         told, silent, nowhere = pages
         assert 'href="https://products.example/admin/there/">one of two</a>' in told

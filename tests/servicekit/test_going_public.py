@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from deploy.settings import ROOT
+from servicekit import settings
 from servicekit.backoffice import login
 from servicekit.caching.redis import best_effort
 
@@ -170,6 +171,23 @@ class TestThePublicAddress:
     )
     def test_turns_on_what_https_takes(self, environment, expected):
         assert json.loads(settings_with(**environment).stdout) == expected
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "found"),
+        [
+            ("", "", ("", "3002")),
+            ("https://a.b", "", ("", "")),
+            ("https://a.b", "https://c.d/", ("https://c.d", "")),
+            ("", "https://c.d", ("https://c.d", "3002")),
+        ],
+    )
+    def test_decides_where_the_other_admin_is(self, monkeypatch, ours, theirs, found):
+        monkeypatch.setattr(settings, "PUBLIC_URL", ours)
+        monkeypatch.setenv("ORDER_PUBLIC_URL", theirs)
+        monkeypatch.setenv("ORDER_PORT", "3002")
+
+        other = settings.other_service("ORDER", "it", without="")
+        assert (other["public"], other["port"]) == found
 
     @pytest.mark.parametrize("url", ["shop.example", "https://shop.example/orders", "ftp://a.b"])
     def test_is_refused_where_it_cannot_be_one(self, url):
