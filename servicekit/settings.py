@@ -172,6 +172,10 @@ REQUIRE_API_KEY = env.bool("REQUIRE_API_KEY", default=False)
 RATE_LIMIT_PER_KEY = env.str("RATE_LIMIT_PER_KEY", default="")
 RATE_LIMIT_PER_ADDRESS = env.str("RATE_LIMIT_PER_ADDRESS", default="")
 
+# How the admin shows amounts, which are integers of the smallest unit everywhere else.
+CURRENCY = env.str("CURRENCY", default="") or "EUR"
+CURRENCY_DIGITS = int(env.str("CURRENCY_DIGITS", default="") or 2)
+
 BROKER_URL = env.str("BROKER_URL", default="")
 # Whether the workers answer `celery inspect`, and tell how they are (Flower).
 CELERY_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=True)

@@ -13,9 +13,9 @@ import yaml
 from clients import Client, Message, go, node
 from kombu import Connection
 
-from deploy.native.stack import Stack
 from tests.system.shop import Shop, eventually
 from tools import asyncapi
+from tools.chaos.harness import Harness
 
 QUEUE = "product_order_queue"
 DOCUMENT = yaml.safe_load(asyncapi.DOCUMENT.read_text())
@@ -85,7 +85,7 @@ class TestReadingOurEvents:
             ("order.cancelled", {**about, "cancelledAt": ANY}),
         ]
 
-    def test_about_stock(self, client: Client, shop: Shop, stack: Stack) -> None:
+    def test_about_stock(self, client: Client, shop: Shop, stack: Harness) -> None:
         lamp = shop.create_product(qty=5)
         with client.consuming("product.exchange", "stock.*"):
             sold = shop.order(lamp["id"], 3).json()["id"]
@@ -127,7 +127,7 @@ class TestABareOrder:
 
 class TestDeclaringOurQueue:
     @pytest.fixture
-    def without_queue(self, shop: Shop, stack: Stack) -> Iterator[None]:
+    def without_queue(self, shop: Shop, stack: Harness) -> Iterator[None]:
         """Neither the queue nor the worker that consumes from it is there."""
         with Connection(shop.environment["BROKER_URL"]) as connection:
             channel: Any = connection.channel()
@@ -142,7 +142,7 @@ class TestDeclaringOurQueue:
 
     @pytest.mark.usefixtures("without_queue")
     def test_plainly_before_our_worker_does_not_keep_it_away(
-        self, client: Client, shop: Shop, stack: Stack
+        self, client: Client, shop: Shop, stack: Harness
     ) -> None:
         client.declare(QUEUE)
         stack.start_process("products-worker", wait=False)

@@ -67,7 +67,7 @@ class TestTheList:
         answer = admin_client.get(LIST)
 
         assert list(answer.context["cl"].result_list) == [newer, older]
-        assert b"1,234,567" in answer.content
+        assert b"12,345.67 EUR" in answer.content
 
     def test_finds_an_order_by_its_id_and_a_products_orders_by_the_products(
         self, admin_client, order
@@ -310,7 +310,7 @@ class TestExporting:
         for address in (LIST, page):
             text = admin_client.get(address).content.decode()
             assert "=Lamp" in text
-            assert "190,000" in text
+            assert "1,900.00 EUR" in text
 
     def test_says_where_it_ends(self, admin_client):
         page = admin_client.get(reverse("admin:orders_order_export"))

@@ -50,7 +50,7 @@ def cancel(order: OrderCreated) -> None:
 
 class TestAddingAProduct:
     def test_stores_explains_announces_and_caches_it(self, admin_client):
-        facts = {"name": "Lamp", "price": "190000", "qty": "5"}
+        facts = {"name": "Lamp", "price": "1,900.00", "qty": "5"}
         added = admin_client.post(reverse(f"{PRODUCTS}_add"), facts)
 
         assert (added.status_code, added["Location"]) == (302, reverse(f"{PRODUCTS}_changelist"))
@@ -63,7 +63,7 @@ class TestAddingAProduct:
 
 class TestChangingAProduct:
     def test_takes_the_new_price_announces_it_and_leaves_the_stock_alone(self, admin_client, lamp):
-        answer = admin_client.post(page_of(lamp), {"name": "Lamp", "price": "180000", "qty": "999"})
+        answer = admin_client.post(page_of(lamp), {"name": "Lamp", "price": "1800", "qty": "999"})
 
         lamp.refresh_from_db()
         assert answer.status_code == 302
@@ -82,9 +82,9 @@ class TestChangingAProduct:
         else:
             # A sale is no reason to refuse a price.
             services.move_stock(product_id=lamp.id, delta=-1, reason="correction")
-        answer = admin_client.post(page, {**sent, "name": "Lamp", "price": "180000"}, follow=True)
+        answer = admin_client.post(page, {**sent, "name": "Lamp", "price": "1800"}, follow=True)
 
-        assert sent == {"initial-name": "Lamp", "initial-price": "190000"}
+        assert sent == {"initial-name": "Lamp", "initial-price": "1900.00"}
         lamp.refresh_from_db()
         assert (lamp.price == 180_000) == is_saved
         assert (b"Not saved: the product was changed" in answer.content) != is_saved
@@ -99,14 +99,16 @@ class TestChangingAProduct:
 
         monkeypatch.setattr(services, "update_product", come_too_late)
         page = page_of(lamp)
-        answer = admin_client.post(page, {"name": "Lamp", "price": "180000"}, follow=True)
+        answer = admin_client.post(page, {"name": "Lamp", "price": "1800"}, follow=True)
 
         lamp.refresh_from_db()
         assert answer.redirect_chain == [(page, 302)]
         assert [each.level_tag for each in answer.context["messages"]] == ["error"]
         assert lamp.price == 190_000
 
-    @pytest.mark.parametrize("price", ["0", "-1", "", "a lot", str(2**63)])
+    @pytest.mark.parametrize(
+        "price", ["0", "-1", "", "a lot", str(2**63), "19,00", "1.900,00", "1.001", "NaN"]
+    )
     def test_shows_the_form_again_when_the_price_is_none(self, admin_client, lamp, price):
         answer = admin_client.post(page_of(lamp), {"name": "Lamp", "price": price})
 

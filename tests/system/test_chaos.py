@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.native.stack import Stack
 from tools.chaos import trial
 from tools.chaos.books import Findings, compare
 from tools.chaos.client import Load
 from tools.chaos.faults import SERVERS, WEB, WORKERS, named
+from tools.chaos.harness import Harness
 from tools.ledger import check_ledger
 
 TELLING = (
@@ -27,7 +27,7 @@ TELLING = (
 
 
 @pytest.fixture(scope="module")
-def load(stack: Stack) -> Load:
+def load(stack: Harness) -> Load:
     """The books of a client whom nothing has happened to."""
     stack.wait_ready()
     with Load(stack.environment, rate=20, seed="1") as load:
@@ -64,7 +64,7 @@ class TestTheBooks:
 
 
 @pytest.mark.parametrize("name", TELLING)
-def test_what_was_promised_is_kept(stack: Stack, name: str) -> None:
+def test_what_was_promised_is_kept(stack: Harness, name: str) -> None:
     stack.wait_ready()
     result = trial.run(stack, named(name), seed=1, seconds=2, rate=30)
 

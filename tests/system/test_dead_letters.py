@@ -13,7 +13,6 @@ from uuid import uuid4
 import requests
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
 from orders_project.orders.commands import PersistOrders
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
@@ -21,6 +20,7 @@ from servicekit.messaging.envelope import OutgoingMessage
 from servicekit.messaging.publisher import ConfirmingPublisher
 from servicekit.messaging.topology import dead_letter_queue_name
 from servicekit.timestamps import now_in_milliseconds, rfc3339
+from tools.chaos.harness import Harness
 
 
 class Admin:
@@ -101,7 +101,7 @@ class TestADeadTask:
         assert shop.ledger().differences == []
 
     def test_with_an_order_that_is_not_stored_is_a_difference(
-        self, stack: Stack, shop: Shop
+        self, stack: Harness, shop: Shop
     ) -> None:
         lamp = shop.create_product(qty=10)
         orders = [order_of(lamp, 2) for _ in range(2)]

@@ -22,7 +22,7 @@ import pytest
 from shop import Shop
 from visit import SEED, Visit
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 from tools.chaos.proxy import Action, Fault, Proxy, Side
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def proxies(stack: Stack) -> Iterator[dict[Edge, Proxy]]:
+def proxies(stack: Harness) -> Iterator[dict[Edge, Proxy]]:
     """A proxy on every edge, for as long as this module runs."""
     made = {edge: Proxy(stack.environment[edge[1]]) for edge in EDGES}
     processes = {process for process, _ in EDGES}

@@ -24,8 +24,8 @@ from kombu import Connection
 from shop import Shop, eventually
 from visit import SEED, Visit
 
-from deploy.native.stack import Stack
 from deploy.settings import ROOT
+from tools.chaos.harness import Harness
 
 EVERY_PAIR = os.environ.get("EVERY_PAIR") == "1"
 
@@ -85,7 +85,7 @@ def each_after_each(places: Sequence[Place]) -> Iterator[Place]:
 
 
 @pytest.fixture
-def armed(stack: Stack, tmp_path: Path) -> Iterator[Path]:
+def armed(stack: Harness, tmp_path: Path) -> Iterator[Path]:
     """A directory in which a file `process-failpoint` kills that process there, once."""
     for process, names in REACHED_BY.items():
         actions = ",".join(f"{name}:kill={tmp_path / process}-{name}" for name in names)
@@ -151,7 +151,7 @@ def look_at_what_is_not_cached(shop: Shop, product_id: str) -> None:
 
 class TestDyingAtTheWorstLine:
     @pytest.mark.timeout(86_400 if EVERY_PAIR else 1_800)
-    def test_loses_and_doubles_nothing(self, stack: Stack, shop: Shop, armed: Path) -> None:
+    def test_loses_and_doubles_nothing(self, stack: Harness, shop: Shop, armed: Path) -> None:
         places = random.Random(SEED).sample(PLACES, k=len(PLACES))
         deaths = Deaths(armed, list(each_after_each(places)) if EVERY_PAIR else places)
         deaths.start()

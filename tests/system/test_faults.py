@@ -12,11 +12,11 @@ import redis
 import requests
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 
 
 @contextmanager
-def without(stack: Stack, name: str) -> Iterator[None]:
+def without(stack: Harness, name: str) -> Iterator[None]:
     """Take one process away for a while."""
     stack.stop_process(name)
     try:
@@ -29,7 +29,7 @@ def without(stack: Stack, name: str) -> Iterator[None]:
 class TestOrdersAreAcceptedWithout:
     @pytest.mark.parametrize("absent", ["postgres", "redis", "rabbitmq", "product-service"])
     def test_one_part_of_the_system_and_are_one_order_under_one_key(
-        self, stack: Stack, shop: Shop, absent: str
+        self, stack: Harness, shop: Shop, absent: str
     ) -> None:
         lamp = shop.create_product(qty=100)
         # The order service has heard of the product: it has been ordered before.
@@ -58,7 +58,7 @@ class TestOrdersAreAcceptedWithout:
         assert shop.final_statuses()["CONFIRMED"] == 5
         assert shop.ledger().differences == []
 
-    def test_its_workers(self, stack: Stack, shop: Shop) -> None:
+    def test_its_workers(self, stack: Harness, shop: Shop) -> None:
         lamp = shop.create_product(qty=100)
         with without(stack, "orders-worker"), without(stack, "products-worker"):
             answer = shop.order(lamp["id"])
@@ -71,7 +71,7 @@ class TestOrdersAreAcceptedWithout:
 
 class TestAFrozenDatabase:
     def test_is_waited_for_by_living_workers_that_go_on_by_themselves(
-        self, stack: Stack, shop: Shop
+        self, stack: Harness, shop: Shop
     ) -> None:
         lamp = shop.create_product(qty=100)
         shop.final_status(shop.order(lamp["id"]).json()["id"])
@@ -98,7 +98,7 @@ class TestAFrozenDatabase:
 class TestWhatTheCachesMissed:
     """The products worker is away, which tells the order service of changes."""
 
-    def test_refuses_nothing_that_is_there(self, stack: Stack, shop: Shop) -> None:
+    def test_refuses_nothing_that_is_there(self, stack: Harness, shop: Shop) -> None:
         lamp = shop.create_product(qty=1)
         shop.final_status(shop.order(lamp["id"]).json()["id"])
         eventually(lambda: shop.product(lamp["id"])["qty"] == 0)
@@ -118,7 +118,7 @@ class TestWhatTheCachesMissed:
         assert shop.final_status(answer.json()["id"]) == "CONFIRMED"
         assert shop.ledger().differences == []
 
-    def test_sells_at_no_price_that_is_older_than_allowed(self, stack: Stack, shop: Shop) -> None:
+    def test_sells_at_no_price_that_is_older_than_allowed(self, stack: Harness, shop: Shop) -> None:
         lamp = shop.create_product(qty=100_000, price=100)
         assert shop.order(lamp["id"]).json()["totalPrice"] == 100
 

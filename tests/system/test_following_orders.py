@@ -10,7 +10,7 @@ import redis
 from kombu import Connection, Exchange, Queue
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 
 PROCESSES = ("product-service", "order-service", "products-worker", "orders-worker")
 
@@ -21,7 +21,7 @@ def trace_id() -> str:
 
 
 @pytest.fixture
-def told(stack: Stack) -> Iterator[None]:
+def told(stack: Harness) -> Iterator[None]:
     """All four processes tell everything, as JSON."""
     for name in PROCESSES:
         stack.set_environment(name, LOG_LEVEL="DEBUG", LOG_FORMAT="json")
@@ -76,7 +76,7 @@ class TestATraceparent:
 @pytest.mark.usefixtures("told")
 class TestLogs:
     def test_of_all_four_processes_tell_of_one_order_by_one_id(
-        self, shop: Shop, stack: Stack, trace_id: str
+        self, shop: Shop, stack: Harness, trace_id: str
     ) -> None:
         lamp = shop.create_product(qty=1)
 
@@ -109,7 +109,7 @@ class TestLogs:
         assert greeted == []
 
 
-def _json_lines(stack: Stack, name: str) -> list[str]:
+def _json_lines(stack: Harness, name: str) -> list[str]:
     # Of the run before there are plain lines, too; the last one may be on its way.
     text = stack.log_path(name).read_text()
     return [line for line in text.splitlines(keepends=True) if line[0] == "{" and line[-1] == "\n"]

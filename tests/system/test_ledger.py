@@ -12,7 +12,7 @@ import pytest
 import redis
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 from tools.ledger import check_ledger
 
 
@@ -27,7 +27,7 @@ class Sold:
 
 
 @pytest.fixture(scope="module")
-def sold(stack: Stack) -> Sold:
+def sold(stack: Harness) -> Sold:
     stack.wait_ready()
     shop = Shop(stack.environment)
     lamp = shop.create_product(qty=10)["id"]
@@ -54,7 +54,7 @@ def differing(shop: Shop) -> list[str]:
 
 
 @pytest.fixture
-def planted(stack: Stack, sold: Sold) -> Iterator[object]:
+def planted(stack: Harness, sold: Sold) -> Iterator[object]:
     """Changes one row behind the services' back, and changes it back in the end."""
     undo: list[tuple[str, str]] = []
 

@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from shop import Shop, eventually
 
 from deploy.broker import QUEUES_OF
-from deploy.native.stack import Stack
 from deploy.processes import SERVICES, Process
 from deploy.settings import ROOT
+from tools.chaos.harness import Harness
 
 MONITORING = ROOT / "deploy" / "monitoring"
 DASHBOARD = MONITORING / "grafana" / "shop.dashboard.json"
@@ -66,13 +66,13 @@ def asked_for(expression: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def exposed(shop: Shop, stack: Stack) -> dict[str, set[str]]:
+def exposed(shop: Shop, stack: Harness) -> dict[str, set[str]]:
     """What is answered after everything has happened once: metrics, and their labels."""
     _let_everything_happen(shop, stack)
     return _exposed(stack)
 
 
-def _exposed(stack: Stack) -> dict[str, set[str]]:
+def _exposed(stack: Harness) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     paths = [(stack.metrics_port(process.name), "/metrics", {}) for process in SERVICES]
     paths += [
@@ -89,7 +89,7 @@ def _exposed(stack: Stack) -> dict[str, set[str]]:
     return found
 
 
-def _let_everything_happen(shop: Shop, stack: Stack) -> None:
+def _let_everything_happen(shop: Shop, stack: Harness) -> None:
     lamp = shop.create_product(qty=1)
     accepted = shop.order(lamp["id"]).json()["id"]
     assert shop.final_status(accepted) == "CONFIRMED"
@@ -298,7 +298,7 @@ class Collector:
 
 
 @pytest.fixture(scope="class")
-def collector(stack: Stack) -> Iterator[Collector]:
+def collector(stack: Harness) -> Iterator[Collector]:
     """What all four processes tell their traces to."""
     pytest.importorskip("opentelemetry.proto")
     collector = Collector()

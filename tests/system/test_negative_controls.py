@@ -19,10 +19,10 @@ from kombu import Connection
 from shop import Shop, eventually
 
 from deploy.failure import DeployFailure
-from deploy.native.stack import Stack
 from deploy.processes import Process
+from tools.chaos.harness import Harness
 
-Scenario = Callable[[Shop, Stack], None]
+Scenario = Callable[[Shop, Harness], None]
 
 
 def empty_redis(shop: Shop) -> None:
@@ -39,7 +39,7 @@ def forget_copies(shop: Shop) -> None:
     client.delete("orders.accepted", *client.scan_iter("order:*"))
 
 
-def the_broker_is_killed_before_it_has_read(shop: Shop, stack: Stack) -> None:
+def the_broker_is_killed_before_it_has_read(shop: Shop, stack: Harness) -> None:
     lamp = shop.create_product(qty=10)
     shop.final_status(shop.order(lamp["id"]).json()["id"])
     stack.kill("rabbitmq", signal.SIGSTOP)
@@ -49,7 +49,7 @@ def the_broker_is_killed_before_it_has_read(shop: Shop, stack: Stack) -> None:
     forget_copies(shop)
 
 
-def the_queue_is_deleted(shop: Shop, stack: Stack) -> None:
+def the_queue_is_deleted(shop: Shop, stack: Harness) -> None:
     lamp = shop.create_product(qty=10)
     stack.stop_process("orders-worker")
     stack.rabbitmqctl("delete_queue", "orders.persist")
@@ -58,7 +58,7 @@ def the_queue_is_deleted(shop: Shop, stack: Stack) -> None:
     stack.start_process("orders-worker")
 
 
-def the_worker_is_killed_with_orders_in_hand(shop: Shop, stack: Stack) -> None:
+def the_worker_is_killed_with_orders_in_hand(shop: Shop, stack: Harness) -> None:
     lamp = shop.create_product(qty=10)
     stack.set_environment("orders-worker", FAILPOINTS="orders.place.before_commit:kill")
     stack.wait_ready("orders-worker")
@@ -69,7 +69,7 @@ def the_worker_is_killed_with_orders_in_hand(shop: Shop, stack: Stack) -> None:
     forget_copies(shop)
 
 
-def every_message_comes_three_times(shop: Shop, _stack: Stack) -> None:
+def every_message_comes_three_times(shop: Shop, _stack: Harness) -> None:
     lamp = shop.create_product(qty=100)
     with Connection(shop.environment["BROKER_URL"]) as connection:
         channel = connection.channel()
@@ -85,7 +85,7 @@ def every_message_comes_three_times(shop: Shop, _stack: Stack) -> None:
         channel.queue_delete("tap")
 
 
-def readers_stall_before_they_fill_the_cache(shop: Shop, stack: Stack) -> None:
+def readers_stall_before_they_fill_the_cache(shop: Shop, stack: Harness) -> None:
     stack.set_environment("product-service", FAILPOINTS="products.fill.before_cache:sleep=1.2")
     stack.wait_ready()
     # Three times: on a busy machine the change may come too late for one of them.
@@ -99,7 +99,7 @@ def readers_stall_before_they_fill_the_cache(shop: Shop, stack: Stack) -> None:
         assert {product.result()["name"] for product in reading} == {"Lamp"}
 
 
-def people_take_from_one_stock_at_once(shop: Shop, _stack: Stack) -> None:
+def people_take_from_one_stock_at_once(shop: Shop, _stack: Harness) -> None:
     lamp = shop.create_product(qty=20)
 
     def take(_number: int) -> int:
@@ -111,7 +111,7 @@ def people_take_from_one_stock_at_once(shop: Shop, _stack: Stack) -> None:
         assert set(people.map(take, range(24))) <= {201, 409}
 
 
-def is_pid(stack: Stack, pid: int) -> bool:
+def is_pid(stack: Harness, pid: int) -> bool:
     with suppress(DeployFailure):  # it is between two lives just now
         return stack.pid("orders-worker") == pid
     return False
@@ -141,7 +141,7 @@ SCENARIOS = {scenario.__name__: (victim, scenario) for victim, scenario, _ in CO
 
 
 @pytest.fixture
-def play(shop: Shop, stack: Stack) -> Iterator[Callable[..., set[str]]]:
+def play(shop: Shop, stack: Harness) -> Iterator[Callable[..., set[str]]]:
     """Return a function that plays a scenario, without a safeguard, and returns what is wrong."""
     program_of = stack._program_of
 

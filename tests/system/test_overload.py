@@ -13,7 +13,7 @@ import pytest
 import requests
 from shop import Shop
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 
 # Of the web process; ten clients come for each, all the time.
 CONNECTIONS = 40
@@ -70,7 +70,7 @@ class Crowd:
 
 
 @pytest.fixture
-def small_door(stack: Stack, shop: Shop) -> Iterator[Shop]:
+def small_door(stack: Harness, shop: Shop) -> Iterator[Shop]:
     """A shop with an order service with so few connections that any machine can overload it."""
     stack.set_environment("order-service", WEB_CONNECTIONS=str(CONNECTIONS))
     stack.wait_ready()
@@ -90,7 +90,7 @@ def assert_kept(crowd: Crowd, shop: Shop, product_id: str) -> None:
 
 class TestTenTimesWhatItCanTake:
     def test_is_answered_or_refused_and_nothing_stays_of_it(
-        self, stack: Stack, small_door: Shop
+        self, stack: Harness, small_door: Shop
     ) -> None:
         shop = small_door
         lamp = shop.create_product(qty=1_000_000)
@@ -131,7 +131,7 @@ class TestTenTimesWhatItCanTake:
 
 class TestABacklog:
     def test_of_accepted_orders_is_worked_off_without_one_lost(
-        self, stack: Stack, shop: Shop
+        self, stack: Harness, shop: Shop
     ) -> None:
         lamp = shop.create_product(qty=1_000_000)
         crowd = Crowd(shop, lamp["id"])

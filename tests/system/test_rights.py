@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from shop import Shop
 
-from deploy.native.stack import Stack
 from deploy.processes import SERVICES as SERVICES_AND_WORKERS
+from tools.chaos.harness import Harness
 
 SERVICES = ("products", "orders")
 
 
-def runtime_url(stack: Stack, service: str) -> str:
+def runtime_url(stack: Harness, service: str) -> str:
     return stack.environment[f"{service.upper()}_RUNTIME_DATABASE_URL"]
 
 
@@ -48,7 +48,7 @@ class TestInPostgreSQL:
     )  # fmt: skip
     @pytest.mark.parametrize("service", SERVICES)
     def test_that_role_may_change_rows_only(
-        self, stack: Stack, service: str, statement: str
+        self, stack: Harness, service: str, statement: str
     ) -> None:
         with psycopg.connect(runtime_url(stack, service), autocommit=True) as connection:
             connection.execute("DELETE FROM outbox_event WHERE false")
@@ -56,7 +56,7 @@ class TestInPostgreSQL:
                 connection.execute(statement)
 
     @pytest.mark.parametrize("service", SERVICES)
-    def test_it_is_let_into_no_other_database(self, stack: Stack, service: str) -> None:
+    def test_it_is_let_into_no_other_database(self, stack: Harness, service: str) -> None:
         [other] = {*SERVICES} - {service}
         url = urlsplit(runtime_url(stack, service))._replace(path=f"/{other}").geturl()
 
@@ -65,7 +65,7 @@ class TestInPostgreSQL:
 
 
 class TestInRabbitMQ:
-    def test_services_connect_as_users_of_their_own(self, shop: Shop, stack: Stack) -> None:
+    def test_services_connect_as_users_of_their_own(self, shop: Shop, stack: Harness) -> None:
         sell_one(shop)
 
         listed = json.loads(stack.rabbitmqctl("list_connections", "user", "--formatter", "json"))
@@ -74,7 +74,7 @@ class TestInRabbitMQ:
 
 
 class TestAnEarlierInstallation:
-    def test_is_brought_up_to_date_with_its_data(self, shop: Shop, stack: Stack) -> None:
+    def test_is_brought_up_to_date_with_its_data(self, shop: Shop, stack: Harness) -> None:
         lamp = shop.create_product(qty=3)
         for process in SERVICES_AND_WORKERS:
             stack.stop_process(process.name)
@@ -92,7 +92,7 @@ class TestAnEarlierInstallation:
 
 
 class TestFromOtherMachines:
-    def test_nothing_of_it_can_be_reached(self, stack: Stack) -> None:
+    def test_nothing_of_it_can_be_reached(self, stack: Harness) -> None:
         found = set()
         for process in stack._survivors():
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import requests
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 
 CLIENTS = 8
 OURS = ["product-service", "order-service", "products-worker", "orders-worker"]
@@ -61,7 +61,7 @@ def assert_books_agree(shop: Shop, product_id: str) -> None:
 
 class TestARollingRestart:
     def test_of_every_process_shows_nobody_more_than_a_closed_door(
-        self, stack: Stack, shop: Shop
+        self, stack: Harness, shop: Shop
     ) -> None:
         lamp = shop.create_product(qty=1_000_000)
         with orders_coming_in(shop, lamp["id"]) as outcomes:
@@ -71,7 +71,9 @@ class TestARollingRestart:
         assert outcomes.keys() <= {"201", "200", "refused"}, outcomes
         assert_books_agree(shop, lamp["id"])
 
-    def test_of_web_workers_by_sighup_shows_nobody_anything(self, stack: Stack, shop: Shop) -> None:
+    def test_of_web_workers_by_sighup_shows_nobody_anything(
+        self, stack: Harness, shop: Shop
+    ) -> None:
         lamp = shop.create_product(qty=1_000_000)
         with orders_coming_in(shop, lamp["id"]) as outcomes:
             for name in WEB:

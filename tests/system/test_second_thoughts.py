@@ -7,7 +7,7 @@ import redis
 import requests
 from shop import Shop, eventually
 
-from deploy.native.stack import Stack
+from tools.chaos.harness import Harness
 
 
 def timeline(shop: Shop, order_id: str) -> list[str]:
@@ -74,7 +74,7 @@ class TestCancelling:
 
 
 class TestWaiting:
-    def test_is_not_cut_off_when_the_service_is_restarted(self, shop: Shop, stack: Stack) -> None:
+    def test_is_not_cut_off_when_the_service_is_restarted(self, shop: Shop, stack: Harness) -> None:
         lamp = shop.create_product(qty=5)
         stack.stop_process("products-worker")
         order_id = shop.order(lamp["id"]).json()["id"]

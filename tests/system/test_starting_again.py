@@ -10,17 +10,17 @@ import pytest
 from shop import eventually
 
 from deploy.console import Progress
-from deploy.native import engine
-from deploy.native import stack as stack_module
+from deploy.native import engine, installation
 from deploy.native.engine import NativeEngine
 from deploy.native.stack import Stack
 from deploy.native.supervision import MARKER, Supervisor
+from tools.chaos.harness import Harness
 
 SERVICES = {"product-service", "order-service", "products-worker", "orders-worker"}
 
 
 @pytest.fixture(autouse=True)
-def make_is_of_this_stack(stack: Stack) -> Iterator[None]:
+def make_is_of_this_stack(stack: Harness) -> Iterator[None]:
     """Have `make up` mean the system of the tests, and leave that as other tests know it."""
     stack.wait_ready()
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,7 @@ def variable_of(pid: int, name: str) -> str:
     return value.partition(b"=")[2].decode()
 
 
-def kill_supervisor(stack: Stack) -> None:
+def kill_supervisor(stack: Harness) -> None:
     pid = Supervisor(stack.run_dir).pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -68,7 +68,7 @@ def assert_gone(pids: dict[str, int]) -> None:
 
 class TestUp:
     def test_does_nothing_when_nothing_has_changed(
-        self, stack: Stack, running_during_migrations: list[set[str]]
+        self, stack: Harness, running_during_migrations: list[set[str]]
     ) -> None:
         before = stack.pids
 
@@ -79,15 +79,15 @@ class TestUp:
 
     def test_stops_migrates_and_starts_when_the_code_has_changed(
         self,
-        stack: Stack,
+        stack: Harness,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         running_during_migrations: list[set[str]],
     ) -> None:
         before = stack.pids
         (tmp_path / "new.py").write_text("pass\n")
-        sources = (*stack_module.SERVICE_SOURCES, tmp_path)
-        monkeypatch.setattr(stack_module, "SERVICE_SOURCES", sources)
+        sources = (*installation.SERVICE_SOURCES, tmp_path)
+        monkeypatch.setattr(installation, "SERVICE_SOURCES", sources)
 
         make_up()
 
@@ -95,7 +95,7 @@ class TestUp:
         assert running_during_migrations == [before.keys() - SERVICES]
         assert {name for name in before if before[name] != after[name]} == SERVICES
 
-    def test_starts_services_again_with_changed_settings(self, stack: Stack) -> None:
+    def test_starts_services_again_with_changed_settings(self, stack: Harness) -> None:
         before = stack.pids
 
         make_up(LOG_LEVEL="WARNING")
@@ -107,7 +107,7 @@ class TestUp:
 
 class TestWithoutSupervisor:
     def test_ps_shows_what_runs_nevertheless(
-        self, stack: Stack, capsys: pytest.CaptureFixture[str]
+        self, stack: Harness, capsys: pytest.CaptureFixture[str]
     ) -> None:
         before = stack.pids
 
@@ -118,7 +118,7 @@ class TestWithoutSupervisor:
         assert {name: int(pid) for name, _, pid, *_ in lines} == before
         assert {state for _, state, *_ in lines} == {"orphaned"}
 
-    def test_up_replaces_what_runs_and_leaves_that_of_others_alone(self, stack: Stack) -> None:
+    def test_up_replaces_what_runs_and_leaves_that_of_others_alone(self, stack: Harness) -> None:
         before = stack.pids
         foreign = {**os.environ, MARKER: f"{stack.run_dir}-of-others"}
         with subprocess.Popen(["sleep", "600"], env=foreign) as bystander:
@@ -133,7 +133,7 @@ class TestWithoutSupervisor:
         assert stack.pids.keys() == before.keys()
         assert_gone(before)
 
-    def test_down_ends_what_runs(self, stack: Stack) -> None:
+    def test_down_ends_what_runs(self, stack: Harness) -> None:
         before = stack.pids
         kill_supervisor(stack)
 

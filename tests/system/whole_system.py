@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from deploy.native.ports import Ports
-from deploy.native.stack import Stack
 from deploy.settings import ROOT
 from tests.system.shop import Shop
+from tools.chaos.harness import Harness
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack() -> Iterator[Harness]:
     """Four kinds of process and three servers, started as `make up` starts them."""
     directory = ROOT / ".run" / f"system-test-{os.getpid()}"
-    stack = Stack(directory, Ports.free())
+    stack = Harness(directory, Ports.free())
     try:
         stack.up()
         yield stack
@@ -28,7 +28,7 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def shop(stack: Stack) -> Iterator[Shop]:
+def shop(stack: Harness) -> Iterator[Shop]:
     """A client of the system, which is whole again when the test begins and when it ends."""
     stack.wait_ready()
     yield Shop(stack.environment)

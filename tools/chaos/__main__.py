@@ -10,10 +10,10 @@ from itertools import takewhile
 
 from deploy.console import TerminalProgress, table
 from deploy.failure import DeployFailure
-from deploy.native.stack import Stack
 from deploy.settings import ROOT
 from tools.chaos import trial
 from tools.chaos.faults import FAULTS, Fault, at_random, named
+from tools.chaos.harness import Harness
 from tools.chaos.trial import Result
 
 _DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     wanted = {"seed": options.seed, "seconds": options.seconds, "rate": options.rate}
     try:
-        with Stack.temporary("chaos", TerminalProgress()) as stack:
+        with Harness.temporary("chaos", TerminalProgress()) as stack:
             for fault in faults:
                 results.append(trial.run(stack, fault, **wanted))
                 _tell(results[-1])

@@ -23,9 +23,9 @@ import redis
 import requests
 
 from deploy.failure import DeployFailure
-from deploy.native.stack import Stack
 from deploy.native.supervision import send
 from servicekit.messaging.connections import close_in_order, connect
+from tools.chaos.harness import Harness
 from tools.chaos.proxy import Proxy
 
 WEB = ("product-service", "order-service")
@@ -39,7 +39,7 @@ Link = tuple[str, str]
 class Scene:
     """The system that a fault happens to, and how it is reached past its services."""
 
-    def __init__(self, stack: Stack, chance: random.Random) -> None:
+    def __init__(self, stack: Harness, chance: random.Random) -> None:
         self.stack = stack
         self.chance = chance
         self.proxies: dict[Link, Proxy] = {}

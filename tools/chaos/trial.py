@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import psycopg
 
 from deploy.failure import DeployFailure
-from deploy.native.stack import Stack
 from tools.chaos import books
 from tools.chaos.books import Findings
 from tools.chaos.client import Load
 from tools.chaos.faults import SERVERS, Fault, Scene
+from tools.chaos.harness import Harness
 from tools.ledger import check_ledger
 
 _CALM_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Result:
         return sentences
 
 
-def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -> Result:
+def run(stack: Harness, fault: Fault, *, seed: int, seconds: float, rate: float) -> Result:
     """Have a fault happen under load, heal it, and compare all books."""
     scene = Scene(stack, random.Random(f"{seed} {fault.name}"))
     dead_before = _dead_letters(stack)
@@ -90,7 +90,7 @@ def run(stack: Stack, fault: Fault, *, seed: int, seconds: float, rate: float) -
 
 
 def _agreement(
-    stack: Stack, scene: Scene, dead_before: int, *, since: float
+    stack: Harness, scene: Scene, dead_before: int, *, since: float
 ) -> tuple[float | None, str, list[str]]:
     """Wait until all books agree; return how long, for what at last, and what differs still."""
     at_rest, waited_for = 0.0, ""
@@ -120,7 +120,7 @@ def _agreement(
         time.sleep(0.5)
 
 
-def _dead_letters(stack: Stack) -> int:
+def _dead_letters(stack: Harness) -> int:
     count = 0
     for name in ("ORDERS_DATABASE_URL", "PRODUCTS_DATABASE_URL"):
         with psycopg.connect(stack.environment[name]) as connection:

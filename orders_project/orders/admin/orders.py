@@ -33,6 +33,7 @@ from servicekit.backoffice.display import (
 )
 from servicekit.backoffice.filters import TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
+from servicekit.backoffice.money import money
 from servicekit.backoffice.spreadsheets import BoundedExport, Text
 
 Status = Order.Status
@@ -128,8 +129,8 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     )
     reason_text = column("reason", lambda order: order.reason.replace("_", " ") or "—")
     units = column("units", lambda order: number(order.quantity))
-    price = column("price", lambda order: number(order.unit_price))
-    total = column("total", lambda order: number(order.total_price))
+    price = column("price", lambda order: money(order.unit_price))
+    total = column("total", lambda order: money(order.total_price))
     product = column("product", _orders_alike)
     created = column("created, UTC", lambda order: moment(order.created_at))
     since = column("created, UTC", lambda order: second(order.created_at))

@@ -40,6 +40,7 @@ from servicekit.backoffice.display import (
     short,
 )
 from servicekit.backoffice.ledgers import nobody
+from servicekit.backoffice.money import MoneyField, money
 from servicekit.backoffice.spreadsheets import BoundedExport
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
@@ -92,17 +93,17 @@ class ArchivedFilter(admin.SimpleListFilter):
 class ProductForm(forms.ModelForm[Product]):
     """Takes what the API takes, and says what is wrong beside the field."""
 
+    price = MoneyField(minimum=1, maximum=MAX_JSON_INTEGER)
+
     class Meta:
         model = Product
         fields = ["name", "price", "qty"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, minimum, maximum in (("price", 1, MAX_JSON_INTEGER), ("qty", 0, MAX_INT32)):
-            # Of an existing product the stock is not asked for, and of an archived one nothing is.
-            if name in self.fields:
-                validators = [MinValueValidator(minimum), MaxValueValidator(maximum)]
-                self.fields[name].validators += validators
+        # Of an existing product the stock is not asked for, and of an archived one nothing is.
+        if "qty" in self.fields:
+            self.fields["qty"].validators += [MinValueValidator(0), MaxValueValidator(MAX_INT32)]
         for field in self.fields.values():
             # The page sends back what it showed.
             field.show_hidden_initial = not self.instance._state.adding  # noqa: SLF001 - Django documents it
@@ -195,7 +196,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     )
     stock = column("stock", lambda product: stock_badge(product.qty))
     in_stock = column("units", lambda product: number(product.qty))
-    price_text = column("price", lambda product: number(product.price))
+    price_text = column("price", lambda product: money(product.price))
     created = column("created, UTC", lambda product: moment(product.created_at))
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
