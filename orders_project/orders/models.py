@@ -251,5 +251,4 @@ class OrderFigures(figures.Figures):
 
     class Meta:
         db_table = "order_figures"
-        indexes = [figures.new_index("order_figures_new")]
         constraints = [figures.constraint("order_figures_once")]

@@ -275,7 +275,6 @@ class StockFigures(figures.Figures):
 
     class Meta:
         db_table = "stock_figures"
-        indexes = [figures.new_index("stock_figures_new")]
         constraints = [figures.constraint("stock_figures_once")]
 
 

@@ -91,7 +91,7 @@ def constraint(name: str, *keys: str) -> models.UniqueConstraint:
 
 
 def new_index(name: str) -> models.Index:
-    """Return what finds the rows that are not merged yet."""
+    """Return what finds the rows that are not merged yet, where there are many that are."""
     return models.Index(fields=["start"], condition=Q(period=0), name=name)
 
 

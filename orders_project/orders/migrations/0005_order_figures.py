@@ -2,32 +2,21 @@
 
 from django.db import migrations, models
 
-_SUMS = """
-    coalesce(sum(n) FILTER (WHERE status = 'PENDING'), 0),
-    coalesce(sum(n) FILTER (WHERE status = 'CONFIRMED'), 0),
-    coalesce(sum(n) FILTER (WHERE status = 'REJECTED'), 0),
-    coalesce(sum(n) FILTER (WHERE status = 'CANCELLED'), 0),
-    coalesce(sum(n * total_price::numeric) FILTER (WHERE status = 'CONFIRMED'), 0)
-"""
 
-
-def _trigger(event: str, tables: str, rows: str) -> migrations.RunSQL:
+def _count(event: str, tables: str, rows: str) -> migrations.RunSQL:
     """Return what counts the rows of a statement: one row of figures for each minute of orders."""
     name = f"order_figures_{event.lower()}"
     return migrations.RunSQL(
         sql=f"""
-            CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT
-            AS $$
+            DO $migration$ BEGIN EXECUTE format($definition$
+            CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
-                INSERT INTO order_figures (start, pending, confirmed, rejected, cancelled, revenue)
-                SELECT * FROM (
-                    SELECT date_trunc('minute', created_at), {_SUMS}
-                    FROM ({rows}) AS rows_of_it GROUP BY 1
-                ) AS changed (start, pending, confirmed, rejected, cancelled, revenue)
-                -- Of what leaves the status as it is, nothing.
-                WHERE (pending, confirmed, rejected, cancelled, revenue) <> (0, 0, 0, 0, 0);
+                INSERT INTO %I.order_figures
+                    (start, pending, confirmed, rejected, cancelled, revenue)
+                {rows};
                 RETURN NULL;
-            END $$;
+            END $$
+            $definition$, current_schema()); END $migration$;
             CREATE TRIGGER {name} AFTER {event} ON "order" REFERENCING {tables}
             FOR EACH STATEMENT EXECUTE FUNCTION {name}();
         """,
@@ -53,13 +42,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "order_figures",
-                "indexes": [
-                    models.Index(
-                        condition=models.Q(("period", 0)),
-                        fields=["start"],
-                        name="order_figures_new",
-                    )
-                ],
                 "constraints": [
                     models.UniqueConstraint(
                         condition=models.Q(("period__gt", 0)),
@@ -69,15 +51,37 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        _trigger(
+        _count(
             "INSERT",
             "NEW TABLE AS new",
-            "SELECT created_at, status, total_price, 1 AS n FROM new",
+            """
+                SELECT date_trunc('minute', created_at),
+                    count(*) FILTER (WHERE status = 'PENDING'),
+                    count(*) FILTER (WHERE status = 'CONFIRMED'),
+                    count(*) FILTER (WHERE status = 'REJECTED'),
+                    count(*) FILTER (WHERE status = 'CANCELLED'),
+                    coalesce(sum(total_price) FILTER (WHERE status = 'CONFIRMED'), 0)
+                FROM new GROUP BY 1
+            """,
         ),
-        _trigger(
+        _count(
             "UPDATE",
             "OLD TABLE AS old NEW TABLE AS new",
-            "SELECT created_at, status, total_price, -1 AS n FROM old UNION ALL"
-            " SELECT created_at, status, total_price, 1 FROM new",
+            """
+                SELECT * FROM (
+                    SELECT date_trunc('minute', created_at),
+                        coalesce(sum(n) FILTER (WHERE status = 'PENDING'), 0),
+                        coalesce(sum(n) FILTER (WHERE status = 'CONFIRMED'), 0),
+                        coalesce(sum(n) FILTER (WHERE status = 'REJECTED'), 0),
+                        coalesce(sum(n) FILTER (WHERE status = 'CANCELLED'), 0),
+                        coalesce(sum(n * total_price::numeric) FILTER (WHERE status = 'CONFIRMED'), 0)
+                    FROM (
+                        SELECT created_at, status, total_price, -1 AS n FROM old
+                        UNION ALL SELECT created_at, status, total_price, 1 FROM new
+                    ) AS both_states GROUP BY 1
+                ) AS changed (minute, pending, confirmed, rejected, cancelled, revenue)
+                -- Of what leaves the status as it is, nothing.
+                WHERE (pending, confirmed, rejected, cancelled, revenue) <> (0, 0, 0, 0, 0)
+            """,
         ),
     ]

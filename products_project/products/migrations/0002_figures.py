@@ -84,13 +84,6 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "stock_figures",
-                "indexes": [
-                    models.Index(
-                        condition=models.Q(("period", 0)),
-                        fields=["start"],
-                        name="stock_figures_new",
-                    )
-                ],
                 "constraints": [
                     models.UniqueConstraint(
                         condition=models.Q(("period__gt", 0)),
@@ -103,17 +96,18 @@ class Migration(migrations.Migration):
         # A statement that stores decisions adds one row for each minute, reason and product.
         migrations.RunSQL(
             sql="""
-                CREATE FUNCTION refused_orders_count() RETURNS trigger LANGUAGE plpgsql
-                SET search_path FROM CURRENT AS $$
+                DO $migration$ BEGIN EXECUTE format($definition$
+                CREATE FUNCTION refused_orders_count() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN
-                    INSERT INTO refused_orders (start, reason, product_id, orders)
+                    INSERT INTO %I.refused_orders (start, reason, product_id, orders)
                     SELECT date_trunc('minute', created_at), reason,
                         CASE WHEN reason = 'insufficient_stock' THEN product_id
                             ELSE '00000000-0000-0000-0000-000000000000' END,
                         count(*)
                     FROM new WHERE outcome = 'REJECTED' GROUP BY 1, 2, 3;
                     RETURN NULL;
-                END $$;
+                END $$
+                $definition$, current_schema()); END $migration$;
                 CREATE TRIGGER refused_orders_count AFTER INSERT ON reservation
                 REFERENCING NEW TABLE AS new
                 FOR EACH STATEMENT EXECUTE FUNCTION refused_orders_count();
