@@ -323,3 +323,6 @@ class CountedUpTo(models.Model):
 
     class Meta:
         db_table = "counted_up_to"
+
+    def __str__(self) -> str:
+        return f"{self.name} up to {self.number}"

@@ -25,6 +25,7 @@ class Range:
     label: str
     length: timedelta
     bar: timedelta
+    bar_label: str
     step: timedelta
     """It begins at a multiple of this, so that sums of such periods are enough."""
 
@@ -33,21 +34,26 @@ class Range:
         return floor(now, self.step) - self.length + self.step
 
 
+_MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 RANGES = {
     each.key: each
     for each in (
-        Range("hour", "Last hour", *(timedelta(minutes=n) for n in (60, 1, 5))),
-        Range("day", "24 hours", *(timedelta(minutes=n) for n in (1440, 15, 60))),
-        Range("week", "7 days", *(timedelta(hours=n) for n in (168, 1, 24))),
-        Range("month", "30 days", *(timedelta(days=n) for n in (30, 1, 1))),
+        Range("hour", "Last hour", _HOUR, _MINUTE, "minute", 5 * _MINUTE),
+        Range("day", "Last 24 hours", _DAY, 15 * _MINUTE, "15 minutes", _HOUR),
+        Range("week", "Last 7 days", 7 * _DAY, _HOUR, "hour", _DAY),
+        Range("month", "Last 30 days", 30 * _DAY, _DAY, "day", _DAY),
     )
 }
 
 
 def floor(moment: datetime, step: timedelta) -> datetime:
     """Return the last multiple of a step up to a moment, in UTC."""
-    seconds = int(step.total_seconds())
-    return datetime.fromtimestamp(moment.timestamp() // seconds * seconds, UTC)
+    return datetime.fromtimestamp(moment.timestamp() // seconds(step) * seconds(step), UTC)
+
+
+def seconds(length: timedelta) -> int:
+    """Return a length as `period` has it."""
+    return length // timedelta(seconds=1)
 
 
 class Figures(models.Model):
@@ -75,7 +81,7 @@ class Figures(models.Model):
     def within(cls, period: timedelta, since: datetime) -> Any:
         """Return the rows that make up what has happened since the beginning of a period."""
         # Two conditions, because each of them is that of an index.
-        is_wanted = Q(period=0) | Q(period=period.total_seconds())
+        is_wanted = Q(period=0) | Q(period=seconds(period))
         return cls._default_manager.filter(is_wanted, start__gte=since)
 
 
@@ -100,7 +106,7 @@ def merge(figures: type[Figures]) -> None:
 
     One at a time: who comes while another does it leaves it to that one.
     """
-    table, sums = figures._meta.db_table, figures.sums()
+    table, sums = figures._meta.db_table, figures.sums()  # noqa: SLF001 - Django's word for it
     keys = ["start", *figures.keys]
     listed = ", ".join([*keys, *sums])
     with transaction.atomic(durable=True), connection.cursor() as cursor:
@@ -117,13 +123,13 @@ def merge(figures: type[Figures]) -> None:
             GROUP BY {", ".join(map(str, range(1, len(keys) + 2)))}
             ON CONFLICT (period, {", ".join(keys)}) WHERE period > 0 DO UPDATE SET
                 {", ".join(f"{each} = known.{each} + excluded.{each}" for each in sums)}
-            """,
-            {"lengths": [int(length.total_seconds()) for length in figures.lengths]},
+            """,  # noqa: S608 - names of our own
+            {"lengths": [seconds(length) for length in figures.lengths]},
         )
         for length, kept in figures.lengths.items():
             cursor.execute(
-                f"DELETE FROM {table} WHERE period = %s AND start < now() - %s",
-                [int(length.total_seconds()), kept],
+                f"DELETE FROM {table} WHERE period = %s AND start < now() - %s",  # noqa: S608 - as above
+                [seconds(length), kept],
             )
 
 
