@@ -14,7 +14,7 @@
     document.hidden ||
     !getSelection().isCollapsed ||
     document.activeElement.matches("input, textarea, select, [contenteditable]") ||
-    [...document.querySelectorAll("#main [aria-expanded=true], [role=dialog], dialog[open], body > nav")]
+    [...document.querySelectorAll("nav[x-show], [role=dialog], dialog[open]")]
       .some((open) => open.checkVisibility());
 
   const chartOf = (part) => {
