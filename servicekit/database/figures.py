@@ -126,6 +126,8 @@ def merge(figures: type[Figures]) -> None:
             """,  # noqa: S608 - names of our own
             {"lengths": [seconds(length) for length in figures.lengths]},
         )
+        if not cursor.rowcount:
+            return
         for length, kept in figures.lengths.items():
             cursor.execute(
                 f"DELETE FROM {table} WHERE period = %s AND start < now() - %s",  # noqa: S608 - as above

@@ -38,8 +38,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     figures = _figures(shown)
     depths = common.depths_of_queues()
     tiles = [
-        _orders_tile(figures, shown),
-        _revenue_tile(figures, shown),
+        _orders_tile(figures),
+        _revenue_tile(figures),
         _pending_tile(depths),
         common.outbox_tile(),
         common.dead_letters_tile(),
@@ -63,7 +63,7 @@ def _total(figures: list[dict[str, Any]], name: str) -> int:
     return sum(int(row[f"{name}_"]) for row in figures)
 
 
-def _orders_tile(figures: list[dict[str, Any]], shown: Window) -> Tile:
+def _orders_tile(figures: list[dict[str, Any]]) -> Tile:
     return Tile(
         title="Orders",
         value=f"{sum(_total(figures, status.lower()) for status in COLOURS):,}",
@@ -72,7 +72,7 @@ def _orders_tile(figures: list[dict[str, Any]], shown: Window) -> Tile:
     )
 
 
-def _revenue_tile(figures: list[dict[str, Any]], shown: Window) -> Tile:
+def _revenue_tile(figures: list[dict[str, Any]]) -> Tile:
     return Tile(
         title="Revenue",
         value=money(_total(figures, "revenue")),

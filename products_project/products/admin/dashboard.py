@@ -49,8 +49,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         until = figures.counted_until()
     text = f"Counted up to {until:%-d %b %H:%M:%S} so far" if until else ""
     tiles = [
-        _units_tile(sold, shown),
-        _revenue_tile(sold, shown),
+        _units_tile(sold),
+        _revenue_tile(sold),
         _out_of_stock_tile(),
         common.outbox_tile(),
         common.dead_letters_tile(),
@@ -87,7 +87,7 @@ def _first_to_sell(low: Sequence[Product], sold: SoldProducts) -> list[Product]:
     return sorted(low, key=rank)[:_ROWS]
 
 
-def _units_tile(sold: SoldProducts, shown: Window) -> Tile:
+def _units_tile(sold: SoldProducts) -> Tile:
     return Tile(
         title="Units sold",
         value=f"{sold.total.units:,}",
@@ -96,7 +96,7 @@ def _units_tile(sold: SoldProducts, shown: Window) -> Tile:
     )
 
 
-def _revenue_tile(sold: SoldProducts, shown: Window) -> Tile:
+def _revenue_tile(sold: SoldProducts) -> Tile:
     return Tile(
         title="Revenue",
         value=money(sold.total.revenue),
