@@ -18,4 +18,4 @@ from products_project.products import figures  # noqa: E402
 
 app = Celery("products")
 configure(app)
-run_in_background(app, SUBSCRIPTIONS, lambda: [figures.loop()])
+run_in_background(app, SUBSCRIPTIONS, figures.loops)

@@ -29,7 +29,7 @@ from servicekit.database import figures
 from servicekit.database.figures import Range, seconds
 from servicekit.database.loop import Loop
 
-COUNTED_TOGETHER = 10_000
+COUNTED_TOGETHER = 20_000
 """No step counts more movements, and no page looks at more that are not counted yet."""
 
 _MOVEMENTS, _SLICES = "movements", "refused slices"
@@ -73,18 +73,25 @@ _FLOW = """
 """
 
 
-def loop() -> Loop:
-    """Return the thread that counts. Several may run side by side."""
-    return Loop("figures", count, every_seconds=2)
+def loops() -> Sequence[Loop]:
+    """Return the threads that count and merge. Several of each may run side by side."""
+    return [
+        Loop("figures", count, every_seconds=5),
+        # A row for each product that sells: more often would cost more than it saves.
+        Loop("merging figures", merge, every_seconds=30),
+    ]
 
 
 def count() -> bool:
     """Count what is new; return whether there may be more."""
-    is_behind = count_movements()
     count_refusals()
+    return count_movements()
+
+
+def merge() -> None:
+    """Merge what is counted."""
     for table in (StockFigures, Sales, RefusedOrders):
         figures.merge(table)
-    return is_behind
 
 
 def count_movements() -> bool:

@@ -115,19 +115,23 @@ def merge(figures: type[Figures]) -> None:
         cursor.execute(
             f"""
             WITH new AS (DELETE FROM {table} WHERE period = 0 RETURNING {listed}),
-                lengths AS (SELECT unnest(%(lengths)s::int[]) AS period)
+                lengths AS (
+                    SELECT unnest(%(lengths)s::int[]) AS period,
+                        now() - unnest(%(kept)s::interval[]) AS kept_since
+                )
             INSERT INTO {table} AS known (period, {listed})
             SELECT period, date_bin(make_interval(secs => period), start, 'epoch'),
                 {", ".join([*figures.keys, *(f"sum({each})" for each in sums)])}
-            FROM new CROSS JOIN lengths
+            FROM new JOIN lengths ON start >= kept_since
             GROUP BY {", ".join(map(str, range(1, len(keys) + 2)))}
             ON CONFLICT (period, {", ".join(keys)}) WHERE period > 0 DO UPDATE SET
                 {", ".join(f"{each} = known.{each} + excluded.{each}" for each in sums)}
             """,  # noqa: S608 - names of our own
-            {"lengths": [seconds(length) for length in figures.lengths]},
+            {
+                "lengths": [seconds(length) for length in figures.lengths],
+                "kept": list(figures.lengths.values()),
+            },
         )
-        if not cursor.rowcount:
-            return
         for length, kept in figures.lengths.items():
             cursor.execute(
                 f"DELETE FROM {table} WHERE period = %s AND start < now() - %s",  # noqa: S608 - as above

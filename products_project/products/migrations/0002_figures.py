@@ -117,4 +117,14 @@ class Migration(migrations.Migration):
                 DROP FUNCTION refused_orders_count();
             """,
         ),
+        # Movements from here on are counted by the worker, those before by the next migration. Who
+        # stores some has ended, so that none comes later with a smaller id.
+        migrations.RunSQL(
+            sql="""
+                LOCK TABLE stock_movement IN SHARE MODE;
+                INSERT INTO counted_up_to (name, number)
+                SELECT 'movements', coalesce(max(id), 0) FROM stock_movement;
+            """,
+            reverse_sql=migrations.RunSQL.noop,
+        ),
     ]
