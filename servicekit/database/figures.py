@@ -117,7 +117,7 @@ def merge(figures: type[Figures]) -> None:
             WITH new AS (DELETE FROM {table} WHERE period = 0 RETURNING {listed}),
                 lengths AS (
                     SELECT unnest(%(lengths)s::int[]) AS period,
-                        now() - unnest(%(kept)s::interval[]) AS kept_since
+                        now() - make_interval(secs => unnest(%(kept)s::int[])) AS kept_since
                 )
             INSERT INTO {table} AS known (period, {listed})
             SELECT period, date_bin(make_interval(secs => period), start, 'epoch'),
@@ -129,13 +129,14 @@ def merge(figures: type[Figures]) -> None:
             """,  # noqa: S608 - names of our own
             {
                 "lengths": [seconds(length) for length in figures.lengths],
-                "kept": list(figures.lengths.values()),
+                "kept": [seconds(kept) for kept in figures.lengths.values()],
             },
         )
         for length, kept in figures.lengths.items():
             cursor.execute(
-                f"DELETE FROM {table} WHERE period = %s AND start < now() - %s",  # noqa: S608 - as above
-                [seconds(length), kept],
+                f"DELETE FROM {table} WHERE period = %s"  # noqa: S608 - as above
+                " AND start < now() - make_interval(secs => %s)",
+                [seconds(length), seconds(kept)],
             )
 
 
