@@ -6,37 +6,17 @@ arrived is handled in one call, and acknowledged when that is committed.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from celery.worker import state
 from django.conf import settings
 
 from celery_workers.policies import TASKS
-from servicekit.messaging.celery_protocol import keywords_of
-from servicekit.messaging.consumer import Handled, Inbox, Stopped
-from servicekit.messaging.envelope import Received, received
+from servicekit.messaging.celery_protocol import TaskSource
+from servicekit.messaging.consumer import Inbox, Stopped
 from servicekit.messaging.publisher import ConfirmingPublisher
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TaskSource:
-    """A queue of one task: what reads its arguments, and what does many of them at once."""
-
-    queue: str
-    task: str
-    parse: Callable[[dict[str, Any]], Any]
-    handle: Callable[[Sequence[Received[Any]]], Handled]
-
-    def read(self, delivery: Any) -> Received[Any]:
-        """Return what a task message asks for.
-
-        :raises MalformedMessage: if it is none of this task
-        """
-        return received(self.parse(keywords_of(delivery, task=self.task)), delivery)
 
 
 class CeleryPump:

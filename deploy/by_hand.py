@@ -18,9 +18,8 @@ def write_addresses(installation: Mapping[str, str], directory: Path = DIRECTORY
         name = f"{service.upper()}_DATABASE_URL"
         # Where there is one URL only, of a server of somebody else, it serves for everything.
         owner, broker = installation[name], installation["BROKER_URL"]
-        known = {
-            each: installation[each] for each in ("SECRET_KEY", "CACHE_URL", "PRODUCT_API_URL")
-        }
+        names = ("SECRET_KEY", "CACHE_URL", "PRODUCT_API_URL", "ORDER_API_URL")
+        known = {each: installation[each] for each in names}
         known["BROKER_URL"] = installation.get(f"{service.upper()}_BROKER_URL", broker)
         known["PUBLIC_URL"] = installation.get(f"{prefix}_PUBLIC_URL", "")
         runtime = installation.get(f"{service.upper()}_RUNTIME_DATABASE_URL", owner)

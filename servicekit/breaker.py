@@ -3,12 +3,21 @@
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+_all: "weakref.WeakSet[Breaker]" = weakref.WeakSet()
+
+
+def open_breakers() -> list[str]:
+    """Return what this process is going on without at the moment."""
+    return sorted({breaker.name for breaker in _all if breaker.is_open})
 
 
 class CircuitOpen(Exception):
@@ -22,10 +31,16 @@ class Breaker:
     # process reach the other side one at a time only (docs/decisions/0004).
 
     def __init__(self, name: str, *, pause_seconds: float) -> None:
-        self._name = name
+        self.name = name
         self._pause_seconds = pause_seconds
         self._open_until = 0.0
         self._lock = threading.Lock()
+        _all.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers are spared: something has failed a moment ago."""
+        return time.monotonic() < self._open_until
 
     def call(
         self,
@@ -42,17 +57,17 @@ class Breaker:
         :raises: what it raises; one of `failures` spares the next callers
         """
         if not (force or self._admits()):
-            raise CircuitOpen(f"{self._name} was away a moment ago")
+            raise CircuitOpen(f"{self.name} was away a moment ago")
         try:
             answer = function()
         except failures as error:
             if self._open_until == 0.0:
-                logger.warning("%s is away, going on without it: %s", self._name, error)
+                logger.warning("%s is away, going on without it: %s", self.name, error)
             self._open_until = time.monotonic() + self._pause_seconds
             raise
         if self._open_until != 0.0:
             self._open_until = 0.0
-            logger.warning("%s is back", self._name)
+            logger.warning("%s is back", self.name)
         return answer
 
     def _admits(self) -> bool:

@@ -184,6 +184,8 @@ CELERY_REMOTE_CONTROL = env.bool("CELERY_REMOTE_CONTROL", default=True)
 # makes larger batches under load: less CPU per order, and more milliseconds until it is final.
 INTAKE_PACE_SECONDS = env.float("INTAKE_PACE_SECONDS", default=0.01)
 WORKER_PACE_SECONDS = env.float("WORKER_PACE_SECONDS", default=0.05)
+# How many dead letters a worker sends again per second, at most.
+REPLAYS_PER_SECOND = max(1, env.int("REPLAYS_PER_SECOND", default=50))
 # How long a web process sells at a price that it has read, before it looks at its copy again.
 PRICE_MEMORY_SECONDS = env.float("PRICE_MEMORY_SECONDS", default=0.25)
 # How long ago a price was true for sure at most, that memory included, before the product service
@@ -212,6 +214,21 @@ CACHES = {
         },
     }
 }
+
+
+def other_service(prefix: str, name: str, *, without: str) -> dict[str, str]:
+    """Return where the other service is: for us `api`, for browsers `public`, or else `port`.
+
+    Without a public address, it is on the host that the browser has asked, unless we have one.
+    `without` says how things go on without it.
+    """
+    return {
+        "name": name,
+        "without": without,
+        "api": env.str(f"{prefix}_API_URL", default=""),
+        "public": env.str(f"{prefix}_PUBLIC_URL", default="").rstrip("/"),
+        "port": "" if PUBLIC_URL else env.str(f"{prefix}_PORT", default=""),
+    }
 
 
 def database(url_variable: str) -> dict[str, Any]:

@@ -8,14 +8,18 @@ left out. RabbitMQ tells the depths of queues itself.
 import logging
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from wsgiref.simple_server import WSGIServer
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.utils import timezone
 from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from servicekit import metrics
+from servicekit.dead_letters.selectors import waiting_by_queue
+from servicekit.outbox.models import OutgoingEvent
 
 logger = logging.getLogger(__name__)
 
@@ -25,76 +29,45 @@ COUNT_LIMIT = 10_000
 _STATEMENT_TIMEOUT_MS = 500
 
 
-class OutboxDepth(Collector):
-    """How many events wait, and for how long the first has."""
+class Tables(Collector):
+    """How many events wait for the broker, and dead letters for a person."""
 
     def describe(self) -> list[Metric]:
-        """Say nothing beforehand: otherwise it would be looked up to find its names."""
+        """Say nothing beforehand: otherwise it would be looked up to find the names."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Look into the table."""
+        """Look into the tables."""
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-                cursor.execute(
-                    """
-                    SELECT
-                        (SELECT count(*) FROM (SELECT 1 FROM outbox_event LIMIT %s) AS counted),
-                        (SELECT extract(epoch FROM now() - recorded_at)
-                         FROM outbox_event ORDER BY id LIMIT 1)
-                    """,
-                    [COUNT_LIMIT],
-                )
-                count, oldest_seconds = cursor.fetchone()
+                waiting = OutgoingEvent.objects.order_by("id")
+                events = waiting[:COUNT_LIMIT].count()
+                oldest = waiting.values_list("recorded_at", flat=True).first()
+                letters = waiting_by_queue(COUNT_LIMIT)
         except (DatabaseError, InterfaceError):
             return
         finally:
             # Each scrape has a thread of its own, which ends.
             connection.close()
+        age = timezone.now() - oldest if oldest else timedelta()
         yield GaugeMetricFamily(
             metrics.OUTBOX_EVENTS,
             f"Events that wait for the broker to take them, counted up to {COUNT_LIMIT}.",
-            value=count,
+            value=events,
         )
         yield GaugeMetricFamily(
             metrics.OUTBOX_OLDEST_SECONDS,
             "How long the first of them has been waiting.",
-            value=float(oldest_seconds or 0),
+            value=age.total_seconds(),
         )
-
-
-class DeadLetters(Collector):
-    """How many messages wait for a person to decide about them."""
-
-    def describe(self) -> list[Metric]:
-        """Say nothing beforehand, as above."""
-        return []
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Look into the table."""
         family = GaugeMetricFamily(
             metrics.DEAD_LETTERS,
             f"Messages that wait for a decision in the admin, counted up to {COUNT_LIMIT}.",
             labels=["queue"],
         )
-        try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-                cursor.execute(
-                    """
-                    SELECT queue, count(*)
-                    FROM (SELECT queue FROM dead_letter WHERE status = 'WAITING' LIMIT %s) AS few
-                    GROUP BY queue
-                    """,
-                    [COUNT_LIMIT],
-                )
-                for queue, count in cursor.fetchall():
-                    family.add_metric([queue], count)
-        except (DatabaseError, InterfaceError):
-            return
-        finally:
-            connection.close()
+        for queue, count in letters.items():
+            family.add_metric([queue], count)
         yield family
 
 
@@ -112,6 +85,5 @@ def serve() -> WSGIServer | None:
     except (OSError, ValueError) as error:
         logger.error("no metrics on %s:%s: %s", address, port, error)  # noqa: TRY400 - says it all
         return None
-    REGISTRY.register(OutboxDepth())
-    REGISTRY.register(DeadLetters())
+    REGISTRY.register(Tables())
     return server

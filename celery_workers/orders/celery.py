@@ -13,9 +13,9 @@ django.setup()
 
 from celery_workers.bootsteps import run_in_background  # noqa: E402 - Django comes first
 from celery_workers.celery_settings import configure  # noqa: E402
-from celery_workers.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 from orders_project.orders import watchdog  # noqa: E402
 from orders_project.orders.commands import PersistOrders  # noqa: E402
+from orders_project.orders.subscriptions import SUBSCRIPTIONS  # noqa: E402
 
 app = Celery("orders")
 configure(app, queue=PersistOrders.queue)

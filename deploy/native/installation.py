@@ -77,6 +77,7 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """The addresses and settings of this stack, by the names of `.env.example`."""
         own = {**addresses_of(self.ports, self._secrets), "SECRET_KEY": self._secrets["SECRET_KEY"]}
+        own |= {"PRODUCT_PORT": str(self.ports.product), "ORDER_PORT": str(self.ports.order)}
         for owner in map(str.upper, OWNERS):
             # Where there is one URL only, of a server of somebody else, it serves for everything.
             if named := self.settings.get(f"{owner}_DATABASE_URL"):

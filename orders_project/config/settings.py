@@ -18,6 +18,11 @@ REST_FRAMEWORK = {
 
 # Where products are looked up: `GET {PRODUCT_API_URL}/{id}`.
 PRODUCT_API_URL = common.env.str("PRODUCT_API_URL")
+OTHER_SERVICE = common.other_service(
+    "PRODUCT",
+    "Product-Service",
+    without="Orders are accepted meanwhile, at prices known from before.",
+)
 
 # Of the connections of a web process, this many may wait for orders to be final.
 WAITING_REQUESTS_LIMIT = max(1, common.env.int("WEB_CONNECTIONS", default=1000) // 2)
@@ -41,8 +46,11 @@ API_SCOPES = {
 SESSION_COOKIE_NAME = "orders_session"
 CSRF_COOKIE_NAME = "orders_csrf"
 
-# The queues of the worker, whose length the admin shows.
+# The queues of the worker, whose length the admin shows, and what reads them.
 WORKER_QUEUES = ["orders.persist", "order_stock_queue", "order_product_queue"]
+WORKER_SOURCES = "orders_project.orders.subscriptions.SOURCES"
+# Shows what came of a dead letter that was replayed.
+RESULTS_OF_ORDER = "orders_project.orders.admin.orders.results"
 
 UNFOLD = theme.unfold(
     title=SERVICE_NAME,

@@ -5,14 +5,24 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from orders_project.orders import product_service
+from orders_project.orders.admin.unfinished import (
+    ACCEPTED,
+    PENDING,
+    oldest_accepted,
+    oldest_pending,
+)
 from servicekit.http import health, metrics_view, problems
+from servicekit.overview.system import System
 
 admin.site.site_header = admin.site.site_title = "Order-Service"
 admin.site.index_title = "Orders"
 
+system = System({PENDING: oldest_pending, ACCEPTED: oldest_accepted})
+
 urlpatterns = [
     path("", include("orders_project.orders.api.urls")),
     path("", include("servicekit.http.documentation")),
+    path("admin/system/", system.page, name="system"),
     path("admin/", admin.site.urls),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("metrics", metrics_view.metrics),
@@ -28,6 +38,7 @@ urlpatterns = [
             },
             # Orders are accepted while the database or the broker takes them: either is enough.
             works_with=lambda up: bool(up & {"database", "broker"}),
+            details=system.look,
         ),
     ),
     # Not `handler404`: with DEBUG on, Django would answer its own HTML page instead.

@@ -116,6 +116,12 @@ def accepted_longer_than(seconds: int, *, limit: int) -> list[AcceptedOrder]:
     return [] if orders is UNAVAILABLE else orders
 
 
+def oldest_accepted_at() -> float | Unavailable | None:
+    """Return since when (Unix time) the oldest of the accepted orders waits to be stored."""
+    found = best_effort(lambda client: client.zrange(_ACCEPTED, 0, 0, withscores=True))
+    return found if found is UNAVAILABLE else found[0][1] if found else None
+
+
 def remembers_seconds() -> float:
     """Return for how long Redis has lost nothing, for all we know: 0 if it does not answer."""
 

@@ -19,6 +19,10 @@ from servicekit.timestamps import now_in_milliseconds
 RECHECK_AFTER_SECONDS = 30
 """How long an order may wait for an answer about its stock before the watchdog asks again."""
 
+CANCEL_REASON_MAX_LENGTH = 500
+# The name of a user has up to 150 characters, that of an API key 100.
+CANCELLED_BY_MAX_LENGTH = 150
+
 # Who is storing orders holds an advisory lock of this class on a number below those that they get:
 # the trigger `order_storing`, of migration 0004.
 _STORING = 0x4F52
@@ -188,6 +192,11 @@ class Order(models.Model):
     settled_at = models.DateTimeField("settled", null=True, blank=True)
     cancelled_at = models.DateTimeField("cancelled", null=True, blank=True)
     released_at = models.DateTimeField("stock given back", null=True, blank=True)
+    # Of the cancellation. None costs an order that is never cancelled not a byte.
+    cancelled_by = models.CharField(max_length=CANCELLED_BY_MAX_LENGTH, null=True, blank=True)  # noqa: DJ001 - see above
+    cancel_reason = models.CharField(  # noqa: DJ001 - see above
+        "why cancelled", max_length=CANCEL_REASON_MAX_LENGTH, null=True, blank=True
+    )
     # When the watchdog asks again about its stock; None when there is nothing more to be heard.
     recheck_at = models.DateTimeField(null=True, blank=True)
     # Given by the database, also to what old code inserts; 0: stored before there were numbers.
@@ -237,7 +246,7 @@ class Order(models.Model):
 class OrderFigures(figures.Figures):
     """How many orders that were accepted in a period have which status, and what they bring in.
 
-    Triggers of migration 0005 add to them whatever is written of an order: a batch adds one row.
+    Triggers of migration 0006 add to them whatever is written of an order: a batch adds one row.
     """
 
     lengths = figures.BY_BAR

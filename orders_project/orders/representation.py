@@ -30,8 +30,36 @@ TIMELINE_STEPS = [
 ]
 
 
+class Cancellation(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """When an order was cancelled; by whom and why, as far as that is known."""
+
+    cancelled_at: Timestamp
+    by: Annotated[
+        str | msgspec.UnsetType,
+        msgspec.Meta(
+            description="The name of a user of the admin, or `API key` and the name of the key;"
+            " `API client` without one.",
+            examples=["API key web shop"],
+        ),
+    ] = msgspec.UNSET
+    reason: Annotated[
+        str | msgspec.UnsetType, msgspec.Meta(examples=["Ordered twice by mistake."])
+    ] = msgspec.UNSET
+
+    @classmethod
+    def of(cls, order: Order | AcceptedOrder) -> "Cancellation | msgspec.UnsetType":
+        """Represent what is known of it; unset if the order is not cancelled."""
+        if not isinstance(order, Order) or order.cancelled_at is None:
+            return msgspec.UNSET
+        return cls(
+            cancelled_at=rfc3339(order.cancelled_at),
+            by=order.cancelled_by or msgspec.UNSET,
+            reason=order.cancel_reason or msgspec.UNSET,
+        )
+
+
 class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of every answer about an order."""
+    """The body of every answer about an order; `cancellation` if it is CANCELLED."""
 
     id: UUID
     product_id: UUID
@@ -44,6 +72,7 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ]
     status: Status
     created_at: Timestamp
+    cancellation: Cancellation | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(cls, order: Order | AcceptedOrder) -> "OrderDetail":
@@ -55,6 +84,7 @@ class OrderDetail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             total_price=order.total_price,
             status=order.status if isinstance(order, Order) else Order.Status.PENDING.value,
             created_at=rfc3339(order.created_at),
+            cancellation=Cancellation.of(order),
         )
 
 

@@ -184,20 +184,20 @@ def _settled(
     )
 
 
-def cancel_order(order_id: UUID) -> Order:
+def cancel_order(order_id: UUID, *, by: str | None = None, reason: str | None = None) -> Order:
     """Cancel an order, and announce it in the same transaction, so that its stock comes back.
 
-    Cancelled twice, it is cancelled once.
+    Cancelled twice, it is cancelled once: by whom and why is what the first one has said.
 
     :raises OrderNotFound: if there is none
     :raises OrderNotVisibleYet: if it may be where we cannot look now
     :raises OrderIsRejected: if it was rejected, and there is nothing to cancel
     """
-    order = _cancel_stored(order_id)
+    order = _cancel_stored(order_id, by, reason)
     if order is None:
         # Accepted, and still on its way to the worker, who will find it stored.
         place_orders([selectors.get_accepted_order(order_id)])
-        order = _cancel_stored(order_id)
+        order = _cancel_stored(order_id, by, reason)
     if order is None:
         raise selectors.OrderNotFound(order_id)
     cache.forget_lists([order.product_id])
@@ -205,7 +205,7 @@ def cancel_order(order_id: UUID) -> Order:
     return order
 
 
-def _cancel_stored(order_id: UUID) -> Order | None:
+def _cancel_stored(order_id: UUID, by: str | None, reason: str | None) -> Order | None:
     with transaction.atomic(durable=True):
         order = Order.objects.lock([order_id]).get(order_id)
         if order is None or order.status == Order.Status.CANCELLED:
@@ -215,7 +215,9 @@ def _cancel_stored(order_id: UUID) -> Order | None:
         order.status = Order.Status.CANCELLED
         order.cancelled_at = now_in_milliseconds()
         order.recheck_at = order.cancelled_at + timedelta(seconds=RECHECK_AFTER_SECONDS)
-        order.save(update_fields=["status", "cancelled_at", "recheck_at"])
+        order.cancelled_by, order.cancel_reason = by, reason or None
+        facts = ("cancelled_at", "cancelled_by", "cancel_reason")
+        order.save(update_fields=["status", "recheck_at", *facts])
         recording.record_all([order_cancelled(order)])
     metrics.ORDERS_SETTLED.labels(order.status).inc()
     return order

@@ -16,6 +16,10 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "products_project.products.api.problems.handle",
 }
 
+OTHER_SERVICE = common.other_service(
+    "ORDER", "Order-Service", without="No order is accepted meanwhile."
+)
+
 SPECTACULAR_SETTINGS = spectacular(
     title=SERVICE_NAME,
     description="Creates products, keeps their stock, and gives each order its units or"
@@ -35,8 +39,11 @@ API_SCOPES = {
 SESSION_COOKIE_NAME = "products_session"
 CSRF_COOKIE_NAME = "products_csrf"
 
-# The queues of the worker, whose length the admin shows.
+# The queues of the worker, whose length the admin shows, and what reads them.
 WORKER_QUEUES = ["product_order_queue", "product_cancellation_queue"]
+WORKER_SOURCES = "products_project.products.subscriptions.SOURCES"
+# Shows what came of a dead letter that was replayed.
+RESULTS_OF_ORDER = "products_project.products.admin.ledgers.results"
 
 UNFOLD = theme.unfold(
     title=SERVICE_NAME,

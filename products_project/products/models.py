@@ -47,6 +47,8 @@ class Product(models.Model):
     price = models.BigIntegerField(help_text="In the currency's smallest unit, for example cents.")
     # Larger than any quantity: what came in meanwhile keeps nothing from being given back.
     qty = models.BigIntegerField("in stock")
+    # Null: where that begins for all that say nothing else. Of interest to people only.
+    low_stock = models.PositiveIntegerField("low stock at", null=True, blank=True)
     # Raised by every change of the row: the order of events and cache writes about it.
     version = models.BigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=now_in_milliseconds, editable=False)
@@ -298,7 +300,7 @@ class Sales(figures.Figures):
 class RefusedOrders(figures.Figures):
     """How many orders were refused in a period, by reason.
 
-    Triggers of migration 0002 add those that were accepted before.
+    A trigger of migration 0003 adds those that were accepted before.
     """
 
     keys = ("reason", "product_id")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping
+from types import EllipsisType
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -45,14 +46,14 @@ class IdempotencyKeyReused(Exception):
         super().__init__("This Idempotency-Key was used before, for another stock movement.")
 
 
-def create_product(*, name: str, price: int, qty: int) -> Product:
+def create_product(*, name: str, price: int, qty: int, low_stock: int | None = None) -> Product:
     """Store a product with its price, the movement that explains its first stock, and the event.
 
     All of it commits together; the cache is written afterwards.
     """
     started_at = time.time()
     with transaction.atomic(durable=True):
-        product = Product.objects.create(name=name, price=price, qty=qty)
+        product = Product.objects.create(name=name, price=price, qty=qty, low_stock=low_stock)
         product.prices.create(price=price, since=product.created_at)
         if qty:
             product.movements.create(delta=qty, qty_after=qty, reason=StockMovement.Reason.INITIAL)
@@ -64,12 +65,13 @@ def create_product(*, name: str, price: int, qty: int) -> Product:
 def update_product(
     product_id: UUID,
     *,
-    name: str | None = None,
-    price: int | None = None,
+    name: str | EllipsisType = ...,
+    price: int | EllipsisType = ...,
+    low_stock: int | EllipsisType | None = ...,
     if_version: Collection[str] | None = None,
     if_still: Mapping[str, object] | None = None,
 ) -> Product:
-    """Change a product's name or price, and announce the new state in the same transaction.
+    """Change what is not left out, and announce the new state in the same transaction.
 
     With `if_version`, only if its version is one of these; with `if_still`, only if its fields
     have these values, for who may not be stopped by a sale. What is so already is no change.
@@ -83,10 +85,11 @@ def update_product(
         product = _lock_sold(product_id, if_version)
         if any(getattr(product, field) != value for field, value in (if_still or {}).items()):
             raise VersionMismatch(product)
-        changes: dict[str, object] = {
+        given = {"name": name, "price": price, "low_stock": low_stock}
+        changes = {
             field: value
-            for field, value in (("name", name), ("price", price))
-            if value is not None and value != getattr(product, field)
+            for field, value in given.items()
+            if value is not ... and value != getattr(product, field)
         }
         if changes:
             for field, value in changes.items():
@@ -117,6 +120,27 @@ def archive_product(product_id: UUID, *, if_version: Collection[str] | None = No
         product.save(update_fields=["archived_at", "version"])
         recording.record_all([announce(ProductArchived, product)])
     cache.store([product], read_at=started_at)
+
+
+def restore_product(product_id: UUID) -> Product:
+    """Sell an archived product again, and announce it. Twice is as good as once.
+
+    Its event is `product.updated`, from whose state as a whole the forgetful learn it anew.
+
+    :raises ProductNotFound: if there is none
+    """
+    started_at = time.time()
+    with transaction.atomic(durable=True):
+        product = Product.objects.lock([product_id]).get(product_id)
+        if product is None:
+            raise ProductNotFound(product_id)
+        if product.archived_at is not None:
+            product.archived_at = None
+            product.version += 1
+            product.save(update_fields=["archived_at", "version"])
+            recording.record_all([announce(ProductUpdated, product)])
+    cache.store([product], read_at=started_at)
+    return product
 
 
 def move_stock(

@@ -33,6 +33,7 @@ class KnownKey:
     prefix: str
     digest: bytes
     scopes: frozenset[str]
+    name: str
 
 
 def new_key() -> str:

@@ -14,10 +14,10 @@ class ApiKeyManager(models.Manager["ApiKey"]):
 
     def known(self) -> dict[str, KnownKey]:
         """Return the keys that are not revoked, by prefix: one statement."""
-        rows = self.filter(revoked_at=None).values_list("prefix", "digest", "scopes")
+        rows = self.filter(revoked_at=None).values_list("prefix", "digest", "scopes", "name")
         return {
-            prefix: KnownKey(prefix, bytes(digest), frozenset(scopes))
-            for prefix, digest, scopes in rows
+            prefix: KnownKey(prefix, bytes(digest), frozenset(scopes), name)
+            for prefix, digest, scopes, name in rows
         }
 
     def revoke(self, id_: int | str) -> list["ApiKey"]:

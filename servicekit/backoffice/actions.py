@@ -60,7 +60,7 @@ class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
         return {}
 
     def offers(self, row: Any) -> Collection[str]:  # noqa: ARG002 - as above
-        """Return which of `actions_detail` can be taken with a row as it is now."""
+        """Return which actions of its page can be taken with a row as it is now."""
         return ()
 
     def change_view(
@@ -85,11 +85,17 @@ class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Offer what can be done with the row."""
+        return self._offered(request, object_id, super().get_actions_detail(request, object_id))
+
+    def get_actions_submit_line(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what can be done with it as it is saved."""
+        actions = super().get_actions_submit_line(request, object_id)
+        return self._offered(request, object_id, actions) if actions else actions
+
+    def _offered(self, request: HttpRequest, object_id: Any, actions: list[Any]) -> list[Any]:
         row = self.get_object(request, str(object_id))
         offered = self.offers(row) if row else ()
-        return [
-            each for each in super().get_actions_detail(request, object_id) if each.path in offered
-        ]
+        return [each for each in actions if each.path in offered]
 
     def page_of(self, pk: object) -> str:
         """Return the address of one row's page."""
@@ -127,30 +133,57 @@ def confirmed(
     button: str,
     leave: str = "Cancel",
     form: forms.Form | None = None,
-    shown: str = "",
+    shown: str | Callable[[], str] = "",
 ) -> forms.Form | HttpResponse:
     """Return the filled-in form when an action was confirmed, else the page that asks for it.
 
-    It asks `about_one` row, or `about_many`, with their `{count}` filled in, and shows `shown`.
+    It asks `about_one` row, or `about_many`, with their `{count}` filled in, and shows `shown`,
+    which is called only then.
     More than `MAX_SELECTED` rows are not asked about, but refused.
     """
     ids = [str(pk) for pk in rows.order_by().values_list("pk", flat=True)[: MAX_SELECTED + 1]]
     if len(ids) > MAX_SELECTED:
         messages.error(request, f"Select at most {MAX_SELECTED:,} at a time.")
         return HttpResponseRedirect(request.get_full_path())
+    is_of_list = "action" in request.POST
+    return asked(
+        model_admin,
+        request,
+        question=about_one if len(ids) == 1 else about_many.format(count=len(ids)),
+        button=button,
+        leave=leave,
+        leave_to=request.get_full_path() if is_of_list else model_admin.page_of(ids[0]),
+        form=form,
+        shown=shown,
+        ids=ids,
+    )
+
+
+def asked(
+    model_admin: Any,
+    request: HttpRequest,
+    *,
+    question: str,
+    button: str,
+    leave_to: str,
+    leave: str = "Cancel",
+    form: forms.Form | None = None,
+    shown: str | Callable[[], str] = "",
+    ids: Collection[str] = (),
+) -> forms.Form | HttpResponse:
+    """Return the filled-in form when a question was answered, else the page that asks it."""
     is_sent = _CONFIRMED in request.POST
     form = form or forms.Form(request.POST if is_sent else None)
     if is_sent and form.is_valid():
         return form
-    is_of_list = "action" in request.POST
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"{button}?",
-        "question": about_one if len(ids) == 1 else about_many.format(count=len(ids)),
+        "question": question,
         "shown": shown,
         "button": button,
         "leave": leave,
-        "leave_to": request.get_full_path() if is_of_list else model_admin.page_of(ids[0]),
+        "leave_to": leave_to,
         "form": form,
         "ids": ids,
         "ids_name": ACTION_CHECKBOX_NAME,
@@ -168,14 +201,15 @@ def report(
     done: str,
     rows: Sequence[Any],
     left: Mapping[str, int],
-    note: str = "",
+    note: str | Callable[[Any], str] = "",
 ) -> None:
     """Say, and log, what was done to which rows, and how many were left for which reasons."""
-    noun = str(model_admin.opts.verbose_name)
+    noun, nouns = str(model_admin.opts.verbose_name), str(model_admin.opts.verbose_name_plural)
     for row in rows:
-        model_admin.log_change(request, row, f"{capfirst(done)}{f': {note}' if note else '.'}")
+        said = note(row) if callable(note) else note
+        model_admin.log_change(request, row, f"{capfirst(done)}{f': {said}' if said else '.'}")
     if rows:
-        what = capfirst(noun) if len(rows) == 1 else counted(len(rows), noun)
+        what = capfirst(noun) if len(rows) == 1 else counted(len(rows), noun, nouns)
         messages.success(request, f"{what} {done}.")
     for why, count in left.items():
-        messages.warning(request, f"{counted(count, noun)} left unchanged: {why}.")
+        messages.warning(request, f"{counted(count, noun, nouns)} left unchanged: {why}.")

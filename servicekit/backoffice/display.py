@@ -16,9 +16,12 @@ Tone = Literal["success", "warning", "danger", "info", ""]
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def column(title: str, show: Callable[[Any], object]) -> Any:
-    """Return a column of a list, or a fact on a page, for the body of a `ModelAdmin`."""
-    return staticmethod(admin.display(description=title)(show))
+def column(title: str, show: Callable[[Any], object], *, sorts_by: str | None = None) -> Any:
+    """Return a column of a list, or a fact on a page, for the body of a `ModelAdmin`.
+
+    A list is sorted by a column that names a field which an index gives in both directions.
+    """
+    return staticmethod(admin.display(description=title, ordering=sorts_by)(show))
 
 
 def badge(text: object, tone: Tone) -> SafeString:
@@ -73,13 +76,17 @@ def ago(moment: datetime) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """Return a time in UTC, to the millisecond."""
-    return clock(value, day=True)
+    """Return a time in UTC, to the millisecond; who points at it reads it in their own zone."""
+    return _time(value, clock(value, day=True)) if value else "—"
 
 
-def second(value: datetime) -> str:
-    """Return a time in UTC, to the second, for columns."""
-    return f"{value:%Y-%m-%d %H:%M:%S}"
+def second(value: datetime) -> SafeString:
+    """Do the same to the second, for columns."""
+    return _time(value, f"{value:%Y-%m-%d %H:%M:%S}")
+
+
+def _time(value: datetime, shown: str) -> SafeString:
+    return format_html('<time datetime="{}">{}</time>', value.isoformat(), shown)
 
 
 def clock(value: datetime | None, *, day: bool = False) -> str:

@@ -1,36 +1,94 @@
 """Filters of lists."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import ChoicesFieldListFilter
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.contrib.filters.admin import RangeDateTimeFilter
+
+_PRESETS = {
+    "hour": ("Last hour", timedelta(hours=1)),
+    "today": ("Today", None),
+    "day": ("Last 24 hours", timedelta(days=1)),
+    "week": ("Last 7 days", timedelta(days=7)),
+    "month": ("Last 30 days", timedelta(days=30)),
+}
 
 
 class TimeRange(RangeDateTimeFilter):
-    """From a time to a time, in UTC; a day without a time is meant as a whole.
+    """From a time to a time, in UTC, or the last hour or days; without a time, the whole day.
 
     Unfold's own leaves out what has no time, and hands on times without a zone.
     """
 
+    template = "backoffice/time_range.html"
+
+    def __init__(
+        self, field: Any, request: HttpRequest, params: dict[str, Any], *args: Any, **options: Any
+    ) -> None:
+        super().__init__(field, request, params, *args, **options)
+        self.title = "time"
+        self._last = f"{self.parameter_name}_last"
+        if self._last in params:
+            self.used_parameters[self._last] = params.pop(self._last)[-1]
+
+    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+        """Return the form and the presets; then what is chosen, as other filters do."""
+        name, last = self.parameter_name, self.used_parameters.get(self._last)
+        sent = {end: self._sent(end) for end in ("from", "to")}
+        ends = [" ".join(filter(None, [end, *parts])) for end, parts in sent.items() if any(parts)]
+        shown = _PRESETS.get(last, (last,))[0] if last else " ".join(ends)
+        nothing = dict.fromkeys([*self.expected_parameters(), self._last])
+        yield {
+            "selected": not shown,
+            "query_string": changelist.get_query_string(nothing),
+            # Not bound, as unfold's is: it would refuse a day without a time.
+            "form": self.form_class(
+                name=name, initial={f"{name}_{end}": parts for end, parts in sent.items()}
+            ),
+            "presets": [
+                (text, changelist.get_query_string({**nothing, self._last: preset}), preset == last)
+                for preset, (text, _) in _PRESETS.items()
+            ],
+        }
+        if shown:
+            yield {"selected": True, "display": shown}
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep what is within; nothing, and say so, if an end is not a time."""
+        try:
+            return queryset.filter(**self._bounds())
+        except ValueError as error:
+            messages.error(request, f"“{error}” is not a valid date and time.")
+            return queryset.none()
+
+    def _bounds(self) -> dict[str, datetime]:
+        if last := self.used_parameters.get(self._last):
+            if last not in _PRESETS:
+                raise ValueError(last)
+            now, (_, span) = timezone.now(), _PRESETS[last]
+            since = now - span if span else datetime.combine(now, time.min, UTC)
+            return {f"{self.parameter_name}__gte": since}
+        bounds = {}
         for end, lookup, else_at in (("from", "gte", "00:00:00"), ("to", "lte", "23:59:59.999999")):
-            day = self.used_parameters.get(f"{self.parameter_name}_{end}_0")
-            time = self.used_parameters.get(f"{self.parameter_name}_{end}_1")
-            if not (day or time):
-                continue
+            day, at = self._sent(end)
             try:
-                moment = datetime.fromisoformat(f"{day}T{time or else_at}").replace(tzinfo=UTC)
-            except ValueError:
-                sent = f"{day or ''} {time or ''}".strip()
-                messages.error(request, f"“{sent}” is not a valid date and time.")
-                return queryset.none()
-            queryset = queryset.filter(**{f"{self.parameter_name}__{lookup}": moment})
-        return queryset
+                if day or at:
+                    moment = datetime.fromisoformat(f"{day}T{at or else_at}").replace(tzinfo=UTC)
+                    bounds[f"{self.parameter_name}__{lookup}"] = moment
+            except ValueError as error:
+                raise ValueError(f"{day} {at}".strip()) from error
+        return bounds
+
+    def _sent(self, end: str) -> list[str]:
+        """Return the day and the time of one end as they were sent, empty where they were not."""
+        names = (f"{self.parameter_name}_{end}_{part}" for part in (0, 1))
+        return [self.used_parameters.get(name) or "" for name in names]
 
 
 class AmongNewest(ChoicesFieldListFilter):

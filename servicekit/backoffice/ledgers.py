@@ -1,15 +1,18 @@
 """Lists of rows that services write, however many there are."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
-from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.admin.views.main import ERROR_FLAG, SEARCH_VAR
 from django.core.paginator import Paginator
+from django.db.models import Value
 from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePage, InfinitePaginator
 from unfold.views import ChangeList
+
+from servicekit.backoffice.elsewhere import other_admin
 
 MAX_SELECTED = 500
 """How many rows one action takes at once."""
@@ -31,6 +34,51 @@ class BoundedPaginator(InfinitePaginator):
 class BoundedChangeList(ChangeList):
     """Tells how many rows match, and offers to select all of them, where an action takes all."""
 
+    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
+        """Return the filters, without the fields of their form that nobody has filled in."""
+        sent = super().get_filters_params(params)
+        return {name: values for name, values in sent.items() if any(values)}
+
+    def get_ordering_field(self, field_name: Any) -> str | None:
+        """Return what a column sorts by; None if its header does not offer it."""
+        return _order_of(self.model_admin, field_name)
+
+    def get_ordering(self, request: HttpRequest, queryset: Any) -> list[Any]:
+        """Return the order; the reverse of the list's own is that of all its fields: one index."""
+        asked = super().get_ordering(request, queryset)
+        reverse = [_reversed(field) for field in self.model_admin.get_ordering(request)]
+        ordering = reverse if asked[0] == reverse[0] else asked
+        return list(self._get_deterministic_ordering(ordering))
+
+    @property
+    def chips(self) -> list[tuple[str, str, str]]:
+        """What restricts the list: by what, to what, and the query string of the list without."""
+        chips = []
+        if self.query:
+            chips.append(("search", self.query, self.get_query_string({SEARCH_VAR: None})))
+        others = self.get_filters_params()
+        for spec in self.filter_specs:
+            everything, *choices = spec.choices(self)
+            chips += [
+                (spec.title, choice["display"], everything["query_string"])
+                for choice in choices
+                if choice["selected"] and spec.used_parameters
+            ]
+            others = {
+                name: value for name, value in others.items() if name not in spec.used_parameters
+            }
+        for name, value in others.items():
+            # Of a link from another page.
+            title = name.partition("__")[0].replace("_", " ")
+            chips.append((title, value[-1], self.get_query_string({name: None})))
+        return chips
+
+    @property
+    def without_chips(self) -> str:
+        """The query string of the list that nothing restricts."""
+        everything = dict.fromkeys([SEARCH_VAR, *self.get_filters_params()])
+        return str(self.get_query_string(everything))
+
     def get_results(self, request: HttpRequest) -> None:
         """Fetch a page."""
         super().get_results(request)
@@ -50,14 +98,19 @@ class BoundedAdmin(ModelAdmin):
     # A facet is a COUNT(*) per choice of a filter.
     show_facets = ShowFacets.NEVER
     list_per_page = 50
-    # Sorted otherwise, a list would need another index.
-    sortable_by: ClassVar[list[str] | tuple[str, ...] | None] = ()
     empty_text = "Nothing here yet."
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
-    list_filter_submit = True
     list_fullwidth = True
     compressed_fields = True
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the rows, each with where this browser finds the other service's admin."""
+        return super().get_queryset(request).annotate(other_admin=Value(other_admin(request)))
+
+    def get_sortable_by(self, request: HttpRequest) -> Any:
+        """Return the columns that say what they sort by: by another, a list would need an index."""
+        return [name for name in self.get_list_display(request) if _order_of(self, name)]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -84,9 +137,22 @@ class BoundedAdmin(ModelAdmin):
             return super().get_search_results(request, queryset, term)  # type: ignore[no-any-return]  # unfold has no types
         return rows, False
 
+    def get_paginator(self, request: HttpRequest, queryset: Any, *args: Any, **options: Any) -> Any:  # noqa: ARG002 - Django's signature
+        """Page the list by our paginator, and a row's history, which is short, by Django's."""
+        kind = self.paginator if queryset.model is self.model else Paginator
+        return kind(queryset, *args, **options)
+
     def get_changelist(self, request: HttpRequest, **_options: Any) -> type[ChangeList]:  # noqa: ARG002 - Django's signature
         """Return the class that makes a list's page."""
         return BoundedChangeList
+
+
+def _order_of(model_admin: Any, column: str) -> str | None:
+    return getattr(getattr(model_admin, column, None), "admin_order_field", None)
+
+
+def _reversed(field: str) -> str:
+    return field.removeprefix("-") if field.startswith("-") else f"-{field}"
 
 
 def nobody(*_args: object, **_options: object) -> bool:

@@ -17,7 +17,7 @@ from servicekit.worker_reports import Report
 # A page waits for this: a broker that says nothing costs it a second.
 _TIMEOUT_SECONDS = 0.25
 # A worker reports each second, and a batch takes less.
-_PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,14 @@ class QueueDepth:
     """Why nothing of it is being done, in words."""
 
 
-def queue_depths(names: Sequence[str]) -> list[QueueDepth]:
+def queue_depths(
+    names: Sequence[str], *, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> list[QueueDepth]:
     """Ask the broker how many messages wait in each queue.
 
     :raises BrokerUnavailable: if it does not answer in time
     """
-    connection = connections.connect(settings.BROKER_URL, timeout_seconds=_TIMEOUT_SECONDS)
+    connection = connections.connect(settings.BROKER_URL, timeout_seconds=timeout_seconds)
     try:
         reports = worker_reports.newest()
         return [_depth(connection, name, reports) for name in names]
@@ -70,9 +72,9 @@ def _depth(connection: Any, name: str, reports: Sequence[Report]) -> QueueDepth:
         trouble="no consumer"
         if not consumers
         else f"no sign of life for {duration(silent)}"
-        if silent > _PATIENCE_SECONDS
+        if silent > PATIENCE_SECONDS
         else f"no progress for {duration(busy)}"
-        if busy > _PATIENCE_SECONDS
+        if busy > PATIENCE_SECONDS
         else "",
         waiting=None if queue is None else queue.message_count,
         consumers=None if queue is None else queue.consumer_count,

@@ -60,7 +60,10 @@ def unfold(
         "SHOW_VIEW_ON_SITE": False,
         "SHOW_BACK_BUTTON": True,
         "STYLES": [lambda _request: static("backoffice/pages.css")],
-        "SCRIPTS": [lambda _request: static("backoffice/keyboard.js")],
+        "SCRIPTS": [
+            lambda _request: static("backoffice/keyboard.js"),
+            lambda _request: static("backoffice/times.js"),
+        ],
         "DASHBOARD_CALLBACK": dashboard,
         "SIDEBAR": {"navigation": sidebar},
     }

@@ -230,7 +230,7 @@ class ProductCreated(_AboutProduct, frozen=True, kw_only=True):
 
 
 class ProductUpdated(_AboutProduct, frozen=True, kw_only=True):
-    """A product's name, price or stock was changed by a person; the new state as a whole."""
+    """A person changed a product's name, price or stock, or sells it again; its whole new state."""
 
     exchange: ClassVar[str] = PRODUCT_EXCHANGE
     routing_key: ClassVar[str] = "product.updated"

@@ -4,6 +4,7 @@ Whatever a stranger put into headers and properties comes out as something Postg
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 from servicekit.messaging.consumer import REASON_HEADER
 
 _DEPTH = 8
+_READ_BYTES = 1024 * 1024
 _IDS = uuid5(NAMESPACE_URL, "urn:products-and-orders:dead-letters")
 
 
@@ -80,6 +82,37 @@ def read(
         or str(uuid5(_IDS, hashlib.sha256(body).hexdigest())),
         correlation_id=text(properties.get("correlation_id")),
     )
+
+
+def subjects(body: bytes, routing_key: str, correlation_id: str) -> dict[str, list[str]]:
+    """Return the ids of the orders and the products that a message is about, in its order.
+
+    As its body names them, at whatever depth; if it names none, by the correlation id.
+    """
+    found: dict[str, dict[str, None]] = {"order": {}, "product": {}}
+    try:
+        nested = [json.loads(body)] if len(body) <= _READ_BYTES else []
+    except (ValueError, RecursionError):
+        nested = []
+    while nested:
+        each = nested.pop()
+        if isinstance(each, list):
+            nested += reversed(each)
+        elif isinstance(each, dict):
+            nested += reversed(each.values())
+            # Of orders that are to be stored, and of products, it is just an `id`.
+            ids = {
+                "order": each.get("orderId", each.get("id") if "productId" in each else None),
+                "product": each.get("productId", each.get("id") if "price" in each else None),
+            }
+            for kind, value in ids.items():
+                if isinstance(value, str | int):
+                    found[kind].setdefault(text(value))
+    if not any(found.values()) and correlation_id:
+        about = {"order": "order", "stock": "order", "product": "product"}
+        if kind := about.get(routing_key.partition(".")[0], ""):
+            found[kind][correlation_id] = None
+    return {kind: [*ids] for kind, ids in found.items()}
 
 
 def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:

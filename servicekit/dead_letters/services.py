@@ -2,17 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
-from uuid import uuid4
 
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
+from servicekit.dead_letters import replays
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent, Group
 from servicekit.dead_letters.recognising import Letter, fingerprint
 from servicekit.failpoints import failpoint
-from servicekit.messaging.envelope import OutgoingMessage, short_text
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
 
 logger = logging.getLogger(__name__)
@@ -20,8 +18,8 @@ logger = logging.getLogger(__name__)
 Status = DeadLetter.Status
 What = DeadLetterEvent.What
 
-# Of a message's first life: they would be taken for those of the second.
-_OLD_HEADERS = ("x-death", "x-first-death-", "x-last-death-", "x-dead-letter-", "x-delivery-count")
+DECIDED_TOGETHER = 500
+"""How many messages of a group one statement decides about."""
 
 
 class AlreadyDecided(Exception):
@@ -29,6 +27,10 @@ class AlreadyDecided(Exception):
 
     def __init__(self, message: DeadLetter) -> None:
         super().__init__(f"Message {message.pk} is {message.get_status_display()} already.")
+
+
+class BodyRefused(Exception):
+    """The consumer of the queue would not take the body."""
 
 
 class NoteMissing(Exception):
@@ -85,24 +87,34 @@ def _count(message: DeadLetter, letter: Letter) -> None:
     )
 
 
-def edit_body(message_id: int, body: bytes, *, by: str) -> DeadLetter:
+def edit_body(message_id: int, body: bytes, *, by: str, and_replay: bool = False) -> DeadLetter:
     """Correct what a replay of a message will send. The body that came is kept.
 
+    With `and_replay`, its replay is asked for in the same transaction.
+
     :raises AlreadyDecided: if it was decided about meanwhile
+    :raises BodyRefused: if the consumer of the queue would not take it; nothing is saved
     """
     with transaction.atomic(durable=True):
         [message] = _lock_waiting([message_id])
         before = message.current_body
-        if body == before:
-            return message
-        is_original = body == bytes(message.body)
-        message.edited_body = None if is_original else body
-        message.edited_fingerprint = (
-            None if is_original else fingerprint(message.queue, message.message_id, body)
-        )
-        message.save(update_fields=["edited_body", "edited_fingerprint"])
-        _record([message], What.EDITED, who=by, body_before=before, body_after=body)
+        if (body != before or and_replay) and (reason := replays.refusal(message, body)):
+            raise BodyRefused(reason)
+        if body != before:
+            _save_body(message, before, body, by)
+        if and_replay:
+            _change([message], Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by)
     return message
+
+
+def _save_body(message: DeadLetter, before: bytes, body: bytes, by: str) -> None:
+    is_original = body == bytes(message.body)
+    message.edited_body = None if is_original else body
+    message.edited_fingerprint = (
+        None if is_original else fingerprint(message.queue, message.message_id, body)
+    )
+    message.save(update_fields=["edited_body", "edited_fingerprint"])
+    _record([message], What.EDITED, who=by, body_before=before, body_after=body)
 
 
 def request_replay(message_ids: Iterable[int], *, by: str) -> int:
@@ -116,6 +128,15 @@ def request_replay(message_ids: Iterable[int], *, by: str) -> int:
         messages = _lock_waiting(message_ids)
         _change(messages, Status.REPLAY_REQUESTED, What.REPLAY_REQUESTED, who=by)
     return len(messages)
+
+
+def request_replay_of_group(group: Group, *, up_to: int, by: str) -> int:
+    """Have all messages of a group that wait sent again; return how many.
+
+    Those with an id above `up_to`, which have come meanwhile, are left. It is done in portions that
+    commit one by one: whoever is interrupted asks again, for what is left.
+    """
+    return _decide_about(group, up_to, Status.REPLAY_REQUESTED, what=What.REPLAY_REQUESTED, who=by)
 
 
 def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
@@ -132,6 +153,23 @@ def discard(message_ids: Iterable[int], *, by: str, note: str) -> int:
     return len(messages)
 
 
+def discard_group(group: Group, *, up_to: int, by: str, note: str) -> int:
+    """Decide that all messages of a group that wait are not to be applied, as they are replayed.
+
+    :raises NoteMissing: if the note says nothing
+    """
+    if not note.strip():
+        raise NoteMissing
+    return _decide_about(group, up_to, Status.DISCARDED, what=What.DISCARDED, who=by, note=note)
+
+
+def _decide_about(group: Group, up_to: int, status: Status, **event: str) -> int:
+    done = 0
+    while count := DeadLetter.objects.change_some(group, up_to, DECIDED_TOGETHER, status, **event):
+        done += count
+    return done
+
+
 def publish_requested(
     publisher: ConfirmingPublisher, *, limit: int, limit_bytes: int = 1024 * 1024
 ) -> int:
@@ -146,7 +184,7 @@ def publish_requested(
         messages = DeadLetter.objects.claim_requested(limit, limit_bytes=limit_bytes)
         if not messages:
             return 0
-        outcomes = publisher.publish([_outgoing(message) for message in messages])
+        outcomes = publisher.publish([replays.outgoing(message) for message in messages])
         failpoint("dead_letters.replay.after_confirm")
         sent: list[DeadLetter] = []
         failed: list[DeadLetter] = []
@@ -196,27 +234,4 @@ def _record(
             body_after=body_after,
         )
         for message in messages
-    )
-
-
-def _outgoing(message: DeadLetter) -> OutgoingMessage:
-    """Return the message as it came the first time: whoever consumes the queue takes it."""
-    properties = message.properties
-    headers: dict[str, Any] = {
-        name: value
-        for name, value in message.headers.items()
-        if not name.startswith(_OLD_HEADERS) and short_text(name) is not None
-    }
-    return OutgoingMessage(
-        exchange="",
-        routing_key=message.queue,
-        body=message.current_body,
-        message_id=short_text(message.message_id) or str(uuid4()),
-        # The routing key is now the queue's name: this is how a consumer tells events apart.
-        type=short_text(message.routing_key if message.routing_key != message.queue else "")
-        or short_text(properties.get("type")),
-        correlation_id=short_text(message.correlation_id),
-        content_type=short_text(properties.get("content_type")) or "application/octet-stream",
-        content_encoding=short_text(properties.get("content_encoding")),
-        headers=headers,
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from django.conf import settings
+
 from servicekit.database.loop import Loop
 from servicekit.dead_letters import recognising, services
 from servicekit.dead_letters.recognising import Letter
@@ -13,7 +15,6 @@ from servicekit.messaging.consumer import Handled
 from servicekit.messaging.envelope import Received, body_of
 from servicekit.messaging.publisher import ConfirmingPublisher
 
-_REPLAYED_PER_SECOND = 50
 _REPLAYED_TOGETHER = 10
 
 
@@ -58,9 +59,9 @@ def replayer(broker_url: str) -> Loop:
 
 def replay_requested(publisher: ConfirmingPublisher) -> None:
     """Send what was asked for, as much as a second may have."""
-    left = _REPLAYED_PER_SECOND
+    left = settings.REPLAYS_PER_SECOND
     while left > 0:
-        taken = services.publish_requested(publisher, limit=_REPLAYED_TOGETHER)
+        taken = services.publish_requested(publisher, limit=min(left, _REPLAYED_TOGETHER))
         left -= taken
         if not taken:
             return

@@ -1,8 +1,9 @@
 """Whether the process is alive, and whether it can do its work."""
 
 import socket
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,6 +15,7 @@ from servicekit.caching.redis import UNAVAILABLE, best_effort
 from servicekit.http.problems import reading_only
 
 Check = Callable[[], bool]
+T = TypeVar("T")
 
 _DEADLINE_SECONDS = 1.2
 """What has not answered by then is down. Checks run side by side, so this bounds the answer."""
@@ -26,22 +28,29 @@ def live(_request: HttpRequest) -> HttpResponse:
 
 
 def ready(
-    checks: Mapping[str, Check], *, works_with: Callable[[Set[str]], bool]
+    checks: Mapping[str, Check],
+    *,
+    works_with: Callable[[Set[str]], bool],
+    details: Callable[[], Sequence[Any]] = list,
 ) -> Callable[[HttpRequest], HttpResponse]:
     """Return a view that names what is up and down, and what this makes of the service.
 
     `ready`: everything is up. `degraded`: something is down, and the service works without it.
     `not_ready`, with 503: it does not, because `works_with` says so of the names that are up.
+    `details` are looked up for those who ask for them: `?details`.
     """
-    probes = _Probes(checks)
+    probes = Probes[Any]({**checks, "details": details})
 
     @reading_only
-    def view(_request: HttpRequest) -> HttpResponse:
-        up = probes.up()
+    def view(request: HttpRequest) -> HttpResponse:
+        wants_details = "details" in request.GET
+        answers = probes.answers([*checks, *(["details"] if wants_details else [])])
+        up = {name for name in checks if answers.get(name)}
         works = works_with(up)
         body = {
             "status": ("ready" if up == checks.keys() else "degraded") if works else "not_ready",
             "checks": {name: "up" if name in up else "down" for name in checks},
+            **({"details": answers.get("details", [])} if wants_details else {}),
         }
         return HttpResponse(
             msgspec.json.encode(body),
@@ -53,33 +62,34 @@ def ready(
     return view
 
 
-class _Probes:
+class Probes(Generic[T]):
     """Runs checks side by side; one that hangs is not asked again until it comes back."""
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
-        self._checks = checks
+    def __init__(
+        self, checks: Mapping[str, Callable[[], T]], *, within_seconds: float = _DEADLINE_SECONDS
+    ) -> None:
+        self._checks, self._within_seconds = checks, within_seconds
         # One thread per check: its threads start when they are first used, after any fork.
         self._pool = ThreadPoolExecutor(len(checks), thread_name_prefix="health")
-        self._running: dict[str, Future[bool]] = {}
+        self._running: dict[str, Future[T]] = {}
 
-    def up(self) -> set[str]:
-        """Return the names of what is up."""
-        asked = {name: self._ask(name) for name in self._checks}
-        wait(asked.values(), timeout=_DEADLINE_SECONDS)
-        return {name for name, answer in asked.items() if _says_yes(answer)}
+    def answers(self, names: Iterable[str] | None = None) -> dict[str, T]:
+        """Return what each has said in time; nothing of one that hangs, or fails."""
+        asked = {name: self._ask(name) for name in names or self._checks}
+        wait(asked.values(), timeout=self._within_seconds)
+        return {
+            name: answer.result()
+            for name, answer in asked.items()
+            if answer.done() and answer.exception() is None
+        }
 
-    def _ask(self, name: str) -> "Future[bool]":
+    def _ask(self, name: str) -> "Future[T]":
         # Who asks while another's question is on its way gets the same answer: any number of
         # callers cost one check at a time.
         running = self._running.get(name)
         if running is None or running.done():
             running = self._running[name] = self._pool.submit(self._checks[name])
         return running
-
-
-def _says_yes(answer: "Future[bool]") -> bool:
-    # A check that fails in a way it did not expect says no, too.
-    return answer.done() and answer.exception() is None and answer.result()
 
 
 def database_is_up() -> bool:

@@ -102,8 +102,10 @@ class AutoSchema(openapi.AutoSchema):
     def _get_request_body(self, direction: Any = "request") -> Schema | None:
         body: Schema | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # nor here
         if body is not None:
-            # Spectacular asks whether a field is required, and a change has none that is.
-            body["required"] = bool(force_instance(self.get_request_serializer()).fields)
+            serializer = force_instance(self.get_request_serializer())
+            needs_one = any(field.required for field in serializer.fields.values())
+            # A change has no field that is required, and needs one of them.
+            body["required"] = needs_one or "minProperties" in serializer.schema_members
         return body
 
     def _get_response_bodies(self, direction: Any = "response") -> Schema:

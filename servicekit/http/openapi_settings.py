@@ -41,7 +41,7 @@ def spectacular(
     """
 
     def get(
-        operation: str, summary: str, statuses: dict[str, str], content: Any = None, **more: str
+        operation: str, summary: str, statuses: dict[str, str], content: Any = None, **more: Any
     ) -> dict[str, Any]:
         health = {"application/json": {"schema": {"$ref": "#/components/schemas/Health"}}}
         return {
@@ -92,6 +92,15 @@ def spectacular(
                     "200": f"{ready} `degraded`: it works without what is down.",
                     "503": "`not_ready`: it does not work now.",
                 },
+                parameters=[
+                    {
+                        "name": "details",
+                        "in": "query",
+                        "description": "Tell also how each part is, whatever the value.",
+                        "schema": {"type": "string"},
+                        "allowEmptyValue": True,
+                    }
+                ],
             ),
             "/metrics": get(
                 "getMetrics",
@@ -118,6 +127,20 @@ def spectacular(
                             "type": "object",
                             "description": "Each thing that the service uses.",
                             "additionalProperties": {"enum": ["up", "down"]},
+                        },
+                        "details": {
+                            "type": "array",
+                            "description": "How each part is, and what to do unless it is well.",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    **{
+                                        name: {"type": "string"}
+                                        for name in ("of", "what", "figure", "advice", "page")
+                                    },
+                                    "state": {"enum": ["well", "degraded", "down", "unknown"]},
+                                },
+                            },
                         },
                     },
                     "required": ["status"],

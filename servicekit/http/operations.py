@@ -137,4 +137,5 @@ LINK = header(
     description='The next page, if there is one: `<address>; rel="next"` (RFC 8288).',
     response=[200],
 )
+CROSS_SITE = Problem(403, "cross_site", "A page of another site asks, without a JSON body.")
 INVALID = Problem(400, "invalid", "Something is missing, unknown or out of bounds: see `errors`.")

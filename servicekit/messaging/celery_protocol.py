@@ -4,14 +4,17 @@ The web process sends one task and needs nothing else of Celery. The format is v
 Celery's documented message protocol (docs.celeryq.dev, "Message Protocol").
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 
 from servicekit.contracts.events import MalformedMessage
 from servicekit.messaging import envelope
-from servicekit.messaging.envelope import OutgoingMessage
+from servicekit.messaging.consumer import Handled
+from servicekit.messaging.envelope import OutgoingMessage, Received, received
 
 # No callbacks, errbacks, chain or chord.
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -42,17 +45,53 @@ def task_message(*, task: str, queue: str, task_id: UUID, kwargs: Any) -> Outgoi
     )
 
 
-def keywords_of(delivery: Any, *, task: str) -> dict[str, Any]:
-    """Return the keyword arguments of a task message, whatever a stranger has made of it.
+class Command(Protocol):
+    """What a task is asked to do: its keyword arguments."""
 
-    Its expiry, eta, time limits and retries count for nothing.
+    task_name: str
+    queue: str
 
-    :raises MalformedMessage: if it is no call of the task with keyword arguments alone
-    """
-    headers = envelope.headers_of(delivery)
-    called = headers.get("task") if isinstance(headers, dict) else None
-    if called != task:
-        raise MalformedMessage(f"not the task {task}, but {called!r}")
+    def parse(self, payload: dict[str, Any]) -> Any:
+        """Read the keyword arguments of the task.
+
+        :raises MalformedMessage: if the contract does not allow them
+        """
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A queue of one task: what reads its arguments, and what does many of them at once."""
+
+    command: Command
+    handle: Callable[[Sequence[Received[Any]]], Handled]
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue."""
+        return self.command.queue
+
+    def contract_of(self, delivery: Any) -> Command:
+        """Return the contract of a delivery's keyword arguments.
+
+        :raises MalformedMessage: if it is another task, or none
+        """
+        headers = envelope.headers_of(delivery)
+        called = headers.get("task") if isinstance(headers, dict) else None
+        if called != self.command.task_name:
+            raise MalformedMessage(f"not the task {self.command.task_name}, but {called!r}")
+        return self.command
+
+    def read(self, delivery: Any) -> Received[Any]:
+        """Return what a task message asks for, whatever a stranger has made of it.
+
+        Its expiry, eta, time limits and retries count for nothing.
+
+        :raises MalformedMessage: if it is no call of this task with keyword arguments alone
+        """
+        return received(self.contract_of(delivery).parse(_keywords_of(delivery)), delivery)
+
+
+def _keywords_of(delivery: Any) -> dict[str, Any]:
     try:
         arguments, keywords, _embed = msgspec.json.decode(
             envelope.body_of(delivery), type=tuple[list[Any], dict[str, Any], Any]

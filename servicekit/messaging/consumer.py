@@ -109,16 +109,18 @@ class Subscription:
 
         :raises MalformedMessage: if it is none of ours
         """
-        contract = self._contract_of(
-            delivery.delivery_info["routing_key"], delivery.properties.get("type")
-        )
-        return received(contract.from_json(body_of(delivery)), delivery)
+        return received(self.contract_of(delivery).from_json(body_of(delivery)), delivery)
 
-    def _contract_of(self, routing_key: str, type_property: str | None) -> type[Event]:
+    def contract_of(self, delivery: Any) -> type[Event]:
+        """Return the contract of a delivery's body.
+
+        :raises MalformedMessage: if neither its routing key nor its type says which
+        """
+        routing_key = delivery.delivery_info["routing_key"]
         # A message that was put back into the queue by hand has the queue's name as routing key,
         # and one from an older producer has no type.
         for event in self.events:
-            if event.routing_key in (routing_key, type_property):
+            if event.routing_key in (routing_key, delivery.properties.get("type")):
                 return event
         if len(self.events) == 1:
             return self.events[0]
@@ -181,6 +183,26 @@ _inboxes: "dict[str, Inbox]" = {}
 def in_hand() -> dict[str, InHand]:
     """Return what this process has in hand of each queue that it consumes."""
     return {queue: inbox.in_hand() for queue, inbox in list(_inboxes.items())}
+
+
+def read(
+    source: Source, delivery: Any, *, limit_bytes: int | None = Policy.message_limit_bytes
+) -> Received[Any]:
+    """Return what a delivery says; nothing else decides whether a consumer takes it.
+
+    :raises MalformedMessage: if it cannot be read, ever
+    """
+    # What a stranger packs into ten megabytes may take twenty times as much when it is decoded.
+    if limit_bytes is not None and len(delivery.body) > limit_bytes:
+        raise MalformedMessage(f"larger than {limit_bytes} bytes: {len(delivery.body)}")
+    try:
+        return source.read(delivery)
+    except MalformedMessage:
+        raise
+    except Exception as error:
+        # A message that breaks the reading in a way nobody has thought of.
+        logger.exception("%s: cannot read a message", source.queue, extra=_log_fields(delivery))
+        raise MalformedMessage(f"{type(error).__name__}: {error}") from error
 
 
 class Load:
@@ -260,18 +282,12 @@ class Inbox:
         self._started_at = time.monotonic()
         readable: list[tuple[Any, Received[Any]]] = []
         unreadable: list[tuple[Any, str]] = []
+        limit_bytes = self._policy.message_limit_bytes
         for delivery in deliveries:
             try:
-                self._check_size(delivery)
-                readable.append((delivery, self._source.read(delivery)))
+                readable.append((delivery, read(self._source, delivery, limit_bytes=limit_bytes)))
             except MalformedMessage as error:
                 unreadable.append((delivery, str(error)))
-            except Exception as error:
-                # A message that breaks the reading in a way nobody has thought of.
-                logger.exception(
-                    "%s: cannot read a message", self._source.queue, extra=_log_fields(delivery)
-                )
-                unreadable.append((delivery, f"{type(error).__name__}: {error}"))
         if readable:
             self._apply(readable)
         # After the others: as long as those are held, all of them may be delivered once more.
@@ -289,12 +305,6 @@ class Inbox:
             arrived = self._pump.drain(max(seconds, _ARRIVED_ALREADY_SECONDS))
             if not arrived and seconds <= 0:
                 return
-
-    def _check_size(self, delivery: Any) -> None:
-        # What a stranger packs into ten megabytes may take twenty times as much when it is decoded.
-        limit = self._policy.message_limit_bytes
-        if limit is not None and len(delivery.body) > limit:
-            raise MalformedMessage(f"larger than {limit} bytes: {len(delivery.body)}")
 
     def _is_full(self) -> bool:
         # Bytes, too: a prefetch of a thousand messages may be of ten megabytes each. What is not

@@ -12,6 +12,9 @@ from servicekit import correlation
 from servicekit.contracts.events import Event
 from servicekit.database.bulk import as_json
 
+BELL = "outbox"
+"""The NOTIFY channel that a trigger on the table rings at every commit that records events."""
+
 # Longer than a publish can take: another relay may have them afterwards.
 _LEASE = timedelta(seconds=30)
 _FIRST_PAUSE = timedelta(seconds=5)
@@ -59,6 +62,22 @@ class OutgoingEventManager(models.Manager["OutgoingEvent"]):
             events = list(due.select_for_update(skip_locked=True)[:limit])
             self.filter(id__in=[event.id for event in events]).update(available_at=Now() + _LEASE)
         return events
+
+    def try_now(self, ids: Iterable[int]) -> set[int]:
+        """Have the relay take events that pause; return which.
+
+        Left are those that are due within a lease: a relay may have them in hand, and a second one
+        would publish them as well.
+        """
+        pausing = self.filter(id__in=list(ids), available_at__gt=Now() + _LEASE)
+        with transaction.atomic(durable=True):
+            # Those that are locked are being taken at this moment.
+            locked = pausing.order_by("id").select_for_update(skip_locked=True)
+            chosen = set(locked.values_list("id", flat=True))
+            self.filter(id__in=chosen).update(available_at=Now())
+            with connection.cursor() as cursor:
+                cursor.execute(f"NOTIFY {BELL}")
+        return chosen
 
 
 class OutgoingEvent(models.Model):

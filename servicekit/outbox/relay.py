@@ -14,12 +14,9 @@ from servicekit.failpoints import failpoint
 from servicekit.messaging import envelope
 from servicekit.messaging.envelope import OutgoingMessage
 from servicekit.messaging.publisher import ConfirmingPublisher, Outcome
-from servicekit.outbox.models import OutgoingEvent
+from servicekit.outbox.models import BELL, OutgoingEvent
 
 logger = logging.getLogger(__name__)
-
-BELL = "outbox"
-"""The NOTIFY channel that a trigger on the table rings at every commit that records events."""
 
 
 def relay(broker_url: str) -> Loop:

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -16,8 +15,7 @@ from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
 from servicekit.database.figures import RANGES, Range
-from servicekit.dead_letters.models import DeadLetter
-from servicekit.dead_letters.selectors import waiting_count
+from servicekit.dead_letters.selectors import waiting_by_queue, waiting_count, waiting_letters
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
 
@@ -25,8 +23,9 @@ SAMPLE_LIMIT = 50_000
 """No more dead letters are counted, however many there are."""
 
 # An event usually stays in the outbox for milliseconds.
-_OUTBOX_IS_LATE_AFTER = timedelta(seconds=10)
-_QUEUE_IS_LONG_FROM = 1000
+OUTBOX_IS_LATE_AFTER = timedelta(seconds=10)
+QUEUE_IS_LONG_FROM = 1000
+DEAD_LETTERS = "dead_letters/deadletter/?status__exact=WAITING"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def outbox_tile() -> Tile:
     depth = count_rows(waiting)
     oldest = waiting.values_list("recorded_at", flat=True).first()
     age = timezone.now() - oldest if oldest else timedelta()
-    is_late = age > _OUTBOX_IS_LATE_AFTER
+    is_late = age > OUTBOX_IS_LATE_AFTER
     return Tile(
         title="Outbox",
         value=str(depth),
@@ -103,7 +102,7 @@ def queues_card(depths: Sequence[QueueDepth]) -> Card:
             note="Orders are accepted all the same; their outcome comes later.",
             empty="The broker does not answer, so the lengths of the queues are unknown.",
         )
-    letters = _dead_letters_by_queue()
+    letters = waiting_by_queue(SAMPLE_LIMIT)
     return Card(
         **about,
         note="In hand: taken by a worker and not acknowledged. Oldest: the first of those.",
@@ -114,14 +113,15 @@ def queues_card(depths: Sequence[QueueDepth]) -> Card:
     )
 
 
-def _queue_row(depth: QueueDepth, letters: dict[str, BoundedCount]) -> list[str]:
+def _queue_row(depth: QueueDepth, letters: dict[str, int]) -> list[str]:
     if depth.waiting is None or depth.consumers is None:
         return [depth.name, badge("does not exist", "warning"), "—", "—", "—", "—"]
     in_hand = "—" if depth.in_hand is None else f"{depth.in_hand:,}"
-    waiting, total = f"{depth.waiting:,}", letters.get(depth.name, 0) + (depth.dead or 0)
+    waiting = f"{depth.waiting:,}"
+    total = BoundedCount(letters.get(depth.name, 0) + (depth.dead or 0), SAMPLE_LIMIT)
     return [
         depth.name,
-        badge(waiting, "warning") if depth.waiting >= _QUEUE_IS_LONG_FROM else waiting,
+        badge(waiting, "warning") if depth.waiting >= QUEUE_IS_LONG_FROM else waiting,
         # One that hangs cannot tell what else it was given.
         f"{in_hand}+" if depth.trouble and depth.in_hand else in_hand,
         "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
@@ -130,20 +130,9 @@ def _queue_row(depth: QueueDepth, letters: dict[str, BoundedCount]) -> list[str]
     ]
 
 
-def _dead_letters_by_queue() -> dict[str, BoundedCount]:
-    waiting = DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
-    newest = waiting.order_by("-last_seen", "-id").values("pk")[:SAMPLE_LIMIT]
-    counts = waiting.filter(pk__in=newest).values_list("queue").annotate(Count("pk"))
-    return {queue: BoundedCount(count, SAMPLE_LIMIT) for queue, count in counts}
-
-
 def latest_dead_letters_card() -> Card:
     """Return the latest dead letters."""
-    newest = (
-        DeadLetter.objects.filter(status=DeadLetter.Status.WAITING)
-        .order_by("-last_seen", "-id")
-        .only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
-    )
+    newest = waiting_letters().only("routing_key", "queue", "reason", "last_seen", "times_seen")[:3]
     return Card(
         title="Latest dead letters",
         table={
@@ -165,7 +154,7 @@ def latest_dead_letters_card() -> Card:
 
 
 def _dead_letter_list() -> str:
-    return reverse("admin:dead_letters_deadletter_changelist") + "?status__exact=WAITING"
+    return reverse("admin:index") + DEAD_LETTERS
 
 
 def context(shown: Window, tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:

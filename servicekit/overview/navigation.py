@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+from django.http import HttpRequest
 from django.urls import reverse
 
+from servicekit.backoffice.elsewhere import other_admin
 from servicekit.dead_letters.selectors import waiting_count
 
 
@@ -29,12 +32,18 @@ class Entry:
         return item | ({"badge": badge, "badge_variant": "danger"} if badge else {})
 
 
-def sections(title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def sections(request: HttpRequest, title: str, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Return the sidebar of a service: its own lists under `title`, and what every service has."""
-    waiting = waiting_count()
+    waiting, other = waiting_count(), other_admin(request)
     dead_letters = Entry("Dead letters", "report", "dead_letters", "deadletter")
     return [
-        {"items": [{"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}]},
+        {
+            "items": [
+                {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")},
+                {"title": "System", "icon": "monitor_heart", "link": reverse("system")},
+                *([_page(settings.OTHER_SERVICE["name"], "open_in_new", other)] if other else []),
+            ]
+        },
         {"title": title, "items": [entry.navigation() for entry in entries]},
         {
             "title": "Failed messages",

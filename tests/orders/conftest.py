@@ -37,6 +37,7 @@ class FakeProductService:
         self.asked: list[UUID] = []
         self.headers: list[Mapping[str, str]] = []
         self.is_broken = False
+        self.details: list[dict[str, str]] = []
         self.answer_instead: bytes | None = None
         fake = self
 
@@ -45,6 +46,10 @@ class FakeProductService:
                 if self.path == "/health/live":
                     self.send_response(500 if fake.is_broken else 200)
                     self.end_headers()
+                elif self.path == "/health/ready?details":
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(msgspec.json.encode({"details": fake.details}))
                 else:
                     fake._answer(self)
 
@@ -100,6 +105,7 @@ class FakeProductService:
 def product_service(settings, monkeypatch) -> Iterator[FakeProductService]:
     fake = FakeProductService()
     settings.PRODUCT_API_URL = fake.url
+    settings.OTHER_SERVICE = {**settings.OTHER_SERVICE, "api": fake.url}
     # Whoever had it down before us is not our business.
     monkeypatch.setattr(
         "orders_project.orders.product_service._breaker", Breaker("it", pause_seconds=0.2)

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from django.contrib import admin
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from orders_project.orders.models import Order
 from orders_project.orders.selectors import StoragePosition
+from servicekit.backoffice.spreadsheets import in_chunks
 from servicekit.database import figures
 from servicekit.http.pagination import cursor_after
 from tests.servicekit.query_plans import assert_frugal, rows_read, scans_of
@@ -59,6 +61,10 @@ class TestNoPageReadsTheWholeTable:
             ("orders_order_changelist", "?created_at_from_0=2020-01-01&created_at_to_0=2020-01-02"),
             ("orders_order_changelist", "?status__exact=PENDING&created_at_from_0=2020-01-01"),
             ("orders_order_changelist", "?_facets=True"),
+            ("orders_order_changelist", "?o=7&p=150"),
+            ("orders_order_changelist", "?o=7&status__exact=PENDING"),
+            ("orders_order_changelist", "?o=4"),
+            ("orders_order_changelist", "?created_at_last=month"),
         ],
     )
     def test_of_orders(self, admin_client, many_orders, page, query):
@@ -68,6 +74,21 @@ class TestNoPageReadsTheWholeTable:
 
         assert answer.status_code == 200
         assert_frugal(scans_of("order", captured.captured_queries))
+
+    @pytest.mark.parametrize("query", ["", "?o=7", "?status__exact=CONFIRMED", "?q={product}"])
+    def test_of_orders_in_an_export(self, rf, admin_user, many_orders, monkeypatch, query):
+        # The test is a transaction, whose connection has to stay.
+        monkeypatch.setattr(connection, "close_if_unusable_or_obsolete", lambda: None)
+        request = rf.get("/" + query.format(product=many_orders))
+        request.user = admin_user
+        chunks = in_chunks(admin.site.get_model_admin(Order).get_export_queryset(request))
+        with CaptureQueriesContext(connection) as captured:
+            read = [order for _, chunk in zip(range(3), chunks, strict=False) for order in chunk]
+
+        assert len({order.id for order in read}) == 300
+        scans = scans_of("order", captured.captured_queries)
+        assert_frugal(scans)
+        assert max(map(rows_read, scans)) < 500
 
     def test_of_orders_as_they_are_stored(self, client, many_orders):  # noqa: ARG002 - many
         deep = Order.objects.order_by("stored_number")[ROWS // 2]

@@ -84,12 +84,38 @@ class TestPostCancel:
         assert Order.objects.get(id=accepted.id).status == "CANCELLED"
         assert [event["orderId"] for event in cancellations()] == [str(accepted.id)]
 
-    def test_takes_an_empty_object_and_nothing_else(self, client, order):
-        path = f"/orders/{order.id}/cancel"
+    @pytest.mark.parametrize(
+        "body",
+        [{"why": "late"}, *({"reason": bad} for bad in ("", " ", None, 7, "x\0", "x" * 501))],
+    )
+    def test_takes_a_reason_and_nothing_else(self, client, order, body):
+        refused = client.post(f"/orders/{order.id}/cancel", body, content_type="application/json")
 
-        refused = client.post(path, {"reason": "late"}, content_type="application/json")
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
-        assert client.post(path, {}, content_type="application/json").status_code == 200
+        assert cancellations() == []
+
+    # A key is read over a connection that is given back.
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("is_stored", [False, True])
+    @pytest.mark.parametrize("said", [{}, {"reason": "late"}])
+    def test_keeps_who_was_first_and_why(self, client, api_key, accepted_order, is_stored, said):
+        accepted = accepted_order()
+        (services.place_orders if is_stored else cache.keep_copies)([accepted])
+        path, key = f"/orders/{accepted.id}/cancel", api_key("orders:cancel")
+        first = client.post(path, said, content_type="application/json", headers=key)
+        client.post(path, {"reason": "again"}, content_type="application/json")
+        services.cancel_order(accepted.id, by="admin", reason="again")
+
+        found = client.get(f"/orders/{accepted.id}").json()
+        assert [first.json()] == client.get(f"/orders?productId={accepted.product_id}").json()
+        assert first.json() == found
+        assert found["cancellation"] == {
+            "cancelledAt": cancellations()[0]["cancelledAt"], "by": "API key a partner", **said,
+        }  # fmt: skip
+
+    def test_of_nobody_in_particular_is_an_api_clients(self, client, order):
+        assert "cancellation" not in client.get(f"/orders/{order.id}").json()
+        assert cancel(client, order.id).json()["cancellation"]["by"] == "API client"
 
     @pytest.mark.parametrize("body", [b"", b"{}"])
     @pytest.mark.parametrize(

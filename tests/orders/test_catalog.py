@@ -315,6 +315,13 @@ class TestForget:
 
         assert catalog.get(lamp) is None
 
+    def test_is_undone_by_news_that_the_product_is_sold_again(self, lamp):
+        put(lamp, version=1)
+        announce(archived(lamp, version=2))
+        announce(updated(lamp, price=7, version=3))
+
+        assert state(lamp) == (7, 10)
+
     def test_keeps_what_is_newer(self, lamp):
         put(lamp, version=5)
         announce(archived(lamp, version=4))

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from celery_workers.orders.tasks import place_and_announce
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from orders_project.orders.subscriptions import place_and_announce
 from servicekit.identifiers import new_id
 from servicekit.messaging.envelope import Received
 from tests.orders.ordering import place

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
+from servicekit.dead_letters import replays
 from servicekit.dead_letters.models import DeadLetter
 from servicekit.identifiers import new_id
 from servicekit.messaging.celery_protocol import task_message
@@ -183,6 +184,8 @@ class TestAMessageThatIsNoSuchTask:
         assert (letter.queue, bytes(letter.body)) == (PersistOrders.queue, body)
         assert letter.reason not in ("", "nobody said why")
         assert letter.times_seen == 1
+        # The admin would say the same about it.
+        assert replays.refusal(letter)[: len(letter.reason)] == letter.reason
 
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
     def test_by_its_body_is_dead_lettered(self, sender, body):

@@ -14,12 +14,10 @@ from django_redis import get_redis_connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celery_workers.batches import TaskSource
-from celery_workers.orders.subscriptions import SUBSCRIPTIONS
-from celery_workers.orders.tasks import place_and_announce
 from orders_project.orders import catalog, services
 from orders_project.orders.commands import PersistOrders
 from orders_project.orders.models import Order
+from orders_project.orders.subscriptions import SUBSCRIPTIONS, place_and_announce
 from servicekit.contracts.events import (
     ProductArchived,
     ProductCreated,
@@ -28,6 +26,7 @@ from servicekit.contracts.events import (
 )
 from servicekit.identifiers import new_id
 from servicekit.messaging import topology
+from servicekit.messaging.celery_protocol import TaskSource
 from servicekit.messaging.publisher import ConfirmingPublisher
 from tests.orders import ordering
 from tests.orders.stock_news import released, reserved
@@ -44,7 +43,7 @@ class Task(TaskSource):
 
 
 STOCK, PRODUCTS = SUBSCRIPTIONS
-TASK = Task(PersistOrders.queue, PersistOrders.task_name, PersistOrders.parse, place_and_announce)
+TASK = Task(PersistOrders, place_and_announce)
 
 
 an_order = partial(ordering.an_order, total_price=2, request_id="me")

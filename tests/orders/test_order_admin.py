@@ -10,11 +10,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from orders_project.orders import services
@@ -83,6 +85,33 @@ class TestTheList:
         assert listed(admin_client, f"?q={second.product_id}") == [second]
         assert listed(admin_client, f"?q={new_id()}") == []
 
+    @pytest.mark.parametrize(
+        ("other", "admin"),
+        [
+            ({"public": "", "port": "3001"}, "http://testserver:3001/admin/"),
+            ({"public": "https://products.example", "port": "3001"},
+             "https://products.example/admin/"),
+            ({"public": "", "port": ""}, None),
+        ],
+    )  # fmt: skip
+    def test_and_the_page_lead_to_the_product_where_its_admin_is_known(
+        self, admin_client, order, settings, other, admin
+    ):
+        settings.OTHER_SERVICE = {**settings.OTHER_SERVICE, **other}
+        placed = order()
+        page = f"products/product/{placed.product_id}/change/"
+
+        for address in (LIST, f"{LIST}{placed.id}/change/"):
+            content = admin_client.get(address).content.decode()
+            assert (f'href="{admin}{page}"' in content) == (admin is not None)
+            assert (page in content) == (admin is not None)
+
+    def test_explains_that_it_does_not_know_an_order(self, admin_client):
+        answer = admin_client.get(f"{LIST}{new_id()}/change/", follow=True)
+
+        assert answer.redirect_chain == [(LIST, 302)]
+        assert b"another system has placed it" in answer.content
+
     def test_says_that_half_an_id_is_none(self, admin_client, order):
         order()
         answer = admin_client.get(LIST, {"q": "0198"})
@@ -112,13 +141,83 @@ class TestTheList:
     )
     def test_is_filtered_by_time(self, admin_client, order, query, found):
         order(created_at=datetime(2020, 1, 3, 10, tzinfo=UTC))
+        answer = admin_client.get(LIST + query)
 
-        assert len(listed(admin_client, query)) == found
+        assert len(answer.context["cl"].result_list) == found
+        for sent in query[1:].split("&"):
+            assert f'value="{sent.partition("=")[2]}"' in answer.content.decode()
+        # The form says nothing of a day without a time: it is a whole one.
+        assert b"Enter a valid" not in answer.content
+
+    @pytest.mark.parametrize(
+        ("last", "ago", "found"),
+        [
+            ("hour", timedelta(minutes=50), 1),
+            ("hour", timedelta(minutes=70), 0),
+            ("today", timedelta(), 1),
+            ("today", timedelta(days=1), 0),
+            ("day", timedelta(hours=23), 1),
+            ("week", timedelta(days=8), 0),
+            ("month", timedelta(days=29), 1),
+        ],
+    )
+    def test_is_filtered_by_how_long_ago(self, admin_client, order, last, ago, found):
+        order(created_at=now_in_milliseconds() - ago)
+
+        assert len(listed(admin_client, f"?created_at_last={last}")) == found
+
+    def test_has_a_chip_for_each_filter_that_leads_to_the_list_without_it(
+        self, admin_client, order
+    ):
+        filters = {
+            "q": str(order().product_id),
+            "status__exact": "CONFIRMED",
+            "created_at_last": "week",
+            "quantity": "2",
+        }
+        chips = self.chips(admin_client, {**filters, "p": "2", "o": "7"})
+
+        assert {name: value for name, value, _ in chips} == {
+            "search": filters["q"], "status": "Confirmed", "time": "Last 7 days", "quantity": "2",
+        }  # fmt: skip
+        for (name, _, address), parameter in zip(chips, filters, strict=True):
+            left = {key: value for key, value in filters.items() if key != parameter}
+            assert dict(parse_qsl(address[1:])) == {**left, "o": "7"}, name
+        time = {"created_at_from_0": "2020-01-03", "created_at_to_0": "2020-01-04"}
+        unfilled = dict.fromkeys(["created_at_from_1", "created_at_to_1"], "")
+        [(_, shown, address)] = self.chips(admin_client, {**time, **unfilled})
+        assert (shown, address) == ("from 2020-01-03 to 2020-01-04", "?")
+        assert self.chips(admin_client, {**unfilled, "o": "7"}) == []
+
+    def test_begins_anew_when_other_filters_are_applied(self, admin_client):
+        page = admin_client.get(LIST, {"p": "2", "o": "7", "created_at_from_1": ""}).content
+        form = page.decode().partition('id="filter-form"')[2]
+
+        assert re.findall(r'<input type="hidden" name="(\w+)"', form) == ["o"]
+
+    @staticmethod
+    def chips(admin_client, query) -> list[tuple[str, str, str]]:
+        answer = admin_client.get(LIST, query)
+        chips = answer.context["cl"].chips
+        assert (b"Clear all" in answer.content) == bool(chips)
+        return chips
+
+    def test_is_sorted_by_time_and_by_nothing_else(self, admin_client, order):
+        at = now_in_milliseconds()
+        orders = [order(created_at=at, quantity=n, total_price=n) for n in (3, 1, 2)]
+        oldest_first = sorted(orders, key=lambda each: each.id)
+
+        assert listed(admin_client, "?o=7") == oldest_first
+        for other in ("", "?o=-7", "?o=1", "?o=2.4.6"):
+            assert listed(admin_client, other) == oldest_first[::-1], other
+        page = admin_client.get(LIST).content.decode()
+        assert re.findall(r"sortable column-(\w+)", page) == ["since"]
 
     @pytest.mark.parametrize(
         ("query", "said"),
         [
             ("created_at_to_0=2020-13-01", "“2020-13-01” is not a valid date and time."),
+            ("created_at_last=year", "“year” is not a valid date and time."),
             ("status__exact=%00", "The filter or page is not valid"),
             ("q=%00", "The filter or page is not valid"),
             ("p=0", "The filter or page is not valid"),
@@ -172,10 +271,9 @@ class TestTheTimeline:
 
 class TestCancelling:
     @staticmethod
-    def cancel(admin_client, order):
-        return admin_client.post(
-            reverse("admin:orders_order_cancel", args=[order.pk]), {"confirmed": "1"}
-        )
+    def cancel(admin_client, order, **fields):
+        address = reverse("admin:orders_order_cancel", args=[order.pk])
+        return admin_client.post(address, {"confirmed": "1", **fields})
 
     def test_asks_first_and_is_left_by_a_button_that_cannot_be_taken_for_it(
         self, admin_client, order
@@ -213,6 +311,23 @@ class TestCancelling:
         assert OutgoingEvent.objects.filter(routing_key="order.cancelled").count() == 1
         assert LogEntry.objects.get().user == admin_user
 
+    def test_keeps_the_reason_and_shows_it_with_the_order(self, admin_client, order):
+        confirmed, other = order(), order()
+        page = reverse(f"{ORDERS}_change", args=[confirmed.pk])
+        assert b"Cancelled by" not in admin_client.get(page).content
+
+        assert b"at most 500" in self.cancel(admin_client, confirmed, reason="x" * 501).content
+        self.cancel(admin_client, confirmed, reason="Sent to a wrong address.")
+        selected = {"action": "cancel_selected", "_selected_action": [other.pk], "confirmed": "1"}
+        admin_client.post(LIST, {**selected, "reason": "Out of season."})
+
+        text = admin_client.get(page).content.decode()
+        assert "Cancelled by" in text
+        assert "Sent to a wrong address." in text
+        assert LogEntry.objects.last().change_message == "Cancelled: Sent to a wrong address."
+        stored = Order.objects.get(pk=other.pk)
+        assert (stored.cancelled_by, stored.cancel_reason) == ("admin", "Out of season.")
+
     def test_leaves_a_rejected_order_as_it_is(self, admin_client, order):
         rejected = order(Status.REJECTED)
         self.cancel(admin_client, rejected)
@@ -222,7 +337,7 @@ class TestCancelling:
         assert not LogEntry.objects.exists()
 
     def test_says_which_order_is_not_there_any_more(self, admin_client, order, monkeypatch):
-        def vanish(order_id: object) -> None:
+        def vanish(order_id: object, **_facts: object) -> None:
             raise OrderNotFound(order_id)
 
         monkeypatch.setattr(services, "cancel_order", vanish)
@@ -293,12 +408,14 @@ class TestAnnouncingAgain:
         assert Order.objects.claim_overdue(10) == []
 
 
+# A connection is given back after each chunk.
+@pytest.mark.django_db(transaction=True)
 class TestExporting:
     @staticmethod
     def rows(admin_client, query: str = "") -> list[dict[str, str]]:
         address = f"{reverse('admin:orders_order_export')}{query}"
         answer = admin_client.post(address, {"format": "0", "resource": ""})
-        return list(csv.DictReader(io.StringIO(answer.content.decode())))
+        return list(csv.DictReader(io.StringIO(answer.getvalue().decode())))
 
     def test_follows_the_filter_of_the_list(self, admin_client, order):
         order()
@@ -317,11 +434,6 @@ class TestExporting:
             assert "=Lamp" in text
             assert "1,900.00 EUR" in text
 
-    def test_says_where_it_ends(self, admin_client):
-        page = admin_client.get(reverse("admin:orders_order_export"))
-
-        assert b"at most 10,000 of them" in page.content
-
     def test_gives_no_formulae(self, admin_client, order):
         rejected = order(Status.REJECTED)
         Order.objects.filter(pk=rejected.pk).update(reason="=1+1")
@@ -329,12 +441,32 @@ class TestExporting:
         [row] = self.rows(admin_client)
         assert row["reason"] == "'=1+1"
 
-    def test_ends_at_its_limit_with_the_newest(self, admin_client, order, monkeypatch):
-        monkeypatch.setattr("servicekit.backoffice.spreadsheets.EXPORT_LIMIT", 2)
-        orders = [order() for _ in range(3)]
+    @pytest.mark.parametrize(("query", "step"), [("", -1), ("?o=-7", -1), ("?o=7", 1)])
+    def test_gives_all_in_the_order_of_the_list_from_chunk_to_chunk(
+        self, admin_client, order, monkeypatch, query, step
+    ):
+        monkeypatch.setattr("servicekit.backoffice.spreadsheets._CHUNK_ROWS", 2)
+        # Some are of the same millisecond, and the last is alone in its chunk.
+        times = [now_in_milliseconds() + timedelta(milliseconds=n // 4) for n in range(9)]
+        orders = sorted((time, order(created_at=time).id) for time in times)
 
-        found = [row["id"] for row in self.rows(admin_client)]
-        assert found == [str(orders[2].id), str(orders[1].id)]
+        found = [row["id"] for row in self.rows(admin_client, query)]
+        assert found == [str(order_id) for _, order_id in orders[::step]]
+
+    def test_reads_no_further_than_its_client_does(self, admin_client, order, monkeypatch):
+        monkeypatch.setattr("servicekit.backoffice.spreadsheets._CHUNK_ROWS", 1)
+        for _ in range(3):
+            order()
+        address = reverse("admin:orders_order_export")
+        answer = admin_client.post(address, {"format": "0", "resource": ""})
+        parts = answer.streaming_content
+        with CaptureQueriesContext(connection) as captured:
+            header, first = next(parts), next(parts)
+            # As the server does when its client is gone.
+            answer.close()
+
+        assert (header[:3], first.count(b"\r\n"), len(captured)) == (b"id,", 1, 1)
+        assert list(parts) == []
 
     def test_is_not_for_those_who_may_not_even_look(self, staff):
         assert staff().get(reverse("admin:orders_order_export")).status_code == 403
@@ -414,7 +546,7 @@ class TestTheStartPage:
         # One is counted already, and not merged yet.
         OrderFigures.objects.filter(period__gt=0).delete()
         assert shown() != before
-        name = "orders_project.orders.migrations.0006_fill_order_figures"
+        name = "orders_project.orders.migrations.0007_fill_order_figures"
         [fill] = import_module(name).Migration.operations
         with connection.cursor() as cursor:
             cursor.execute(fill.sql)
@@ -466,7 +598,7 @@ class TestTheStartPage:
     def test_shows_a_consumer_that_makes_no_progress(
         self, admin_client, settings, broker, monkeypatch
     ):
-        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 5)
         settings.BROKER_URL, settings.WORKER_QUEUES = broker.url, ["of a thread that hangs"]
         [name] = settings.WORKER_QUEUES
         begun, may_end = threading.Event(), threading.Event()
@@ -503,7 +635,7 @@ class TestTheStartPage:
     def test_shows_a_worker_that_hangs_as_a_whole_and_what_it_may_have_to_store(
         self, admin_client, settings, monkeypatch, tmp_path
     ):
-        monkeypatch.setattr(queues, "_PATIENCE_SECONDS", 5)
+        monkeypatch.setattr(queues, "PATIENCE_SECONDS", 5)
         settings.WORKER_QUEUES = [PersistOrders.queue]
         with virtual_host() as broker, running_worker("orders", broker, tmp_path) as worker:
             settings.BROKER_URL = broker.url

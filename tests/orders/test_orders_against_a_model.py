@@ -12,10 +12,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from celery_workers.orders.tasks import place_and_announce
 from orders_project.orders import cache, services
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order, OrderFigures
+from orders_project.orders.subscriptions import place_and_announce
 from servicekit import failpoints
 from servicekit.contracts.events import (
     OrderCancelled,

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from django.db import OperationalError
 
-from celery_workers.batches import TaskSource
-from celery_workers.orders.tasks import persist_orders, place_and_announce
+from celery_workers.orders.tasks import persist_orders
 from celery_workers.policies import TASKS
 from orders_project.orders import services
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
 from orders_project.orders.models import Order
 from orders_project.orders.representation import order_created
+from orders_project.orders.subscriptions import PERSIST_ORDERS, place_and_announce
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.consumer import Inbox, Policy
 from servicekit.messaging.envelope import Received
@@ -146,14 +146,11 @@ def work(queues) -> Callable[[], None]:
 
     def run() -> None:
         publisher = ConfirmingPublisher(queues.url)
-        source = TaskSource(
-            PersistOrders.queue, PersistOrders.task_name, PersistOrders.parse, place_and_announce
-        )
         with queues.channel() as channel:
             pump: Any = Pump(channel.connection)
             channel.auto_decode = False
             policy = Policy(is_held=TASKS.is_held)
-            inbox = Inbox(source, pump=pump, publisher=publisher, policy=policy)
+            inbox = Inbox(PERSIST_ORDERS, pump=pump, publisher=publisher, policy=policy)
             channel.basic_consume(PersistOrders.queue, callback=inbox.put)
             try:
                 while pump.drain(0.3) or len(inbox):

@@ -1,29 +1,54 @@
-"""Dead letters in the admin: seen, corrected, replayed, discarded, each with a name to it."""
+"""Failed messages in the admin: seen, corrected, replayed, discarded, each with a name to it."""
+
+import html
+import json
+from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import transaction
 from django.urls import reverse
+from django.utils import timezone
 
-from servicekit.dead_letters import services
+from servicekit.backoffice import actions
+from servicekit.contracts.events import OrderCancelled, OrderCreated
+from servicekit.dead_letters import replays, services
 from servicekit.dead_letters.models import DeadLetter
-from servicekit.dead_letters.recognising import read
+from servicekit.dead_letters.recognising import Letter, read, subjects
 from servicekit.identifiers import new_id
+from servicekit.messaging.consumer import Handled, Subscription
+from servicekit.outbox.models import OutgoingEvent
+from tests.products.answers import reserve
 
 pytestmark = pytest.mark.django_db
 
 LIST = "admin:dead_letters_deadletter_changelist"
 PAGE = "admin:dead_letters_deadletter_change"
+REASONS = "admin:dead_letters_deadletter_by_reason"
+SAVE_AND_REPLAY = {"dead_letters_deadletter_save_and_replay": ""}
+GOOD = json.dumps({"orderId": 1, "productId": str(UUID(int=1)), "quantity": 2})
 Status = DeadLetter.Status
+ID = str(new_id())
 
 
-def bury(body: bytes = b'{"orderId": 1}', queue: str = "product_order_queue") -> DeadLetter:
+def bury(
+    body: bytes = b'{"orderId": 1}',
+    queue: str = "product_order_queue",
+    reason: str = "a field is missing",
+) -> DeadLetter:
+    message = DeadLetter(body=body, queue=queue, message_id=str(new_id()), reason=reason)
+    services.collect([letter_of(message)])
+    return DeadLetter.objects.get(message_id=message.message_id)
+
+
+def letter_of(message: DeadLetter) -> Letter:
     headers = {
-        "x-dead-letter-reason": "a field is missing",
+        "x-dead-letter-reason": message.reason or "a field is missing",
         "x-dead-letter-routing-key": "order.created",
     }
-    letter = read(queue, body, headers, {"message_id": str(new_id()), "correlation_id": "77"})
-    services.collect([letter])
-    return DeadLetter.objects.get(message_id=letter.message_id)
+    properties = {"message_id": message.message_id, "correlation_id": "77"}
+    return read(message.queue, message.body, headers, properties)
 
 
 def act(client, name: str, message: DeadLetter, **facts: str):
@@ -78,6 +103,57 @@ class TestTheList:
         assert "bg-red-100" in content
 
 
+class TestWhatItIsAbout:
+    @pytest.mark.parametrize(
+        ("body", "order", "product"),
+        [
+            ({"orderId": 1, "productId": ID}, ["1"], [ID]),
+            ({"decisions": [{"orderId": "a"}, {"orderId": ID}]}, ["a", ID], []),
+            ([[], {"orders": [{"id": ID, "productId": "p"}]}, {"chain": None}], [ID], ["p"]),
+            ({"id": ID, "price": 5}, [], [ID]),
+            ({"orderId": None}, ["77"], []),
+            ("{", ["77"], []),
+            ("[" * 100_000, ["77"], []),
+        ],
+    )
+    def test_is_read_from_the_body_or_else_from_the_correlation_id(self, body, order, product):
+        raw = body if isinstance(body, str) else json.dumps(body)
+
+        found = subjects(raw.encode(), "order.created", "77")
+        assert found == {"order": order, "product": product}
+
+    def test_is_led_to(self, admin_client, settings, lamp):
+        settings.OTHER_SERVICE = {**settings.OTHER_SERVICE, "public": "https://orders.example"}
+        page = reverse(
+            PAGE, args=[bury(json.dumps({"orderId": ID, "productId": str(lamp.id)}).encode()).pk]
+        )
+        content = admin_client.get(page).content.decode()
+
+        assert f'href="https://orders.example/admin/orders/order/{ID}/change/"' in content
+        assert f'href="/admin/products/product/{lamp.id}/change/"' in content
+
+    def test_and_what_came_of_it_is_told(self, admin_client, lamp):
+        body = json.dumps({"orders": [{"orderId": number} for number in range(2, 8)]}).encode()
+        message = bury(body)
+        page = reverse(PAGE, args=[message.pk])
+
+        assert "and 1 more" in admin_client.get(page).content.decode()
+        self.turn_out(message, Status.REPLAY_REQUESTED)
+        assert "Not sent yet" in admin_client.get(page).content.decode()
+        self.turn_out(message, Status.REPLAYED)
+        assert "nothing is stored" in admin_client.get(page).content.decode()
+        reserve([OrderCreated(order_id=2, product_id=lamp.id, quantity=3)])
+        content = admin_client.get(page).content.decode()
+        assert f'href="{reverse("admin:products_reservation_changelist")}?q=2"' in content
+        assert "Stock movement -3 (order)" in content
+        services.collect([letter_of(message)])
+        assert "It came back 0 s ago: a field" in admin_client.get(page).content.decode()
+
+    @staticmethod
+    def turn_out(message: DeadLetter, status: str) -> None:
+        DeadLetter.objects.filter(pk=message.pk).update(status=status)
+
+
 class TestThePage:
     @pytest.mark.parametrize(
         ("body", "shown"),
@@ -98,12 +174,12 @@ class TestThePage:
 
     def test_takes_a_corrected_body(self, admin_client, admin_user):
         message = bury()
-        corrected = '{"orderId": 1,\r\n "quantity": 2}'
+        corrected = GOOD.replace(", ", ",\r\n ")
         answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": corrected})
 
         message.refresh_from_db()
         assert answer.status_code == 302
-        assert message.current_body == b'{"orderId": 1,\n "quantity": 2}'
+        assert message.current_body == corrected.replace("\r", "").encode()
         assert history(message)[-1] == ("EDITED", admin_user.username)
         assert LogEntry.objects.get().object_id == str(message.pk)
 
@@ -116,7 +192,7 @@ class TestThePage:
 
         monkeypatch.setattr(services, "edit_body", come_too_late)
         page = reverse(PAGE, args=[message.pk])
-        answer = admin_client.post(page, {"body_text": "{}"}, follow=True)
+        answer = admin_client.post(page, {"body_text": GOOD}, follow=True)
 
         message.refresh_from_db()
         assert answer.redirect_chain == [(page, 302)]
@@ -138,13 +214,79 @@ class TestThePage:
         messages[1].refresh_from_db()
         assert messages[1].status == "WAITING"
 
-    def test_takes_no_body_that_is_not_json(self, admin_client):
+    @pytest.mark.parametrize("button", [{}, SAVE_AND_REPLAY], ids=["Save", "Save and replay"])
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("{oops", "order.created: JSON is malformed"),
+            ('{"orderId": 2}', "order.created: Object missing required field `productId`"),
+            (GOOD.replace("2}", "0}"), "order.created: Expected `int` >= 1 - at `$.quantity`"),
+        ],
+    )
+    def test_takes_no_body_that_its_consumer_would_not_take(
+        self, admin_client, body, reason, button
+    ):
         message = bury()
-        answer = admin_client.post(reverse(PAGE, args=[message.pk]), {"body_text": "{oops"})
+        page = reverse(PAGE, args=[message.pk])
+        answer = admin_client.post(page, {"body_text": body, **button})
 
         message.refresh_from_db()
-        assert b"This is not JSON" in answer.content
-        assert message.edited_body is None
+        [error] = answer.context["adminform"].form.errors["body_text"]
+        assert error.startswith(reason)
+        assert (message.edited_body, history(message)) == (None, [("RECEIVED", "")])
+
+    def test_says_which_contract_that_is(self, admin_client):
+        content = admin_client.get(reverse(PAGE, args=[bury().pk])).content.decode()
+
+        assert "only if it fits the contract OrderCreated" in content
+        # Its JSON Schema.
+        assert "&quot;required&quot;" in content
+        unknown = admin_client.get(reverse(PAGE, args=[bury(queue="unknown").pk])).content.decode()
+        assert "Not checked: no consumer of this service reads the queue" in unknown
+
+    @pytest.mark.parametrize("is_changed", [True, False])
+    def test_saves_and_replays_in_one_go(self, admin_client, admin_user, is_changed):
+        message = bury() if is_changed else bury(GOOD.encode())
+        page = reverse(PAGE, args=[message.pk])
+        assert b"Save and replay" in admin_client.get(page).content
+        answer = admin_client.post(page, {"body_text": GOOD, **SAVE_AND_REPLAY}, follow=True)
+
+        message.refresh_from_db()
+        assert [str(each) for each in answer.context["messages"]] == [
+            "Dead letter saved and queued for replay."
+        ]
+        assert (message.current_body, message.status) == (GOOD.encode(), Status.REPLAY_REQUESTED)
+        steps = ["EDITED", "REPLAY_REQUESTED"] if is_changed else ["REPLAY_REQUESTED"]
+        assert history(message)[1:] == [(step, admin_user.username) for step in steps]
+        assert b"Save and replay" not in answer.content
+
+    @pytest.mark.parametrize(
+        ("body", "why"),
+        [
+            (b"\xff\x00", "it is not text (UTF-8)"),
+            (b'"%s"' % (b"a" * 20_000), "it has 20,002 bytes, and the form takes 16,384"),
+        ],
+        ids=["bytes", "large"],
+    )
+    def test_says_why_a_body_cannot_be_edited(self, admin_client, body, why):
+        message = bury(body)
+        page = reverse(PAGE, args=[message.pk])
+        content = admin_client.get(page).content.decode()
+        admin_client.post(page, {"body_text": GOOD, **SAVE_AND_REPLAY})
+
+        message.refresh_from_db()
+        assert why in content
+        assert 'name="_save"' not in content
+        assert "Save and replay" not in content
+        assert (message.edited_body, message.status) == (None, Status.WAITING)
+
+    def test_says_when_no_body_would_be_accepted(self, admin_client, monkeypatch):
+        events = (OrderCancelled, OrderCancelled)
+        source = Subscription("product_order_queue", events, lambda _batch: Handled())
+        monkeypatch.setattr(replays, "_sources", lambda: {source.queue: source})
+        content = admin_client.get(reverse(PAGE, args=[bury().pk])).content.decode()
+
+        assert "cannot be edited, since none would be accepted: neither routing key" in content
 
     def test_warns_who_leaves_a_correction_unsaved_and_shows_what_a_replay_sends(
         self, admin_client
@@ -265,3 +407,157 @@ class TestDecidingAboutSeveral:
         answer = act_on(admin_client, "replay_selected", waiting, select_across="1")
 
         assert b"Send this message to its queue again" in answer.content
+
+    def test_says_what_would_become_of_them(self, admin_client):
+        bad, good, odd = bury(), bury(GOOD.encode()), bury(queue="another_queue")
+        answer = act_on(admin_client, "replay_selected", bad, good, odd)
+        one = act_on(admin_client, "replay_selected", bad)
+
+        content = answer.content.decode()
+        assert "1 cannot be checked" in content
+        assert "2 of 3. 1 would be accepted, 1 would be refused:" in content
+        assert "1: order.created: Object missing required field" in content
+        assert b"contract would refuse it: order.created: Object missing" in one.content
+
+
+def address_of(client, decision: str, row: int = 0) -> str:
+    """Return where a row of the page by reasons leads to."""
+    rows = client.get(reverse(REASONS)).context["table"]["rows"]
+    start = reverse("admin:dead_letters_deadletter_group", args=[decision])
+    [address] = [each for each in rows[row][-1].split('"') if each.startswith(start)]
+    return html.unescape(address)
+
+
+class TestByReason:
+    def test_counts_what_was_refused_alike(self, admin_client):
+        bury(reason="too late by 3 s")
+        bury(reason="too late by 71 s")
+        bury(reason="too early")
+        services.discard([bury(reason="too early").pk], by="ada", note="no use")
+
+        rows = admin_client.get(reverse(REASONS)).context["table"]["rows"]
+        assert [(row[0], ">2<" in row[3], ">1<" in row[3]) for row in rows] == [
+            ("too late by … s", True, False), ("too early", False, True),
+        ]  # fmt: skip
+        listed = html.unescape(rows[0][3].split('"')[3])
+        assert admin_client.get(listed).context["cl"].result_count == 2
+
+    def test_says_what_would_become_of_a_group_and_replays_all_of_it(
+        self, admin_client, admin_user, monkeypatch
+    ):
+        monkeypatch.setattr(actions, "MAX_SELECTED", 2)
+        alike = [bury(), *(bury(GOOD.encode()) for _ in range(3))]
+        address = address_of(admin_client, "replay")
+        newcomer = bury()
+        asked = admin_client.get(address).content.decode()
+        answer = admin_client.post(address, {"confirmed": "1"}, follow=True)
+
+        assert "Send 4 messages with “a field is missing” to product_order_queue again?" in asked
+        assert "Each worker sends at most 50 per second" in asked
+        assert "4 of 4. 3 would be accepted, 1 would be refused:" in asked
+        assert b"4 dead letters queued for replay." in answer.content
+        assert {*DeadLetter.objects.filter(status=Status.REPLAY_REQUESTED)} == {*alike}
+        assert {history(each)[-1] for each in alike} == {("REPLAY_REQUESTED", admin_user.username)}
+        newcomer.refresh_from_db()
+        assert newcomer.status == Status.WAITING
+        again = admin_client.post(address, {"confirmed": "1"}, follow=True)
+        assert b"No message of this group waits any more." in again.content
+
+    def test_says_how_far_it_has_looked(self, admin_client, monkeypatch):
+        monkeypatch.setattr(replays, "REHEARSED", 2)
+        for _ in range(3):
+            bury(GOOD.encode())
+
+        assert (
+            b"2 of 3. 2 would be accepted"
+            in admin_client.get(address_of(admin_client, "replay")).content
+        )
+
+    def test_discards_a_group_with_a_note(self, admin_client):
+        for _ in range(3):
+            bury()
+        address = address_of(admin_client, "discard")
+        without = admin_client.post(address, {"confirmed": "1", "note": " "})
+        assert b"This field is required" in without.content
+        answer = admin_client.post(address, {"confirmed": "1", "note": "a test"}, follow=True)
+
+        assert b"3 dead letters discarded." in answer.content
+        assert {each.events.get(what="DISCARDED").note for each in DeadLetter.objects.all()} == {
+            "a test"
+        }
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "replay/",
+            "replay/?queue=a&up_to=-1",
+            "replay/?queue=%00&up_to=1",
+            "eat/?queue=a&up_to=1",
+        ],
+    )
+    def test_knows_no_other_addresses(self, admin_client, address):
+        assert admin_client.get(reverse(REASONS) + address).status_code == 404
+
+    def test_is_for_reading_to_those_who_may_only_look(self, admin_client, staff):
+        bury()
+        address, client = address_of(admin_client, "replay"), staff("view_deadletter")
+
+        assert client.get(reverse(REASONS)).context["table"]["rows"][0][-1] == ""
+        assert client.post(address, {"confirmed": "1"}).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTheOutbox:
+    LIST = "admin:outbox_outgoingevent_changelist"
+
+    @staticmethod
+    def events(*minutes: int) -> list[OutgoingEvent]:
+        """Record events that are tried next in so many minutes."""
+        for number, each in enumerate(minutes):
+            with transaction.atomic():
+                event = OrderCancelled(order_id=number, product_id=UUID(int=1), quantity=1)
+                OutgoingEvent.objects.record([event])
+                OutgoingEvent.objects.filter(correlation_id=str(number)).update(
+                    attempts=each, last_outcome="returned",
+                    available_at=timezone.now() + timedelta(minutes=each),
+                )  # fmt: skip
+        return list(OutgoingEvent.objects.order_by("id"))
+
+    def test_says_what_was_said_to_an_event_and_when_it_is_tried_next(self, admin_client):
+        self.events(4)
+        content = admin_client.get(reverse(self.LIST)).content.decode()
+
+        for expected in ("attempts", "returned", "next attempt", "in 4 min", "Try now"):
+            assert expected.casefold() in content.casefold()
+
+    def test_tries_events_now_and_says_which_not(self, admin_client):
+        due, pausing, gone = self.events(0, 4, 5)
+        chosen = [str(each.pk) for each in (due, pausing, gone)]
+        gone.delete()
+        facts = {"action": "try_selected_now", "_selected_action": chosen, "confirmed": "1"}
+        answer = admin_client.post(reverse(self.LIST), facts, follow=True)
+
+        assert {str(each) for each in answer.context["messages"]} == {
+            "Event in the outbox handed to the relay.",
+            "1 event in the outbox left unchanged: tried within 30 seconds anyway.",
+            "1 event in the outbox left unchanged: published meanwhile.",
+        }
+        pausing.refresh_from_db()
+        assert pausing.available_at <= timezone.now()
+
+    def test_tries_one_from_its_row_and_leads_back_to_the_list(self, admin_client):
+        [event] = self.events(4)
+        address = reverse("admin:outbox_outgoingevent_try_now", args=[event.pk])
+        assert b"Publish this event now" in admin_client.get(address).content
+        answer = admin_client.post(address, {"confirmed": "1"}, follow=True)
+        assert b"handed to the relay" in answer.content
+        event.delete()
+
+        assert b"published already" in admin_client.get(address, follow=True).content
+
+    def test_is_for_reading_to_those_who_may_only_look(self, staff):
+        client, [event] = staff("view_outgoingevent"), self.events(4)
+        address = reverse("admin:outbox_outgoingevent_try_now", args=[event.pk])
+
+        assert b"Try now" not in client.get(reverse(self.LIST)).content
+        assert client.post(address, {"confirmed": "1"}).status_code == 403

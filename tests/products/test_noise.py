@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celery_workers.products.subscriptions import SUBSCRIPTIONS
 from products_project.products import services
 from products_project.products.models import Product, Reservation, StockMovement
+from products_project.products.subscriptions import SUBSCRIPTIONS
 from servicekit.contracts.fields import order_key
 from servicekit.identifiers import new_id
 from tests.servicekit.noise import Letterbox, as_json, messages

@@ -4,6 +4,7 @@ import pytest
 from django.test import Client
 
 from products_project.products.api.problems import TRANSLATIONS
+from servicekit.http.cross_site import CrossSite
 from servicekit.http.idempotency import MalformedIdempotencyKey
 from servicekit.http.openapi import PROBLEMS_OF_THE_FRAMEWORK
 from tests.servicekit.api_document import TrueDocument, document
@@ -13,7 +14,7 @@ class TestTheDocument(TrueDocument):
     codes = (
         {each.code for each in TRANSLATIONS.values()}
         | PROBLEMS_OF_THE_FRAMEWORK
-        | {MalformedIdempotencyKey.default_code}
+        | {MalformedIdempotencyKey.default_code, CrossSite.default_code}
     )
 
     def test_takes_no_other_fields_than_it_names(self):

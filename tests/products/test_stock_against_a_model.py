@@ -110,6 +110,11 @@ class Stock(RuleBasedStateMachine):
             services.archive_product(self.ids[which])
             self.archived.add(self.ids[which])
 
+    @rule(which=st.integers(0, 1))
+    def restore(self, which: int) -> None:
+        services.restore_product(self.ids[which])
+        self.archived.discard(self.ids[which])
+
     @rule(
         kind=st.sampled_from([OrderCreated, OrderCancelled]),
         order=st.randoms(use_true_random=False),

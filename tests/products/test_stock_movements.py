@@ -18,7 +18,7 @@ from servicekit.database.figures import RANGES
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import now_in_milliseconds
-from tests.products.answers import reserve
+from tests.products.answers import reserve, told
 from tests.servicekit.bad_input import BAD_PAGES, cases
 
 RESTOCK = {"delta": 5, "reason": "restock"}
@@ -261,6 +261,34 @@ class TestDeleteProduct:
 
 
 @pytest.mark.django_db
+class TestRestoreProduct:
+    def test_sells_it_again_and_announces_it_once_however_often_it_is_asked_for(self, client, lamp):
+        path = f"/products/{lamp.id}"
+        client.delete(path)
+        assert client.get(path).status_code == 404
+
+        answers = [client.generic("POST", f"{path}/restore") for _ in range(2)]
+
+        assert [(each.status_code, each["ETag"]) for each in answers] == [(200, '"3"')] * 2
+        assert answers[0].json() == client.get(path).json() == client.get("/products").json()[0]
+        [event] = OutgoingEvent.objects.filter(routing_key="product.updated")
+        body = msgspec.json.decode(event.body)
+        assert (body["id"], body["version"], body["qty"]) == (str(lamp.id), 3, 10)
+        [(outcome, _, _)] = told(
+            reserve([OrderCreated(order_id=str(new_id()), product_id=lamp.id, quantity=1)])
+        )
+        assert outcome == "RESERVED"
+
+    def test_cannot_be_asked_for_by_a_page_of_another_site(self, client, lamp):
+        client.delete(f"/products/{lamp.id}")
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        answer = client.generic("POST", f"/products/{lamp.id}/restore", headers=headers)
+
+        assert (answer.status_code, answer.json()["code"]) == (403, "cross_site")
+        assert client.get(f"/products/{lamp.id}").status_code == 404
+
+
+@pytest.mark.django_db
 class TestAProductThatIsNotThere:
     # Of one that is archived, the history is kept; and to archive it again is no error.
     ASK: ClassVar[dict[str, Any]] = {
@@ -270,6 +298,7 @@ class TestAProductThatIsNotThere:
             "product_archived",
         ),
         "DELETE": (lambda client, path: client.delete(path), 204),
+        "POST restore": (lambda client, path: client.generic("POST", f"{path}/restore"), 200),
         "POST a movement": (
             lambda client, path: move(client, path.rpartition("/")[2], RESTOCK), "product_archived",
         ),

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.thread import LockType
 
-from servicekit.breaker import Breaker, CircuitOpen
+from servicekit.breaker import Breaker, CircuitOpen, open_breakers
 from servicekit.caching import redis as our_redis
 from servicekit.caching.redis import (
     UNAVAILABLE,
@@ -121,6 +121,7 @@ class TestBreaker:
         work(breaker)
 
         assert made == ["failed"]
+        assert "it" in open_breakers()
         with pytest.raises(CircuitOpen, match="it was away a moment ago"):
             breaker.call(pytest.fail, failures=(OSError,))
 

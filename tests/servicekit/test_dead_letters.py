@@ -23,10 +23,15 @@ from deploy.broker import prepare
 from servicekit import failpoints
 from servicekit.contracts.events import OrderCreated, StockDecided, StockReleased
 from servicekit.database.loop import Loop
-from servicekit.dead_letters import services, threads
-from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
+from servicekit.dead_letters import services
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent, Group
 from servicekit.dead_letters.recognising import read
-from servicekit.dead_letters.services import AlreadyDecided, NoteMissing, publish_requested
+from servicekit.dead_letters.services import (
+    AlreadyDecided,
+    BodyRefused,
+    NoteMissing,
+    publish_requested,
+)
 from servicekit.dead_letters.threads import DeadLetterSource, replay_requested, replayer
 from servicekit.failpoints import FailpointError
 from servicekit.messaging.celery_protocol import task_message
@@ -260,6 +265,15 @@ class TestCollecting:
         post.close()
         assert post.broker.count(post.dead) == 0
 
+    def test_keeps_whatever_a_stranger_calls_it(self):
+        # Longer than an index takes, however well it is compressed.
+        name = "".join(str(uuid4()) for _ in range(300))
+        names = dict.fromkeys(("x-dead-letter-routing-key", "x-dead-letter-reason"), name)
+        services.collect([read("product_order_queue", b"poison", names, {})])
+
+        [message] = DeadLetter.objects.all()
+        assert (message.routing_key, len(message.kind)) == (name, 200)
+
 
 class TestEditing:
     def test_keeps_the_body_that_came_and_records_who_changed_it(self, post):
@@ -281,6 +295,27 @@ class TestEditing:
         services.edit_body(message.pk, b"poison", by="ada")
         message.refresh_from_db()
         assert message.edited_body is None
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (b"medicine", "order.created: JSON is malformed"),
+            (an_order(quantity=0), "order.created: Expected `int` >= 1"),
+            (an_order() + b" " * 1024 * 1024, "larger than 1048576 bytes"),
+        ],
+        ids=["no JSON", "no such order", "too large"],
+    )
+    def test_saves_nothing_that_the_consumer_of_the_queue_would_not_take(self, body, reason):
+        letter = read("product_order_queue", b"poison", POISON, {"message_id": "m-1"})
+        services.collect([letter])
+        message = DeadLetter.objects.get()
+        for and_replay in (False, True):
+            with pytest.raises(BodyRefused, match=f"^{reason}"):
+                services.edit_body(message.pk, body, by="ada", and_replay=and_replay)
+
+        message.refresh_from_db()
+        assert (message.edited_body, history(message)) == (None, ["RECEIVED"])
+        assert message.status == Status.WAITING
 
     def test_is_refused_once_it_is_decided(self, post):
         message = keep(post)
@@ -408,9 +443,9 @@ class TestReplaying:
         assert publish_requested(publisher, limit=10, limit_bytes=1) == 1
         assert post.broker.count(post.queue) == 3
 
-    def test_sends_no_more_per_second_than_agreed(self, post, publisher, monkeypatch):
+    def test_sends_no_more_per_second_than_agreed(self, post, publisher, settings):
         assert replayer(post.broker.url)._every_seconds == 1.0
-        monkeypatch.setattr(threads, "_REPLAYED_PER_SECOND", 20)
+        settings.REPLAYS_PER_SECOND = 20
         messages = [keep(post) for _ in range(45)]
         services.request_replay([message.pk for message in messages], by="ada")
 
@@ -452,6 +487,67 @@ class TestReplaying:
         with pytest.raises(AlreadyDecided):
             services.request_replay([decided.pk, waiting.pk], by="bob")
         assert post.dead_letters() == [waiting]
+
+
+class TestDecidingAboutAGroup:
+    @pytest.fixture
+    def alike(self, post, monkeypatch) -> list[DeadLetter]:
+        monkeypatch.setattr(services, "DECIDED_TOGETHER", 2)
+        return [keep(post, b"poison %d" % number) for number in range(5)]
+
+    @staticmethod
+    def group(message: DeadLetter) -> dict[str, Any]:
+        return {"group": Group(message.queue, message.routing_key, message.kind)}
+
+    def test_takes_all_that_wait_and_none_that_come_meanwhile(self, post, alike):
+        services.discard([alike[2].pk], by="bob", note="no use")
+        last = keep(post, b"too late")
+        asked = services.request_replay_of_group(**self.group(last), up_to=alike[-1].pk, by="ada")
+
+        assert asked == 4
+        waiting = post.dead_letters(count=4, status=Status.REPLAY_REQUESTED)
+        assert waiting == [message for message in alike if message != alike[2]]
+        assert {each.events.get(what="REPLAY_REQUESTED").who for each in waiting} == {"ada"}
+        assert post.dead_letters() == [last]
+
+    def test_takes_none_of_another_reason_queue_or_event(self, post, alike):
+        others = [
+            read(queue, b"poison", {**POISON, **headers}, {"message_id": str(uuid4())})
+            for queue, headers in (
+                ("another", {}),
+                (post.queue, {"x-dead-letter-reason": "another"}),
+                (post.queue, {"x-dead-letter-routing-key": "another"}),
+            )
+        ]
+        services.collect(others)
+        facts = {"up_to": 2**63 - 1, "by": "ada", "note": "no use"}
+
+        assert services.discard_group(**self.group(alike[0]), **facts) == 5
+        assert DeadLetter.objects.filter(status=Status.WAITING).count() == 3
+        assert {each.note for each in DeadLetterEvent.objects.filter(what="DISCARDED")} == {
+            "no use"
+        }
+
+    def test_discards_none_without_a_note(self, post, alike):
+        with pytest.raises(NoteMissing):
+            services.discard_group(**self.group(alike[0]), up_to=2**62, by="ada", note=" ")
+
+        assert len(post.dead_letters(count=5)) == 5
+
+    @pytest.mark.parametrize(
+        "reasons",
+        [
+            ("Expected `int` at `$.a[3]`", "Expected `int` at `$.a[71]`"),
+            (f"no product {uuid4()}", f"no product {uuid4()}"),
+            ("larger than 1048576 bytes: 1048577", "larger than 1048576 bytes: 99999999"),
+        ],
+    )  # fmt: skip
+    def test_is_the_same_reason_whatever_its_figures_and_ids(self, post, reasons):
+        for reason in reasons:
+            headers = {**POISON, "x-dead-letter-reason": reason}
+            services.collect([read(post.queue, reason.encode(), headers, {})])
+
+        assert DeadLetter.objects.values("kind").distinct().count() == 1
 
 
 class TestDiscarding:

@@ -38,6 +38,15 @@ class TestReady:
 
         assert ask(view) == (200, "degraded", {"spare": "down"})
 
+    def test_tells_details_to_those_who_ask(self):
+        view = health.ready({}, works_with=lambda _up: True, details=lambda: ["a part"])
+
+        told = [
+            json.loads(view(RequestFactory().get(f"/health/ready{query}")).content).get("details")
+            for query in ("", "?details", "?details=1")
+        ]
+        assert told == [None, ["a part"], ["a part"]]
+
 
 class TestAHangingCheck:
     @pytest.fixture(autouse=True)

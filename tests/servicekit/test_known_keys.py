@@ -29,7 +29,7 @@ class Database:
     def add(self) -> str:
         key = new_key()
         prefix = prefix_of(key)
-        self.keys[prefix] = KnownKey(prefix, digest_of(key), frozenset({"orders:read"}))
+        self.keys[prefix] = KnownKey(prefix, digest_of(key), frozenset({"orders:read"}), "a key")
         return key
 
     def read(self) -> dict[str, KnownKey] | None:

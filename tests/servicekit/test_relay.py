@@ -206,6 +206,20 @@ class TestPublishRecordedEvents:
         assert publish_recorded_events(publisher) == 1
         assert received(broker, subscriber, count=2) == [2, 1]
 
+    def test_leaves_what_a_relay_has_or_is_about_to_have_however_much_it_is_wanted_now(self):
+        record(1, 2)
+        OutgoingEvent.objects.claim(1)
+        claimed, pausing = OutgoingEvent.objects.order_by("id")
+        OutgoingEvent.objects.filter(id=pausing.id).update(
+            available_at=timezone.now() + timedelta(minutes=5)
+        )
+        with another_connection() as cursor:
+            cursor.execute("SELECT id FROM outbox_event WHERE id = %s FOR UPDATE", [pausing.id])
+            assert OutgoingEvent.objects.try_now([claimed.id, pausing.id]) == set()
+
+        assert OutgoingEvent.objects.try_now([claimed.id, pausing.id]) == {pausing.id}
+        assert OutgoingEvent.objects.get(id=claimed.id).available_at == claimed.available_at
+
     def test_has_no_transaction_open_while_it_waits_for_the_broker(self):
         class Looking(ConfirmingPublisher):
             """Looks at the database while the broker would be waited for."""
@@ -349,6 +363,19 @@ class TestRelay:
             recording.record_all([OrderCancelled(order_id=1, product_id=PRODUCT_ID, quantity=1)])
             transaction.set_rollback(True)
         record(2)
+
+        assert received(broker, subscriber, count=1) == [2]
+
+    @pytest.mark.usefixtures("running")
+    def test_publishes_at_once_what_pauses_and_is_to_be_tried_now(self, broker, subscriber):
+        record(1)
+        assert received(broker, subscriber, count=1) == [1]
+        eventually(lambda: waiting() == [])
+        with transaction.atomic():
+            recording.record_all([OrderCancelled(order_id=2, product_id=PRODUCT_ID, quantity=1)])
+            OutgoingEvent.objects.update(available_at=timezone.now() + timedelta(minutes=5))
+        [event] = OutgoingEvent.objects.all()
+        assert OutgoingEvent.objects.try_now([event.id]) == {event.id}
 
         assert received(broker, subscriber, count=1) == [2]
 

@@ -21,13 +21,16 @@ from rest_framework import exceptions
 
 from celery_workers import bootsteps
 from servicekit import failpoints, threads
+from servicekit.backoffice.queues import QueueDepth
 from servicekit.failpoints import FailpointError, failpoint
 from servicekit.http.pagination import PageRequest, cursor_after, link_header
 from servicekit.http.problems import Translation, exception_handler
 from servicekit.identifiers import new_id
 from servicekit.messaging.backoff import Backoff
 from servicekit.messaging.celery_protocol import task_message
+from servicekit.overview import system
 from servicekit.timestamps import now_in_milliseconds, rfc3339
+from servicekit.worker_reports import Report
 from tests.servicekit.private_broker import eventually
 
 
@@ -153,6 +156,48 @@ class TestExceptionHandler:
         answer = self.handle(exceptions.Throttled(wait=3), {})
 
         assert (answer.status_code, answer["Retry-After"]) == (429, "3")
+
+
+class TestTheSystemsRows:
+    @staticmethod
+    def depth(**facts):
+        known = {"waiting": 0, "consumers": 1, "dead": 0, "in_hand": 0, "oldest_seconds": None}
+        return QueueDepth(**{"name": "q", "trouble": "", **known, **facts})
+
+    @pytest.mark.parametrize(
+        ("seconds_ago", "consumers", "state", "figure"),
+        [
+            (0, 1, "well", "last sign of life 0 s ago"),
+            (120, 1, "down", "last sign of life 2 min ago"),
+            (0, 0, "down", "none of its queues has a consumer"),
+            (0, None, "well", "last sign of life 0 s ago"),
+            (None, 1, "well", "consumes its queues"),
+            (None, None, "unknown", "what knows it does not answer"),
+        ],
+    )
+    def test_say_of_a_worker_what_redis_and_rabbitmq_know(
+        self, seconds_ago, consumers, state, figure
+    ):
+        reports = [] if seconds_ago is None else [Report(time.time() - seconds_ago, {})]
+        depths = None if consumers is None else [self.depth(consumers=consumers)]
+
+        row = system._worker(reports, depths)
+        assert (row.state, row.figure) == (state, figure)
+
+    @pytest.mark.parametrize(
+        ("facts", "state", "figure"),
+        [
+            ({"waiting": None}, "down", "does not exist"),
+            ({"in_hand": None}, "well", "1 consumer, 0 waiting"),
+            ({"trouble": "no consumer"}, "down", "no consumer, 0 waiting, 0 in hand"),
+            ({"waiting": 1000, "oldest_seconds": 90.0}, "degraded",
+             "1 consumer, 1,000 waiting, 0 in hand, oldest 2 min old"),
+        ],
+    )  # fmt: skip
+    def test_say_how_a_queue_is(self, facts, state, figure):
+        row = system._queue(self.depth(**facts))
+
+        assert (row.state, row.figure) == (state, figure)
 
 
 class TestBackoff:

@@ -102,7 +102,7 @@ def assert_all_queues_are_known(service: str) -> None:
     """What the admin and the broker take for a worker's queues is what the worker consumes."""
     # They set Django up, which is done by now.
     app = import_module(f"celery_workers.{service}.celery").app
-    subscriptions = import_module(f"celery_workers.{service}.subscriptions").SUBSCRIPTIONS
+    subscriptions = import_module(settings.WORKER_SOURCES.rpartition(".")[0]).SUBSCRIPTIONS
     consumed = [each.queue for each in subscriptions] + [each.name for each in app.conf.task_queues]
 
     assert sorted(settings.WORKER_QUEUES) == sorted(consumed)

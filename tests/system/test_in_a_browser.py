@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import signal
 import time
@@ -174,7 +175,7 @@ class TestAnOrder:
 
         admins.order(order_id)
         admins.see_soon(lambda: fact(page, "Status"), "Confirmed")
-        expect(fact(page, "Total")).to_contain_text("56,700")
+        expect(fact(page, "Total")).to_contain_text("567.00 EUR")
         steps = page.locator("tr.data-row td:first-child")
         expect(steps).to_have_text(["Accepted", "Stored", "Announced", "Reserved", "Settled"])
         # All but the first tell how long they took.
@@ -182,9 +183,14 @@ class TestAnOrder:
             page.locator("tr.data-row td:last-child", has_text=re.compile(r"\d m?s\s*$"))
         ).to_have_count(4)
 
-        admins.product(product_id)
+        # Both admins lead to each other.
+        fact(page, "Product id").get_by_role("link").click()
         expect(fact(page, "Units")).to_contain_text("7")
-        expect(page.locator("tr.data-row").first).to_contain_text(order_id)
+        page.locator("tr.data-row").first.get_by_role("link", name=order_id).click()
+        expect(fact(page, "Status")).to_contain_text("Confirmed")
+        page.goto(f"{admins.orders}orders/order/?q={order_id}")
+        page.get_by_role("link", name="Open the product").click()
+        expect(page.locator("[name=name]")).to_have_value("Brass lamp")
 
     def test_is_cancelled_and_its_units_are_back(
         self, admins: Admins, page: Page, shop: Shop
@@ -194,11 +200,13 @@ class TestAnOrder:
         assert shop.final_status(order["id"]) == "CONFIRMED"
 
         admins.order(order["id"])
-        admins.decide("Cancel order", "Cancel order")
+        admins.decide("Cancel order", "Cancel order", reason="Ordered by mistake.")
         admins.said("Order cancelled.")
 
         admins.see_soon(lambda: page.locator("#main"), "Released")
         expect(fact(page, "Status")).to_contain_text("Cancelled")
+        expect(fact(page, "Cancelled by")).to_contain_text(shop.environment["ADMIN_USERNAME"])
+        expect(fact(page, "Why cancelled")).to_contain_text("Ordered by mistake.")
         expect(admins.action("Cancel order")).to_have_count(0)
         assert shop.product(lamp["id"])["qty"] == 5
 
@@ -210,9 +218,46 @@ class TestAProduct:
         admins.product(lamp["id"])
         admins.decide("Update stock", "Update stock", delta="40")
 
-        admins.said("Lamp to restock: +40 units, 42 in stock now.")
+        admins.said("Product restocked by +40.")
         expect(page.locator("tr.data-row").first).to_contain_text("Restock")
         assert shop.product(lamp["id"])["qty"] == 42
+
+    def test_is_archived_and_put_back_on_sale(self, admins: Admins, shop: Shop) -> None:
+        lamp = shop.create_product(qty=5)
+        assert shop.final_status(shop.order(lamp["id"]).json()["id"]) == "CONFIRMED"
+        admins.product(lamp["id"])
+        admins.decide("Archive", "Archive")
+        admins.said("Product archived.")
+        # Who sells it knows its price for some seconds more.
+        eventually(lambda: shop.order(lamp["id"]).status_code == 404)
+
+        admins.decide("Put back on sale", "Put back on sale")
+        admins.said("Product put back on sale.")
+
+        eventually(lambda: shop.order(lamp["id"]).status_code == 201)
+        expect(admins.action("Put back on sale")).to_have_count(0)
+        shop.final_statuses()
+        assert shop.ledger().differences == []
+
+    def test_gets_its_price_with_others_once_that_is_seen(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        name = f"Lamp {time.time_ns()}"
+        lamps = [shop.create_product(qty=1, price=price, name=name)["id"] for price in (1000, 3)]
+        page.goto(f"{admins.products}products/product/?q={name}")
+        for each in lamps:
+            page.locator(f"[name=_selected_action][value='{each}']").check()
+        page.locator("[name=action]").select_option("Change price")
+        page.get_by_role("button", name="Run").click()
+        page.locator("[name=amount]").fill("-10")
+        page.get_by_role("button", name="Show new prices").click()
+        admins.said("1,000 → 900")
+        admins.said("3 (stays: already at this price)")
+        assert found_by_axe(page) == []
+        page.get_by_role("button", name="Change price").click()
+
+        admins.said("Product changed.")
+        assert [shop.product(each)["price"] for each in lamps] == [900, 3]
 
 
 class TestADeadLetter:
@@ -225,9 +270,9 @@ class TestADeadLetter:
         row.get_by_role("link").first.click()
         expect(fact(page, "Reason")).to_contain_text("Expected `int` >= 1")
 
-        page.locator("[name=body_text]").fill("{")
-        page.get_by_role("button", name="Save and continue editing").click()
-        admins.said("This is not JSON")
+        page.locator("[name=body_text]").fill(json.dumps({"orderId": order_id}))
+        page.get_by_role("button", name="Save and replay").click()
+        admins.said("Object missing required field `productId`")
         page.locator("[name=body_text]").fill(json.dumps({**body, "quantity": 4}))
         # Who leaves now, to replay what is not saved, is asked first.
         with page.expect_event("dialog") as warning:
@@ -236,15 +281,38 @@ class TestADeadLetter:
         assert warning.value.type == "beforeunload"
         page.get_by_role("button", name="Save and continue editing").click()
         admins.said("was changed successfully")
-        admins.decide("Replay", "Replay")
-        admins.said("Dead letter queued for replay.")
+        admins.action("Replay").click()
+        admins.said("Today's contract would accept it.")
+        page.go_back()
+        page.get_by_role("button", name="Save and replay").click()
+        admins.said("Dead letter saved and queued for replay.")
 
         admins.see_soon(lambda: fact(page, "Status"), "Replayed")
         history = page.locator("#main ol")
         expect(history.locator("strong").last).to_have_text("Received")
         expect(history).to_contain_text(f"by {shop.environment['ADMIN_USERNAME']}")
         eventually(lambda: shop.product(lamp["id"])["qty"] == 6)
+        page.reload()
+        fact(page, "Result").get_by_role("link", name="Stock movement -4").click()
+        expect(page.locator("#result_list")).to_contain_text(str(order_id))
         assert shop.ledger().differences == []
+
+    def test_is_discarded_with_all_that_were_refused_alike(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=10)
+        for _ in range(2):
+            admins.bury(lamp["id"])
+        page.get_by_role("link", name="By reason").click()
+        group = page.locator("tr.data-row", has_text="$.quantity")
+        count = int(group.locator("td").nth(3).inner_text())
+        group.get_by_role("link", name="Discard").click()
+        admins.said(f"{count} would be refused")
+        page.locator("[name=note]").fill("nobody can order nothing")
+        page.get_by_role("button", name="Discard", exact=True).click()
+
+        admins.said(f"{count} dead letters discarded.")
+        expect(group).to_have_count(0)
 
 
 class TestAFileOfProducts:
@@ -462,6 +530,42 @@ class TestPagesThatLookAgain:
             expect(watched.locator("script[src*=refresh]")).to_have_count(0)
 
 
+class TestTheSystem:
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [
+            ("product-service", "Product-Service: Web service"),
+            ("products-worker", "Product-Service: Worker"),
+            ("postgres", "Order-Service: PostgreSQL"),
+            ("redis", "Both services: Redis"),
+            ("rabbitmq", "Both services: RabbitMQ"),
+        ],
+    )
+    def test_names_what_is_frozen_and_waits_for_nothing(
+        self, admins: Admins, page: Page, stack: Harness, name: str, part: str
+    ) -> None:
+        trouble = page.locator("section").first
+
+        def is_told() -> bool:
+            # As long as a page is waited for at most, which is less than anything stays frozen.
+            page.goto(admins.orders + "system/")
+            return part in trouble.inner_text()
+
+        eventually(lambda: not is_told())
+        frozen = [stack.pid(name), *stack.children(name)]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            eventually(is_told)
+            found = found_by_axe(page)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+
+        assert found == []
+        eventually(lambda: not is_told())
+
+
 class TestTheLists:
     def test_say_so_when_nothing_is_found(self, admins: Admins, page: Page) -> None:
         page.goto(admins.products + "products/product/?q=nobody+sells+this")
@@ -469,6 +573,40 @@ class TestTheLists:
         admins.said("Nothing matches the search and the filters.")
         page.locator("#changelist-form").get_by_role("link", name="Show all").click()
         expect(page).to_have_url(admins.products + "products/product/?")
+
+    def test_are_filtered_sorted_and_shown_whole_again_by_keyboard(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=5)
+        orders = [shop.order(lamp["id"]).json()["id"] for _ in range(2)]
+        shop.final_statuses()
+        ids = page.locator("#result_list tbody tr code")
+        page.set_viewport_size(NARROW)
+
+        page.goto(f"{admins.orders}orders/order/?q={lamp['id']}&status__exact=CONFIRMED&p=2")
+        page.get_by_role("button", name="Filters").press("Enter")
+        page.get_by_role("link", name="Last hour").press("Enter")
+        chips = page.get_by_role("list", name="Active filters").get_by_role("link")
+        expect(chips).to_have_count(4)
+        expect(ids).to_have_text(orders[::-1])
+        assert found_by_axe(page) == []
+        # Whose date is chosen for the same list, without what is not in the form any more.
+        page.get_by_role("button", name="Filters").press("Enter")
+        page.locator("[name=created_at_from_0]").fill("2020-01-03")
+        page.get_by_role("button", name="Apply Filters").press("Enter")
+        expect(chips.nth(2)).to_contain_text("Time: from 2020-01-03")
+        expect(ids).to_have_text(orders[::-1])
+
+        chips.nth(2).press("Enter")
+        chips.nth(1).press("Enter")
+        expect(chips).to_have_count(2)
+        page.set_viewport_size(WIDE)
+        page.get_by_role("link", name="Created, UTC").press("Enter")
+        expect(ids).to_have_text(orders)
+        expect(page.locator("#result_list time").first).to_have_attribute("title", re.compile("20"))
+        chips.last.press("Enter")
+        expect(chips).to_have_count(0)
+        assert "o=" in page.url
 
 
 class TestThePages:
@@ -486,6 +624,7 @@ class TestThePages:
             admins.products + "products/stockmovement/",
             admins.products + "products/reservation/",
             admins.products + "dead_letters/deadletter/",
+            admins.products + "dead_letters/deadletter/reasons/",
             admins.orders,
             admins.orders + "orders/order/",
             admins.orders + f"orders/order/{order['id']}/change/",
@@ -511,7 +650,16 @@ class TestThePages:
         found += found_by_axe(page)
 
         assert not found, "\n".join(found)
-        assert seen >= {"add", "change", "delete", "export", "history", "import", "restock"}
+        assert seen >= {
+            "add",
+            "change",
+            "delete",
+            "export",
+            "history",
+            "import",
+            "restock",
+            "reasons",
+        }
 
     def test_open_their_menus_by_keyboard(self, admins: Admins, page: Page, shop: Shop) -> None:
         shop.create_product(qty=5)

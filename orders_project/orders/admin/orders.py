@@ -5,18 +5,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from import_export.fields import Field
 from import_export.resources import ModelResource
 from unfold.decorators import action
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from orders_project.orders import selectors, services
-from orders_project.orders.models import Order
+from orders_project.orders.models import CANCEL_REASON_MAX_LENGTH, Order
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import (
     Tone,
@@ -31,10 +34,11 @@ from servicekit.backoffice.display import (
     short,
     span,
 )
+from servicekit.backoffice.elsewhere import address, icon_link, is_id, page_link
 from servicekit.backoffice.filters import TimeRange
 from servicekit.backoffice.ledgers import LedgerAdmin
 from servicekit.backoffice.money import money
-from servicekit.backoffice.spreadsheets import BoundedExport, Text
+from servicekit.backoffice.spreadsheets import StreamedExport, Text
 
 Status = Order.Status
 
@@ -56,6 +60,8 @@ class OrderExport(ModelResource):
 
     reason = Field("reason", "reason", widget=Text())
     product_name = Field("product_name", "product_name", widget=Text())
+    cancelled_by = Field("cancelled_by", "cancelled_by", widget=Text())
+    cancel_reason = Field("cancel_reason", "cancel_reason", widget=Text())
     unit_price = Field("unit_price", "unit_price", readonly=True)
 
     class Meta:
@@ -63,17 +69,43 @@ class OrderExport(ModelResource):
         fields = (
             *("id", "product_id", "product_name", "quantity", "unit_price", "total_price"),
             *("status", "reason", "created_at", "settled_at"),
+            *("cancelled_at", "cancelled_by", "cancel_reason"),
         )
         export_order = fields
-        # Rows are fetched as they are written.
-        chunk_size = 1000
+
+
+class CancellationForm(forms.Form):
+    """Asks why, of whoever wants to say so."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=CANCEL_REASON_MAX_LENGTH,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "Why?"}),
+        help_text="Optional. Shown with the order, here and in the API.",
+    )
 
 
 def _orders_alike(order: Order) -> SafeString:
-    """Return what the product was called, and a way to all orders of it."""
-    address = reverse("admin:orders_order_changelist")
+    """Return what the product was called, a way to all orders of it, and one to its page."""
+    orders = reverse("admin:orders_order_changelist")
     text = short(order.product_name) if order.product_name else code(order.product_id)
-    return link(f"{address}?q={order.product_id}", text)
+    page = address(f"products/product/{order.product_id}/change/", order.other_admin)  # type: ignore[attr-defined]  # of the list
+    return format_html(
+        '<span class="flex gap-2">{}{}</span>',
+        link(f"{orders}?q={order.product_id}", text),
+        icon_link(page, "Open the product"),
+    )
+
+
+def results(order_id: str) -> list[SafeString]:
+    """Return the order that came of a dead letter, if there is one."""
+    orders = Order.objects.filter(id=order_id) if is_id(order_id) else ()
+    return [
+        link(
+            reverse("admin:orders_order_change", args=[each.id]), f"Order {each.id}: {each.status}"
+        )
+        for each in orders
+    ]
 
 
 def _waited(order: Order) -> str:
@@ -84,16 +116,16 @@ def _waited(order: Order) -> str:
 
 
 @admin.register(Order)
-class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
+class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
     """Orders and what became of them. Only services change them."""
 
     resource_classes = [OrderExport]
-    export_hint = "For more, narrow the dates and export again."
 
     list_display = [
         *("short_id", "status_badge", "product", "units", "price", "total", "since", "took"),
     ]
     list_filter = ["status", ("created_at", TimeRange)]
+    list_filter_submit = True
     search_fields = ["id", "product_id"]
     search_help_text = "The id of an order, or of a product for its orders"
     ordering = ["-created_at", "-id"]
@@ -102,10 +134,9 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     actions_detail = ["cancel", "announce"]
     change_form_before_template = "orders/timeline.html"
     readonly_fields = (
-        *("id", "status_badge", "reason_text", "product", "product_id", "units", "price"),
-        *("total", "created", "settled"),
+        *("id", "status_badge", "reason_text", "cancelled", "cancelled_by", "cancel_reason"),
+        *("product", "product_page", "units", "price", "total", "created", "settled"),
     )
-    fields = readonly_fields
 
     def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         """Find by exact id, which has an index."""
@@ -127,15 +158,40 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
     status_badge = column(
         "status", lambda order: badge(order.get_status_display(), STATUS_TONES[order.status])
     )
-    reason_text = column("reason", lambda order: order.reason.replace("_", " ") or "—")
+    reason_text = column("reason", lambda order: order.reason.replace("_", " "))
     units = column("units", lambda order: number(order.quantity))
     price = column("price", lambda order: money(order.unit_price))
     total = column("total", lambda order: money(order.total_price))
     product = column("product", _orders_alike)
+    product_page = column(
+        "product id", lambda order: page_link(order, "products/product", order.product_id)
+    )
     created = column("created, UTC", lambda order: moment(order.created_at))
-    since = column("created, UTC", lambda order: second(order.created_at))
+    since = column("created, UTC", lambda order: second(order.created_at), sorts_by="created_at")
     settled = column("settled, UTC", lambda order: moment(order.settled_at))
+    cancelled = column("cancelled, UTC", lambda order: moment(order.cancelled_at))
     took = column("took", _waited)
+
+    def get_fields(self, request: HttpRequest, obj: Order | None = None) -> list[Any]:  # noqa: ARG002 - Django's signature
+        """Show what there is to say: of a refusal or a cancellation only where there was one."""
+        hidden = "" if obj and obj.reason else "reason_text"
+        is_cancelled = obj is not None and obj.cancelled_at is not None
+        return [
+            name
+            for name in self.readonly_fields
+            if name != hidden and (is_cancelled or "cancel" not in name)
+        ]
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, _opts: Any, object_id: str
+    ) -> HttpResponse:
+        # Reached by links of the product service, which knows orders that this one does not.
+        messages.warning(
+            request,
+            f"There is no order {object_id} here: it is not stored yet, or another system has"
+            " placed it.",
+        )
+        return HttpResponseRedirect(reverse("admin:orders_order_changelist"))
 
     def beside(self, row: Order) -> dict[str, Any]:
         """Return an order's way."""
@@ -177,21 +233,24 @@ class OrderAdmin(BoundedExport, LedgerAdmin, ServiceAdmin):
             about_many="Cancel {count:,} orders? Their units go back into stock.",
             button="Cancel order",
             leave="Keep order",
+            form=CancellationForm(request.POST or None),
         )
         if isinstance(answer, HttpResponse):
             return answer
+        reason = answer.cleaned_data["reason"]
         cancelled, left = [], Counter[str]()
         for order in rows:
             if order.status == Status.CANCELLED:
                 left["already cancelled"] += 1
                 continue
             try:
-                cancelled.append(services.cancel_order(order.id))
+                by = request.user.get_username()
+                cancelled.append(services.cancel_order(order.id, by=by, reason=reason))
             except services.OrderIsRejected:
                 left["rejected before"] += 1
             except (selectors.OrderNotFound, selectors.OrderNotVisibleYet):
                 left["not found"] += 1
-        report(self, request, done="cancelled", rows=cancelled, left=left)
+        report(self, request, done="cancelled", rows=cancelled, left=left, note=reason)
         return None
 
     @admin.action(description="Announce again", permissions=["operate"])

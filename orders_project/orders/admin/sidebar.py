@@ -7,6 +7,6 @@ from django.http import HttpRequest
 from servicekit.overview.navigation import Entry, sections
 
 
-def sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Return its sections."""
-    return sections("Orders", [Entry("Orders", "shopping_bag", "orders", "order")])
+    return sections(request, "Orders", [Entry("Orders", "shopping_bag", "orders", "order")])

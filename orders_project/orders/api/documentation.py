@@ -8,6 +8,7 @@ from orders_project.orders.models import Order
 from orders_project.orders.representation import OrderDetail, TimelineDetail
 from orders_project.orders.selectors import ON_ITS_WAY_SECONDS
 from servicekit.http.operations import (
+    CROSS_SITE,
     IDEMPOTENCY_KEY,
     IDEMPOTENCY_PROBLEMS,
     LINK,
@@ -119,10 +120,11 @@ cancel_order = Operation(
     summary="Cancel an order",
     scope="orders:cancel",
     request=serializers.OrderCancellation,
+    example={"reason": "Ordered twice by mistake."},
     responses={200: OpenApiResponse(OrderDetail, "It is cancelled, or was already.")},
     problems=(
         _NOT_FOUND,
-        Problem(403, "cross_site", "A page of another site asks, without a JSON body."),
+        CROSS_SITE,
         Problem(409, "order_rejected", "It was rejected: there is nothing to cancel."),
         _NOT_VISIBLE_YET,
     ),

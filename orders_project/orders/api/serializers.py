@@ -4,12 +4,13 @@ from typing import Any
 
 from rest_framework import serializers
 
-from orders_project.orders.models import Order
+from orders_project.orders.models import CANCEL_REASON_MAX_LENGTH, Order
 from servicekit.contracts.fields import MAX_INT32
 from servicekit.http.fields import (
     StrictDateTimeField,
     StrictIntegerField,
     StrictSerializer,
+    StrictStringField,
     StrictUUIDField,
 )
 
@@ -22,7 +23,13 @@ class NewOrder(StrictSerializer):
 
 
 class OrderCancellation(StrictSerializer):
-    """Nothing is asked for: the body is empty, or an empty object."""
+    """Nothing has to be said: the body may be empty, or an empty object."""
+
+    reason = StrictStringField(
+        max_length=CANCEL_REASON_MAX_LENGTH,
+        required=False,
+        help_text="Why, for whoever reads the order.",
+    )
 
 
 class OrderFilters(StrictSerializer):

@@ -138,10 +138,15 @@ class OrderViewSet(ApiViewSet):
     @documentation.cancel_order
     @action(detail=True, methods=["post"], serializer_class=serializers.OrderCancellation)
     def cancel(self, request: Request, pk: str) -> HttpResponse:  # noqa: ARG002 - DRF's signature
-        """Cancel an order: its stock is given back, once."""
-        self.parsed(serializers.OrderCancellation)
+        """Cancel an order: its stock is given back, once.
 
-        order = services.cancel_order(UUID(pk))
+        The first cancellation says by whom and why; another one changes nothing of it.
+        """
+        facts = self.parsed(serializers.OrderCancellation)
+        key = getattr(self._plain_request, "api_key", None)
+        by = f"API key {key.name}" if key else "API client"
+
+        order = services.cancel_order(UUID(pk), by=by, **facts)
 
         return self.answer(msgspec.json.encode(OrderDetail.of(order)))
 

@@ -1,20 +1,18 @@
 """Products and their stock, for the people who run the shop."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django import forms
 from django.contrib import admin, messages
-from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q, QuerySet
+from django.forms import model_to_dict
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from import_export.admin import ImportExportMixin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget
 
 from products_project.products import selectors, services
 from products_project.products.admin.files import (
@@ -26,8 +24,11 @@ from products_project.products.admin.files import (
     UnreadableFile,
     UploadedFile,
 )
-from products_project.products.admin.stock import LOW_STOCK, stock_badge
-from products_project.products.models import Product, StockMovement
+from products_project.products.admin.forms import PriceForm, ProductForm, Reason, StockForm
+from products_project.products.admin.history import became, changes
+from products_project.products.admin.ledgers import ORDERS
+from products_project.products.admin.stock import IS_LOW, stock_badge
+from products_project.products.models import Product
 from servicekit.backoffice.actions import ServiceAdmin, confirmed, report
 from servicekit.backoffice.display import (
     badge,
@@ -39,12 +40,10 @@ from servicekit.backoffice.display import (
     second,
     short,
 )
-from servicekit.backoffice.ledgers import nobody
-from servicekit.backoffice.money import MoneyField, money
-from servicekit.backoffice.spreadsheets import BoundedExport
-from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
-
-Reason = StockMovement.Reason
+from servicekit.backoffice.elsewhere import page_link
+from servicekit.backoffice.ledgers import MAX_SELECTED, nobody
+from servicekit.backoffice.money import money
+from servicekit.backoffice.spreadsheets import StreamedExport
 
 _SHOWN_MOVEMENTS = 20
 
@@ -56,10 +55,10 @@ class StockFilter(admin.SimpleListFilter):
     parameter_name = "stock"
 
     _CHOICES: ClassVar[dict[str | None, tuple[str, Q]]] = {
-        "short": (f"{LOW_STOCK} or fewer", Q(qty__lte=LOW_STOCK)),
+        "short": ("Low or out of stock", IS_LOW),
         "out": ("Out of stock", Q(qty=0)),
-        "low": (f"Low stock (1 to {LOW_STOCK})", Q(qty__range=(1, LOW_STOCK))),
-        "ok": ("In stock", Q(qty__gt=LOW_STOCK)),
+        "low": ("Low stock", IS_LOW & Q(qty__gt=0)),
+        "ok": ("In stock", ~IS_LOW),
     }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:  # noqa: ARG002 - Django's signature
@@ -90,71 +89,27 @@ class ArchivedFilter(admin.SimpleListFilter):
         return queryset.filter(archived_at__isnull=self.value() == "yes")
 
 
-class ProductForm(forms.ModelForm[Product]):
-    """Takes what the API takes, and says what is wrong beside the field."""
-
-    price = MoneyField(minimum=1, maximum=MAX_JSON_INTEGER)
-
-    class Meta:
-        model = Product
-        fields = ["name", "price", "qty"]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Of an existing product the stock is not asked for, and of an archived one nothing is.
-        if "qty" in self.fields:
-            self.fields["qty"].validators += [MinValueValidator(0), MaxValueValidator(MAX_INT32)]
-        for field in self.fields.values():
-            # The page sends back what it showed.
-            field.show_hidden_initial = not self.instance._state.adding  # noqa: SLF001 - Django documents it
-
-    def shown(self) -> dict[str, object]:
-        """Return the values that the page showed when it was opened."""
-        sent = {name: self.data.get(self[name].html_initial_name) for name in self.fields}
-        return {
-            name: self.fields[name].to_python(value)
-            for name, value in sent.items()
-            if value is not None
-        }
+class _Left(Exception):
+    """A product stays as it is; says why."""
 
 
-class StockForm(forms.Form):
-    """Asks how many units come or go, and why."""
-
-    delta = forms.IntegerField(
-        label="Units",
-        min_value=-MAX_INT32,
-        max_value=MAX_INT32,
-        widget=UnfoldAdminIntegerFieldWidget(attrs={"placeholder": "50 or -3"}),
-        help_text="Below zero takes units away.",
-    )
-    reason = forms.ChoiceField(
-        choices=[(Reason.RESTOCK, "Restock"), (Reason.CORRECTION, "Correction")],
-        widget=UnfoldAdminSelectWidget,
-    )
-
-    def __init__(self, *args: Any, product: Product, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_stock = product.qty
-
-    def clean_delta(self) -> int:
-        """Refuse what moves nothing, and what there is not, while one can still correct it."""
-        delta = int(self.cleaned_data["delta"])
-        if not delta:
-            raise forms.ValidationError("Enter how many units to add or remove.")
-        if self._in_stock + delta < 0:
-            raise forms.ValidationError(f"Only {counted(self._in_stock, 'is', 'are')} in stock.")
-        return delta
+_WHY_LEFT: dict[type[Exception], str] = {
+    _Left: "",
+    selectors.ProductIsArchived: "archived",
+    services.StockBelowZero: "there is less in stock",
+    services.StockTooLarge: "there would be too much in stock",
+    services.IdempotencyKeyReused: "updated from the same page before",
+    services.VersionMismatch: "changed meanwhile",
+}
 
 
 @admin.register(Product)
-class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
+class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     """Products. What is saved here takes the same way as through the API: event, cache and all."""
 
     form = ProductForm
     list_display = [
         "short_name",
-        "sold_badge",
         "stock",
         "in_stock",
         "price_text",
@@ -166,9 +121,14 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     search_help_text = "A part of the name, or the whole id"
     ordering = ["-id"]
     empty_text = "No products yet. Add one, or import a file of them."
-    actions = ["archive_selected"]
+    actions = [
+        "restock_selected",
+        "change_price_selected",
+        "archive_selected",
+        "put_back_selected",
+    ]
     actions_row = ["restock"]
-    actions_detail = ["restock", "archive"]
+    actions_detail = ["restock", "archive", "put_back"]
     change_form_outer_after_template = "products/movements.html"
 
     resource_classes = [ProductExport]
@@ -188,16 +148,17 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
             return rows.filter(name__icontains=term)
 
     short_name = column("name", lambda product: short(product.name))
-    sold_badge = column(
-        "status",
+    stock = column(
+        "stock",
         lambda product: (
-            badge("for sale", "info") if product.archived_at is None else badge("archived", "")
+            stock_badge(product.qty, product.low_stock)
+            if product.archived_at is None
+            else badge("archived", "")
         ),
     )
-    stock = column("stock", lambda product: stock_badge(product.qty))
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: money(product.price))
-    created = column("created, UTC", lambda product: moment(product.created_at))
+    created = column("created, UTC", lambda product: moment(product.created_at), sorts_by="id")
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))
@@ -211,8 +172,8 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:  # noqa: ARG002 - Django's signature
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
-            return [(None, {"fields": ["name", "price", "qty"]})]
-        facts = ["short_id", ("created", "archived", "version")]
+            return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
+        facts = ["low_stock", "short_id", ("created", "archived"), "version"]
         return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -223,6 +184,18 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     # The orders and movements of a product refer to it.
     has_delete_permission = nobody
 
+    def construct_change_message(
+        self,
+        request: HttpRequest,
+        form: Any,
+        formsets: Any,
+        add: bool = False,  # noqa: FBT001, FBT002 - Django's signature
+    ) -> Any:
+        """Tell the history what was changed from what to what."""
+        if add:
+            return super().construct_change_message(request, form, formsets, add)
+        return f"Changed: {form.changes()}" if form.changes() else "Nothing was changed."
+
     def save_model(
         self,
         request: HttpRequest,  # noqa: ARG002 - Django's signature
@@ -231,10 +204,13 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
         change: bool,  # noqa: FBT001 - Django's signature
     ) -> None:
         """Save through the services, which record the event and write the cache."""
+        facts: dict[str, Any] = {
+            each: getattr(obj, each) for each in ("name", "price", "low_stock")
+        }
         saved = (
-            services.update_product(obj.id, name=obj.name, price=obj.price, if_still=form.shown())
+            services.update_product(obj.id, **facts, if_still=form.shown())
             if change
-            else services.create_product(name=obj.name, price=obj.price, qty=obj.qty)
+            else services.create_product(**facts, qty=obj.qty)
         )
         # The admin goes on with its own instance: to the log entry and the success message.
         obj.pk, obj.version = saved.pk, saved.version
@@ -253,7 +229,7 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
                 badge(f"{each.delta:+,}", "success" if each.delta > 0 else "warning"),
                 number(each.qty_after),
                 each.get_reason_display(),
-                code(each.order_id or "—"),
+                page_link(row, ORDERS, each.order_id or "—"),
             ]
             for each in row.movements.order_by("-id")[:_SHOWN_MOVEMENTS]
         ]
@@ -266,8 +242,8 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     # Decisions
 
     def offers(self, row: Product) -> list[str]:
-        """Offer what can be done with a product that is sold."""
-        return ["restock", "archive"] if row.archived_at is None else []
+        """Offer what can be done with a product that is sold, or with one that is not."""
+        return ["restock", "archive"] if row.archived_at is None else ["put_back"]
 
     @action(
         description="Update stock", icon="add_box", variant=ActionVariant.PRIMARY,
@@ -275,35 +251,77 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
     )  # fmt: skip
     def restock(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Add units, or take some away."""
-        return self.ask_about(request, object_id, self._ask_to_restock)
+        return self.ask_about(request, object_id, self.restock_selected)
 
-    def _ask_to_restock(self, request: HttpRequest, rows: QuerySet[Product]) -> HttpResponse | None:
-        product = rows.get()
+    @admin.action(description="Restock", permissions=["change"])
+    def restock_selected(
+        self, request: HttpRequest, rows: QuerySet[Product]
+    ) -> HttpResponse | None:
+        """Add units to several products, or take some away."""
+        first, *others = rows[:2]
         form = confirmed(
             self,
             request,
             rows,
-            about_one=f"{product}: {counted(product.qty, 'unit')} in stock."
+            about_one=f"{first}: {counted(first.qty, 'unit')} in stock."
             " The change is recorded as a movement.",
+            about_many="Update the stock of {count:,} products? Each gets the same change,"
+            " recorded as a movement of its own.",
             button="Update stock",
-            form=StockForm(request.POST or None, product=product),
+            form=StockForm(
+                request.POST if "delta" in request.POST else None,
+                in_stock=None if others else first.qty,
+            ),
         )
         if isinstance(form, HttpResponse):
             return form
-        delta, reason = form.cleaned_data["delta"], form.cleaned_data["reason"]
-        try:
-            movement = services.move_stock(product_id=product.id, delta=delta, reason=reason)
-        except (
-            selectors.ProductIsArchived,
-            services.StockBelowZero,
-            services.StockTooLarge,
-        ) as error:
-            messages.error(request, str(error))
-        else:
-            self.log_change(request, product, f"Stock changed by {delta:+,} ({reason}).")
-            messages.success(
-                request, f"{product}: {delta:+,} units, {movement.qty_after:,} in stock now."
+        delta, reason, key = (form.cleaned_data[each] for each in ("delta", "reason", "key"))
+
+        def move(product: Product) -> str:
+            movement = services.move_stock(
+                product_id=product.id,
+                delta=delta,
+                reason=reason,
+                # With spaces, which no client's key has.
+                idempotency_key=f"admin {key} {product.id}",
             )
+            return f"stock {became(movement.qty_after - delta, movement.qty_after)}"
+
+        done = "restocked" if reason == Reason.RESTOCK else "corrected"
+        self._each(request, rows, f"{done} by {delta:+,}", move)
+        return None
+
+    @admin.action(description="Change price", permissions=["change"])
+    def change_price_selected(
+        self, request: HttpRequest, rows: QuerySet[Product]
+    ) -> HttpResponse | None:
+        """Give several products other prices, once these have been seen."""
+        products = list(rows[: MAX_SELECTED + 1])
+        form = PriceForm(request.POST if "amount" in request.POST else None, products=products)
+        if not form.is_valid() and form.preview and "seen" in request.POST:
+            messages.warning(request, "Not changed: these are other prices than you have seen.")
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            about_one="Change the price of this product? Nothing is changed yet.",
+            about_many="Change the prices of {count:,} products? Nothing is changed yet.",
+            button="Change price" if form.preview else "Show new prices",
+            form=form,
+            shown=form.preview,
+        )
+        if isinstance(answer, HttpResponse):
+            return answer
+
+        def change(product: Product) -> str:
+            price, why_not = form.new_price(product)
+            if why_not:
+                raise _Left(why_not)
+            before = {"price": product.price}
+            services.update_product(product.id, price=price, if_still=before)
+            return changes(before, {"price": price})
+
+        self._each(request, products, "changed", change)
         return None
 
     @action(description="Archive", icon="archive", permissions=["change"])
@@ -320,23 +338,74 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
             self,
             request,
             rows,
-            about_one="Archive this product? It cannot be ordered any more; its orders and"
-            " movements stay. This cannot be undone.",
-            about_many="Archive {count:,} products? They cannot be ordered any more; their orders"
-            " and movements stay. This cannot be undone.",
+            about_one="Archive this product? It cannot be ordered any more, until it is put back on"
+            " sale; its orders and movements stay.",
+            about_many="Archive {count:,} products? They cannot be ordered any more, until they"
+            " are put back on sale; their orders and movements stay.",
             button="Archive",
         )
         if isinstance(answer, HttpResponse):
             return answer
-        archived, left = [], Counter[str]()
-        for product in rows:
+
+        def archive(product: Product) -> str:
             if product.archived_at is not None:
-                left["already archived"] += 1
-                continue
+                raise _Left("already archived")
             services.archive_product(product.id)
-            archived.append(product)
-        report(self, request, done="archived", rows=archived, left=left)
+            return ""
+
+        self._each(request, rows, "archived", archive)
         return None
+
+    @action(
+        description="Put back on sale", icon="unarchive", variant=ActionVariant.PRIMARY,
+        permissions=["change"],
+    )  # fmt: skip
+    def put_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Sell one product again."""
+        return self.ask_about(request, object_id, self.put_back_selected)
+
+    @admin.action(description="Put back on sale", permissions=["change"])
+    def put_back_selected(
+        self, request: HttpRequest, rows: QuerySet[Product]
+    ) -> HttpResponse | None:
+        """Sell several products again."""
+        answer = confirmed(
+            self,
+            request,
+            rows,
+            about_one="Put this product back on sale? It can be ordered again, at the price and"
+            " with the stock that it has.",
+            about_many="Put {count:,} products back on sale? They can be ordered again, at the"
+            " prices and with the stock that they have.",
+            button="Put back on sale",
+        )
+        if isinstance(answer, HttpResponse):
+            return answer
+
+        def restore(product: Product) -> str:
+            if product.archived_at is None:
+                raise _Left("already for sale")
+            services.restore_product(product.id)
+            return ""
+
+        self._each(request, rows, "put back on sale", restore)
+        return None
+
+    def _each(
+        self,
+        request: HttpRequest,
+        products: Iterable[Product],
+        done: str,
+        act: Callable[[Product], str],
+    ) -> None:
+        """Do with each what returns a note for its history; report what was left, and why."""
+        notes, left = dict[Product, str](), Counter[str]()
+        for product in products:
+            try:
+                notes[product] = act(product)
+            except tuple(_WHY_LEFT) as error:
+                left[_WHY_LEFT[type(error)] or str(error)] += 1
+        report(self, request, done=done, rows=list(notes), left=left, note=notes.__getitem__)
 
     # Files
 
@@ -369,6 +438,15 @@ class ProductAdmin(BoundedExport, ImportExportMixin, ServiceAdmin):
         if not isinstance(e, UnreadableFile):
             raise e
         form.add_error("import_file", str(e))
+
+    def generate_log_entries(self, result: Any, request: HttpRequest) -> None:
+        """Tell the history of each product what its row has changed."""
+        for row in result:
+            if row.is_new():
+                self.log_addition(request, row.instance, "Imported.")
+            elif row.is_update():
+                before, after = (model_to_dict(each) for each in (row.original, row.instance))
+                self.log_change(request, row.instance, f"Imported: {changes(before, after)}")
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
         """Say what was done, and what was not: each row commits by itself."""

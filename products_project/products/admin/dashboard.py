@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from products_project.products import figures
-from products_project.products.admin.stock import LOW_STOCK, stock_tone
+from products_project.products.admin.stock import IS_LOW, low_stock_of, stock_tone
 from products_project.products.figures import SoldProducts
 from products_project.products.models import Product
 from servicekit.backoffice import cards
@@ -73,8 +73,8 @@ def _low_products() -> list[Product]:
     Every product is looked at: an index on the stock would make each change of a stock write into
     all indexes of its product, which costs orders more than this costs a dashboard.
     """
-    low = Product.objects.filter(archived_at=None, qty__lte=LOW_STOCK).order_by("qty", "id")
-    return list(low.only("name", "qty")[:_LOOKED_AT])
+    low = Product.objects.filter(IS_LOW, archived_at=None).order_by("qty", "id")
+    return list(low.only("name", "qty", "low_stock")[:_LOOKED_AT])
 
 
 def _first_to_sell(low: Sequence[Product], sold: SoldProducts) -> list[Product]:
@@ -106,12 +106,12 @@ def _revenue_tile(sold: SoldProducts) -> Tile:
 
 
 def _out_of_stock_tile() -> Tile:
-    low = Product.objects.filter(archived_at=None, qty__lte=LOW_STOCK).order_by("qty", "id")
+    low = Product.objects.filter(IS_LOW, archived_at=None).order_by("qty", "id")
     out, few = (count_rows(low.filter(**which)) for which in ({"qty": 0}, {"qty__gt": 0}))
     return Tile(
         title="Out of stock",
         value=str(out),
-        note=f"{few} more {'has' if few == 1 else 'have'} {LOW_STOCK} or fewer"
+        note=f"{few} more {'runs' if few == 1 else 'run'} low"
         if few
         else "of all products for sale",
         tone="danger" if out else "warning" if few else "success",
@@ -174,19 +174,19 @@ def _refusals_card(refused: Refusals, shown: Window, *, is_complete: bool) -> Ca
 def _low_card(low: Sequence[Product], sold: SoldProducts, shown: Window) -> Card:
     return Card(
         title="Low stock",
-        note=f"{LOW_STOCK} or fewer left; first what sold in the {shown.label}",
+        note=f"First what sold in the {shown.label}",
         bars=[
             {
                 "title": each.name,
                 "description": f"{each.qty:,} left",
-                "value": 100 * each.qty // LOW_STOCK,
-                "tone": stock_tone(each.qty),
+                "value": 100 * each.qty // (low_stock_of(each.low_stock) or 1),
+                "tone": stock_tone(each.qty, each.low_stock),
                 "note": _lasts(each.qty, sold.units(each.id), shown),
                 "href": reverse("admin:products_product_change", args=[each.id]),
             }
             for each in low
         ],
-        empty=f"Every product for sale has more than {LOW_STOCK} in stock.",
+        empty="No product for sale runs low.",
         action=link(reverse("admin:products_product_changelist") + "?stock=short", "Show all"),
     )
 

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.html import format_html
 from django_redis.exceptions import ConnectionInterrupted
 from import_export.fields import Field
 from import_export.formats.base_formats import CSV
-from import_export.resources import ModelResource
+from import_export.resources import Diff, ModelResource
 from import_export.results import Error
 from import_export.tmp_storages import CacheStorage
 from import_export.widgets import Widget
@@ -21,6 +22,7 @@ from tablib.core import InvalidDimensions
 from unfold.contrib.import_export.forms import ImportForm
 
 from products_project.products import services
+from products_project.products.admin.history import became, shown
 from products_project.products.models import Product
 from servicekit.backoffice.spreadsheets import Text
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
@@ -103,6 +105,29 @@ class PlainError(Error):
     traceback = ""
 
 
+class OldToNew(Diff):
+    """What a row makes of a product, in the columns of a file."""
+
+    def __init__(self, resource: Any, instance: Product, new: bool) -> None:  # noqa: ARG002, FBT001 - import-export's signature
+        self._before, self._is_new = instance, new
+
+    def compare_with(self, resource: Any, instance: Product) -> None:  # noqa: ARG002 - import-export's signature
+        """Take the product as it would be."""
+        self._after = instance
+
+    def as_html(self) -> list[str]:
+        """Return a cell for each column; the id of what is new is made when it is imported."""
+        cells = ["" if self._is_new else str(self._after.pk)]
+        for field in ("name", "price", "qty"):
+            before, after = getattr(self._before, field), getattr(self._after, field)
+            is_kept = self._is_new or before == after
+            cell = shown(after) if is_kept else became(before, after)
+            cells.append(cell if is_kept else format_html("<strong>{}</strong>", cell))
+        if self._after.archived_at is not None:
+            cells[1] += " (archived)"
+        return cells
+
+
 class ProductImport(ModelResource):
     """New products, and new names and prices of those there are.
 
@@ -130,6 +155,20 @@ class ProductImport(ModelResource):
     def get_error_result_class(cls) -> type[Error]:
         """Return what the preview shows of an error."""
         return PlainError
+
+    @classmethod
+    def get_diff_class(cls) -> type[Diff]:
+        """Return what the preview shows of a row."""
+        return OldToNew
+
+    def after_import(self, dataset: Any, result: Any, **options: Any) -> None:
+        """Note which rows make a second product of a name: (number of the row, name) of each."""
+        super().after_import(dataset, result, **options)
+        if options.get("dry_run"):
+            new = [(n, row.object_repr) for n, row in enumerate(result.rows, 1) if row.is_new()]
+            found = Product.objects.filter(name__in={name for _, name in new})
+            taken = set(found.values_list("name", flat=True).distinct())
+            result.namesakes = [(n, name) for n, name in new if name in taken]
 
     def get_instance(self, instance_loader: Any, row: Any) -> Product | None:  # noqa: ARG002 - import-export's signature
         """Return the product that a row is about, None if it makes a new one.

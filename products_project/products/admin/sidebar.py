@@ -7,9 +7,10 @@ from django.http import HttpRequest
 from servicekit.overview.navigation import Entry, sections
 
 
-def sidebar(_request: HttpRequest) -> list[dict[str, Any]]:
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     """Return its sections."""
     return sections(
+        request,
         "Products and stock",
         [
             Entry("Products", "inventory_2", "products", "product"),

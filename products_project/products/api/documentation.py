@@ -5,6 +5,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from products_project.products.api import serializers
 from products_project.products.representation import ProductDetail, StockMovementDetail
 from servicekit.http.operations import (
+    CROSS_SITE,
     ETAG,
     IDEMPOTENCY_KEY,
     IDEMPOTENCY_PROBLEMS,
@@ -78,6 +79,16 @@ archive_product = Operation(
     responses={204: OpenApiResponse(None, "It is archived, or was already.")},
     parameters=[IF_MATCH],
     problems=(_NOT_FOUND, _VERSION_MISMATCH),
+)
+
+restore_product = Operation(
+    operation_id="restoreProduct",
+    summary="Sell an archived product again",
+    scope="products:write",
+    request=serializers.ProductRestoration,
+    responses={200: OpenApiResponse(ProductDetail, "It is for sale again, or was all along.")},
+    parameters=[ETAG],
+    problems=(_NOT_FOUND, CROSS_SITE),
 )
 
 list_stock_movements = Operation(

@@ -35,6 +35,10 @@ class ProductChanges(StrictSerializer):
         return attrs
 
 
+class ProductRestoration(StrictSerializer):
+    """Nothing is asked for: the body is empty, or an empty object."""
+
+
 class ProductFilters(StrictSerializer):
     """Which products a list shows."""
 

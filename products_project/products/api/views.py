@@ -98,6 +98,16 @@ class ProductViewSet(ApiViewSet):
 
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    @documentation.restore_product
+    @action(detail=True, methods=["post"], serializer_class=serializers.ProductRestoration)
+    def restore(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """Sell an archived product again, at the price and with the stock that it has."""
+        self.parsed(serializers.ProductRestoration)
+
+        product = services.restore_product(UUID(pk))
+
+        return Response(ProductDetail.of(product), headers={"ETag": etag_of(product.version)})
+
     @documentation.list_stock_movements
     @action(detail=True, url_path="stock-movements", serializer_class=serializers.NewStockMovement)
     def stock_movements(self, request: Request, pk: str) -> Response:
@@ -122,6 +132,5 @@ class ProductViewSet(ApiViewSet):
 
     def get_serializer_class(self) -> Any:
         """Return what the browsable API's form of this page is for."""
-        if self.action in ("stock_movements", "move_stock"):
-            return serializers.NewStockMovement
-        return serializers.NewProduct if self.detail is False else serializers.ProductChanges
+        is_of_product = self.detail and self.serializer_class is serializers.NewProduct
+        return serializers.ProductChanges if is_of_product else self.serializer_class

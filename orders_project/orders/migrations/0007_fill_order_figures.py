@@ -4,7 +4,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orders", "0005_order_figures")]
+    dependencies = [("orders", "0006_order_figures")]
 
     operations = [
         # One statement sees one state of the orders and of what has been counted of them since: it

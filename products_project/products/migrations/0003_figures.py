@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("products", "0001_squashed"),
+        ("products", "0002_low_stock"),
     ]
 
     operations = [

@@ -25,7 +25,7 @@ def _count(event: str, tables: str, rows: str) -> migrations.RunSQL:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("orders", "0004_product_name")]
+    dependencies = [("orders", "0005_cancellation")]
 
     operations = [
         migrations.CreateModel(

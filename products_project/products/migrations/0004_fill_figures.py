@@ -19,10 +19,10 @@ _MOVED = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("products", "0002_figures")]
+    dependencies = [("products", "0003_figures")]
 
     operations = [
-        # As the migration 0006 of the orders does it, and for the same reasons.
+        # As the migration 0007 of the orders does it, and for the same reasons.
         migrations.RunSQL(
             sql="""
                 SELECT pg_advisory_xact_lock(x'4649'::int, hashtext('refused_orders'));
