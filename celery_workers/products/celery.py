@@ -13,8 +13,9 @@ django.setup()
 
 from celery_workers.bootsteps import run_in_background  # noqa: E402 - Django comes first
 from celery_workers.celery_settings import configure  # noqa: E402
+from products_project.products import figures  # noqa: E402
 from products_project.products.subscriptions import SUBSCRIPTIONS  # noqa: E402
 
 app = Celery("products")
 configure(app)
-run_in_background(app, SUBSCRIPTIONS)
+run_in_background(app, SUBSCRIPTIONS, figures.loops)

@@ -7,6 +7,8 @@ from functools import partial
 from django.conf import settings
 
 from orders_project.orders import cache, services
+from orders_project.orders.models import OrderFigures
+from servicekit.database import figures
 from servicekit.database.loop import Loop
 from servicekit.messaging.publisher import ConfirmingPublisher
 
@@ -22,6 +24,7 @@ def loops() -> Sequence[Loop]:
     return [
         Loop("overdue orders", partial(services.announce_overdue_orders, publisher)),
         Loop("accepted copies", place_forgotten_orders, every_seconds=5),
+        Loop("order figures", partial(figures.merge, OrderFigures), every_seconds=5),
     ]
 
 

@@ -9,6 +9,7 @@ import msgspec
 from django.db import connection, models
 from django.db.models import F, Q
 
+from servicekit.database import figures
 from servicekit.database.bulk import as_json
 from servicekit.identifiers import new_id
 from servicekit.timestamps import now_in_milliseconds
@@ -264,3 +265,66 @@ class Reservation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.order_id}: {self.outcome}"
+
+
+class StockFigures(figures.Figures):
+    """How many units were taken by orders, and added, in a period."""
+
+    lengths = figures.BY_BAR
+
+    taken = models.BigIntegerField()
+    added = models.BigIntegerField()
+
+    class Meta:
+        db_table = "stock_figures"
+        constraints = [figures.constraint("stock_figures_once")]
+
+
+class Sales(figures.Figures):
+    """What was sold of a product in a period and not given back since."""
+
+    keys = ("product_id",)
+    lengths = figures.BY_STEP
+
+    product_id = models.UUIDField()
+    units = models.BigIntegerField()
+    # Of many products, each for up to 2^63.
+    revenue = models.DecimalField(max_digits=40, decimal_places=0)
+
+    class Meta:
+        db_table = "sales"
+        indexes = [figures.new_index("sales_new")]
+        constraints = [figures.constraint("sales_once", "product_id")]
+
+
+class RefusedOrders(figures.Figures):
+    """How many orders were refused in a period, by reason.
+
+    A trigger of migration 0003 adds those that were accepted before.
+    """
+
+    keys = ("reason", "product_id")
+    lengths = figures.BY_STEP
+
+    reason = models.CharField(max_length=40)
+    # Of what was not in stock; zero where it was not about a product that there is.
+    product_id = models.UUIDField()
+    orders = models.IntegerField()
+
+    class Meta:
+        db_table = "refused_orders"
+        indexes = [figures.new_index("refused_orders_new")]
+        constraints = [figures.constraint("refused_orders_once", "reason", "product_id")]
+
+
+class CountedUpTo(models.Model):
+    """Up to where something is in the figures."""
+
+    name = models.CharField(primary_key=True, max_length=20)
+    number = models.BigIntegerField()
+
+    class Meta:
+        db_table = "counted_up_to"
+
+    def __str__(self) -> str:
+        return f"{self.name} up to {self.number}"

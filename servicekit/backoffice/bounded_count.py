@@ -29,7 +29,7 @@ def count_rows(rows: Any) -> BoundedCount:
     return BoundedCount(rows[:LIMIT].count(), LIMIT)
 
 
-def rows_of(sql: str, parameters: Mapping[str, int]) -> list[dict[str, Any]]:
+def rows_of(sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Run a query that the ORM has no words for, and return its rows by column name."""
     with connection.cursor() as cursor:
         cursor.execute(sql, dict(parameters))

@@ -1,6 +1,7 @@
 """What a dashboard is made of, as unfold's components take it."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -60,27 +61,35 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One colour of a chart over time: a value per minute."""
+    """One colour of a chart over time: values by time, of which a bar is the sum."""
 
     label: str
     colour: str
     values: Mapping[datetime, int] = field(default_factory=dict)
 
 
-def per_minute(series: Sequence[Series], *, since: datetime, until: datetime, **about: Any) -> Card:
-    """Return a chart of stacked bars, one per minute, without gaps where nothing happened."""
-    first = since.replace(second=0, microsecond=0)
-    count = int((until - first) / timedelta(minutes=1)) + 1
-    minutes = [first + timedelta(minutes=number) for number in range(count)]
+def over_time(
+    series: Sequence[Series], *, since: datetime, until: datetime, bar: timedelta, **about: Any
+) -> Card:
+    """Return a chart of stacked bars, from `since` on, without gaps where nothing happened."""
+    starts = [since + number * bar for number in range((until - since) // bar + 1)]
+    label = "%-d %b" if bar >= timedelta(days=1) else "%H:%M"
+    if until - since > timedelta(days=1) > bar:
+        label = f"%-d %b {label}"
+    sums: list[Counter[datetime]] = []
+    for each in series:
+        sums.append(Counter())
+        for moment, value in each.values.items():
+            sums[-1][since + (moment - since) // bar * bar] += value
     chart = {
-        "labels": [f"{minute:%H:%M}" for minute in minutes],
+        "labels": [f"{start:{label}}" for start in starts],
         "datasets": [
             {
                 "label": each.label,
-                "data": [each.values.get(minute, 0) for minute in minutes],
+                "data": [counted[start] for start in starts],
                 "backgroundColor": each.colour,
             }
-            for each in series
+            for each, counted in zip(series, sums, strict=True)
         ],
     }
     is_empty = not any(any(each.values.values()) for each in series)

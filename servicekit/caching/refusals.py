@@ -14,8 +14,11 @@ from uuid import UUID
 
 from servicekit.caching.redis import UNAVAILABLE, Script, best_effort
 
+SLICE_SECONDS = 300
+
 _TOLD_EVERY_SECONDS = 1.0
-_SLICE_SECONDS = 300
+# Which slice it is for is decided before Redis is asked, which may take so long.
+_TOLD_LATE_SECONDS = 10
 _SLICES = 12
 # Products beyond these are counted together: a storm over a large catalogue must end somewhere.
 _FIELDS_LIMIT = 1000
@@ -56,38 +59,47 @@ def count(reason: str, product_id: UUID | None) -> None:
         timer.start()
 
 
-def last_hour() -> Refusals | None:
-    """Return what was refused in the last 55 to 60 minutes, None if Redis does not answer."""
+def slices(first: int) -> dict[int, Refusals] | None:
+    """Return what was refused, by slice: those from `first` on that are not forgotten yet.
+
+    The newest is still added to. None if Redis does not answer.
+    """
     newest = _slice()
+    numbers = range(max(first, newest - _SLICES + 1), newest + 1)
 
     def read(client: Any) -> list[dict[bytes, bytes]]:
         with client.pipeline(transaction=False) as pipeline:
-            for number in range(newest - _SLICES + 1, newest + 1):
+            for number in numbers:
                 pipeline.hgetall(f"refused:{number}")
-            slices: list[dict[bytes, bytes]] = pipeline.execute()
-            return slices
+            found: list[dict[bytes, bytes]] = pipeline.execute()
+            return found
 
-    slices = best_effort(read)
-    if slices is UNAVAILABLE:
+    found = best_effort(read)
+    if found is UNAVAILABLE:
         return None
-    refusals: Refusals = Counter()
-    for each in slices:
+    told: dict[int, Refusals] = {number: Counter() for number in numbers}
+    for number, each in zip(numbers, found, strict=True):
         for field, orders in each.items():
             with suppress(ValueError):  # somebody else's
                 reason, _, product = field.decode().partition(":")
-                refusals[reason, UUID(product) if product else None] += int(orders)
-    return refusals
+                told[number][reason, UUID(product) if product else None] += int(orders)
+    return told
+
+
+def is_over(number: int) -> bool:
+    """Return whether nothing is added to a slice any more."""
+    return time.time() > (number + 1) * SLICE_SECONDS + _TOLD_LATE_SECONDS
 
 
 def _tell() -> None:
     with _lock:
         told = dict(_collected)
         _collected.clear()
-    args: list[Any] = [_FIELDS_LIMIT, (_SLICES + 1) * _SLICE_SECONDS]
+    args: list[Any] = [_FIELDS_LIMIT, (_SLICES + 1) * SLICE_SECONDS]
     for (reason, product_id), orders in told.items():
         args += [reason, "" if product_id is None else str(product_id), orders]
     best_effort(lambda client: _ADD(client, keys=[f"refused:{_slice()}"], args=args))
 
 
 def _slice() -> int:
-    return int(time.time()) // _SLICE_SECONDS
+    return int(time.time()) // SLICE_SECONDS

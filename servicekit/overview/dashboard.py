@@ -1,11 +1,12 @@
 """What the dashboards of both services show alike: outbox, queues, dead letters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
@@ -13,14 +14,13 @@ from servicekit.backoffice.bounded_count import BoundedCount, count_rows
 from servicekit.backoffice.cards import Card, Tile
 from servicekit.backoffice.display import ago, badge, duration, link
 from servicekit.backoffice.queues import QueueDepth, queue_depths
+from servicekit.database.figures import RANGES, Range
 from servicekit.dead_letters.selectors import waiting_by_queue, waiting_count, waiting_letters
 from servicekit.messaging.connections import BrokerUnavailable
 from servicekit.outbox.models import OutgoingEvent
 
 SAMPLE_LIMIT = 50_000
-"""No figure looks at more rows than this, however many there are."""
-SAMPLE_MINUTES = 60
-"""... and at none that is older."""
+"""No more dead letters are counted, however many there are."""
 
 # An event usually stays in the outbox for milliseconds.
 OUTBOX_IS_LATE_AFTER = timedelta(seconds=10)
@@ -29,28 +29,30 @@ DEAD_LETTERS = "dead_letters/deadletter/?status__exact=WAITING"
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which rows the figures were taken from."""
+class Window:
+    """What the figures of a page are about: a range, up to now."""
 
+    range: Range
     since: datetime
     until: datetime
-    count: BoundedCount
+
+    @property
+    def label(self) -> str:
+        """The range within a sentence: `last hour`."""
+        return self.range.label.lower()
 
     @property
     def text(self) -> str:
-        """What the charts say about themselves."""
-        if self.count.is_at_limit:
-            return f"The newest {SAMPLE_LIMIT:,}, back to {self.since:%H:%M:%S} UTC"
-        return f"The last {SAMPLE_MINUTES} minutes, UTC"
+        """Since when, exactly."""
+        day = "" if self.since.date() == self.until.date() else "%-d %b "
+        return f"Since {self.since:{day}%H:%M}"
 
 
-def sample(rows: Sequence[Mapping[str, Any]]) -> Sample:
-    """Return what rows with `count` and `oldest` cover: the last hour, or less of too much."""
+def window(request: HttpRequest) -> Window:
+    """Return the range that was asked for, or the first; what is there now is its end."""
     now = timezone.now()
-    count = BoundedCount(sum(row["count"] for row in rows), SAMPLE_LIMIT)
-    hour = now - timedelta(minutes=SAMPLE_MINUTES - 1)
-    since = min(row["oldest"] for row in rows) if count.is_at_limit else hour
-    return Sample(since, now, count)
+    chosen = RANGES.get(request.GET.get("range", ""), RANGES["hour"])
+    return Window(chosen, chosen.since(now), now)
 
 
 def outbox_tile() -> Tile:
@@ -155,11 +157,14 @@ def _dead_letter_list() -> str:
     return reverse("admin:index") + DEAD_LETTERS
 
 
-def context(tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:
+def context(shown: Window, tiles: Sequence[Tile], cards: Sequence[Card]) -> dict[str, Any]:
     """Return what the start page's template takes."""
     return {
+        "ranges": RANGES.values(),
+        "range": shown.range,
+        "covers": shown.text,
         "tiles": tiles,
         "cards": cards,
-        "drawn_at": timezone.now(),
+        "drawn_at": shown.until,
         "is_open": not settings.REQUIRE_API_KEY,
     }

@@ -1,6 +1,7 @@
 """Accepting orders over HTTP, with a real broker, a real database, and each of them away."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -174,7 +175,7 @@ class TestARefusal:
 
         def is_told() -> bool:
             # Nothing from a Redis that is busy for a moment.
-            told = refusals.last_hour() or {}
+            told = sum((refusals.slices(0) or {}).values(), Counter())
             return (
                 told.get(("insufficient_stock", short)) == 2
                 and told.get(("total_price_too_large", dear)) == 1

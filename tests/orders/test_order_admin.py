@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
@@ -20,11 +21,14 @@ from django.urls import reverse
 
 from orders_project.orders import services
 from orders_project.orders.commands import PersistOrders
-from orders_project.orders.models import Order
+from orders_project.orders.models import Order, OrderFigures
 from orders_project.orders.selectors import OrderNotFound
 from servicekit import worker_reports
 from servicekit.backoffice import queues
+from servicekit.backoffice.money import money
 from servicekit.contracts.events import StockDecided
+from servicekit.contracts.fields import MAX_INT64
+from servicekit.database import figures
 from servicekit.identifiers import new_id
 from servicekit.messaging.consumer import ConsumerThread, Handled, Policy
 from servicekit.messaging.envelope import received
@@ -481,7 +485,72 @@ class TestTheStartPage:
         drawn = json.loads(per_minute.chart)["datasets"]
         assert [sum(each["data"]) for each in drawn] == [1, 1, 1, 1]
         assert [bar["description"] for bar in by_status.bars] == ["1 (25%)"] * 4
-        assert [tile.value for tile in answer.context["tiles"]] == ["4", "1", "1", "0"]
+        values = [tile.value for tile in answer.context["tiles"]]
+        assert values == ["4", "3,800.00 EUR", "1", "1", "0"]
+
+    @pytest.mark.parametrize(
+        ("query", "ages", "bars"),
+        [
+            ("", ["0 minutes", "50 minutes"], 60),
+            ("?range=nonsense", ["0 minutes", "50 minutes"], 60),
+            ("?range=day", ["0 minutes", "50 minutes", "20 hours"], 96),
+            ("?range=week", ["0 minutes", "50 minutes", "20 hours", "5 days"], 168),
+            ("?range=month", ["0 minutes", "50 minutes", "20 hours", "5 days", "28 days"], 30),
+        ],
+    )
+    def test_looks_as_far_back_as_it_is_asked_to(self, admin_client, order, query, ages, bars):
+        now = now_in_milliseconds()
+        for age in ("0 minutes", "50 minutes", "20 hours", "5 days", "28 days", "70 days"):
+            count, unit = age.split()
+            order(created_at=now - timedelta(**{unit: int(count)}))
+        # More than 64 bits, and not brought in after all.
+        dear = [order(total_price=MAX_INT64, created_at=now) for _ in range(3)]
+        services.cancel_order(dear[0].id)
+
+        for _ in range(2):
+            context = admin_client.get(reverse("admin:index") + query).context
+            per_bar, *_others = context["cards"]
+            chart = json.loads(per_bar.chart)
+            drawn = {each["label"]: sum(each["data"]) for each in chart["datasets"]}
+            assert drawn == {
+                "Confirmed": len(ages) + 2, "Pending": 0, "Rejected": 0, "Cancelled": 1,
+            }  # fmt: skip
+            assert bars - bars // 7 - 4 <= len(chart["labels"]) <= bars
+            assert context["tiles"][0].value == str(len(ages) + 3)
+            assert context["tiles"][1].value == money(len(ages) * 380_000 + 2 * MAX_INT64)
+            figures.merge(OrderFigures)
+
+    def test_has_the_orders_that_were_there_before_they_were_counted(self, admin_client, order):
+        for status, age in ((Status.CONFIRMED, 0), (Status.REJECTED, 20), (Status.CONFIRMED, 20)):
+            order(status, created_at=now_in_milliseconds() - timedelta(days=age))
+        figures.merge(OrderFigures)
+        order(Status.PENDING)
+
+        def shown() -> list[tuple[list[int], list[str]]]:
+            contexts = [
+                admin_client.get(reverse("admin:index") + f"?range={key}").context
+                for key in figures.RANGES
+            ]
+            return [
+                (
+                    [
+                        sum(each["data"])
+                        for each in json.loads(context["cards"][0].chart)["datasets"]
+                    ],
+                    [tile.value for tile in context["tiles"]],
+                )
+                for context in contexts
+            ]
+
+        before = shown()
+        # One is counted already, and not merged yet.
+        OrderFigures.objects.filter(period__gt=0).delete()
+        assert shown() != before
+        name = "orders_project.orders.migrations.0007_fill_order_figures"
+        [fill] = import_module(name).Migration.operations
+        with connection.cursor() as cursor:
+            cursor.execute(fill.sql)
+        assert shown() == before
 
     def test_says_in_a_sentence_that_there_is_nothing(self, admin_client):
         answer = admin_client.get(reverse("admin:index"))

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db.models import Sum
 from django.db.models.functions import Now
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from orders_project.orders import cache, services
 from orders_project.orders.commands import AcceptedOrder, PersistOrders
-from orders_project.orders.models import Order
+from orders_project.orders.models import Order, OrderFigures
 from orders_project.orders.subscriptions import place_and_announce
 from servicekit import failpoints
 from servicekit.contracts.events import (
@@ -24,12 +25,14 @@ from servicekit.contracts.events import (
     StockOutcome,
     StockReleased,
 )
+from servicekit.database import figures
 from servicekit.failpoints import FailpointError
 from servicekit.identifiers import new_id
 from servicekit.messaging.envelope import OutgoingMessage, Received
 from servicekit.messaging.publisher import Outcome, PublishingFailed
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.outbox.relay import publish_recorded_events
+from servicekit.timestamps import now_in_milliseconds
 from tests.orders.ordering import an_order
 from tools.ledger.orders import OUTCOMES_OF_STATUS
 
@@ -161,6 +164,10 @@ class Orders(RuleBasedStateMachine):
         waiting.update(recheck_at=Now())
         self.with_broker(away, lambda: services.announce_overdue_orders(self))
 
+    @rule()
+    def merge(self) -> None:
+        figures.merge(OrderFigures)
+
     @rule(count=counts, shuffle=shuffles)
     def answer(self, count: int, shuffle: Random) -> None:
         for event in shuffle.sample(self.to_products, min(count, len(self.to_products))):
@@ -218,6 +225,19 @@ class Orders(RuleBasedStateMachine):
             accepted = self.accepted[str(row.id)]
             for fact in ("product_id", "quantity", "total_price", "created_at"):
                 assert getattr(row, fact) == getattr(accepted, fact)
+
+    @invariant()
+    def figures_are_those_of_the_orders(self) -> None:
+        since = figures.RANGES["month"].since(now_in_milliseconds())
+        for bar in OrderFigures.lengths:
+            counted = OrderFigures.within(bar, since).aggregate(
+                **{f"{name}_": Sum(name) for name in OrderFigures.sums()}
+            )
+            orders = list(Order.objects.values_list("status", "total_price"))
+            assert [each or 0 for each in counted.values()] == [
+                *(sum(each == status for each, _ in orders) for status in Order.Status),
+                sum(price for status, price in orders if status == "CONFIRMED"),
+            ]
 
     def teardown(self) -> None:
         """In the end every order is final, on both sides, and nobody asks any more."""

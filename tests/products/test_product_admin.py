@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django_redis import get_redis_connection
 
-from products_project.products import cache, services
+from products_project.products import cache, figures, services
 from products_project.products.admin.files import ProductImport
 from products_project.products.admin.stock import stock_badge
 from products_project.products.models import Product, StockMovement
@@ -248,6 +249,19 @@ class TestPages:
 
 
 class TestTheStartPage:
+    @pytest.fixture(autouse=True, params=["new", "counted"])
+    def _counted(self, request, monkeypatch):
+        """What has not been counted yet is shown like what has."""
+        if request.param == "counted":
+            look = figures.sold
+
+            def count_and_look(*arguments: object, **facts: object) -> object:
+                figures.count()
+                figures.merge()
+                return look(*arguments, **facts)
+
+            monkeypatch.setattr(figures, "sold", count_and_look)
+
     @staticmethod
     def shown(admin_client) -> tuple[str, str, list[str]]:
         """The tile of what was sold, and what is said of the products that run low."""
@@ -263,7 +277,7 @@ class TestTheStartPage:
 
         value, note, [lasts] = self.shown(admin_client)
         assert (value, note) == ("4", "of 1 product")
-        assert lasts == "4 sold in the last hour, lasts about 2 h"
+        assert lasts.startswith("4 sold in the last hour, lasts about ")
         assert sold_lamp.movements.count() == 2
 
     def test_counts_no_units_that_were_given_back(self, admin_client, lamp):
@@ -284,6 +298,21 @@ class TestTheStartPage:
 
         assert self.shown(admin_client) == ("0", "of 0 products", ["no sales in the last hour"])
 
+    def test_lists_what_sells_best_at_the_price_that_it_was_sold_at(self, admin_client, lamp):
+        shade = services.create_product(name="Shade", price=500, qty=50)
+        orders = [an_order(lamp, 3), an_order(shade, 7), an_order(shade, 20)]
+        reserve(orders)
+        services.update_product(shade.id, price=900)
+        cancel(orders[2])
+
+        cards = admin_client.get(reverse("admin:index") + "?range=week").context["cards"]
+        [best] = [each for each in cards if each.title == "Best sellers"]
+        assert [(bar["title"], bar["description"]) for bar in best.bars] == [
+            ("Shade", "7 units, 35.00 EUR"),
+            ("Lamp", "3 units, 5,700.00 EUR"),
+        ]
+        assert best.bars[0]["href"] == page_of(shade)
+
     def test_draws_no_initial_stock(self, admin_client, sold_lamp):
         services.move_stock(product_id=sold_lamp.id, delta=7, reason="restock")
         taken, *_others = admin_client.get(reverse("admin:index")).context["cards"]
@@ -295,14 +324,16 @@ class TestTheStartPage:
         for name in ("a", "b"):
             services.create_product(name=name, price=1, qty=0)
         services.archive_product(services.create_product(name="c", price=1, qty=0).id)
+        shelf = services.create_product(name="Shelf", price=1, qty=50)
+        Product.objects.filter(id=shelf.id).update(low_stock=60)
         StockMovement.objects.exclude(product=sold_lamp).delete()
 
         context = admin_client.get(reverse("admin:index")).context
         [tile] = [each for each in context["tiles"] if each.title == "Out of stock"]
         [low] = [each for each in context["cards"] if each.title == "Low stock"]
-        assert (tile.value, tile.note) == ("2", "1 more has 10 or fewer")
+        assert (tile.value, tile.note) == ("2", "2 more run low")
         # First what sells, although it is not the least.
-        assert [bar["title"] for bar in low.bars] == ["Lamp", "b", "a"]
+        assert [bar["title"] for bar in low.bars] == ["Lamp", "b", "a", "Shelf"]
 
     @staticmethod
     def refused(admin_client) -> tuple[list[str], str, list[str]]:
@@ -316,27 +347,36 @@ class TestTheStartPage:
         return bars[0], by_reason.note, bars[1]
 
     def test_counts_the_orders_that_the_api_refused_with_those_that_were_accepted(
-        self, admin_client, sold_lamp
+        self, admin_client, sold_lamp, monkeypatch
     ):
         get_redis_connection("default").flushdb()
         shade = services.create_product(name="Shade", price=1, qty=0)
         for product_id in (sold_lamp.id, shade.id, shade.id, shade.id, new_id()):
             refusals.count("insufficient_stock", product_id)
         refusals.count("product_not_found", None)
-        eventually(lambda: refusals.last_hour().total() == 6)
-
-        assert self.refused(admin_client) == (
+        eventually(lambda: sum(map(Counter.total, (refusals.slices(0) or {}).values())) == 6)
+        expected = (
             ["Not enough in stock: 6 (86%)", "No such product: 1 (14%)"],
-            "The last 60 minutes, at once or after they were accepted",
+            "At once or after they were accepted",
             ["Shade: 3 orders", "Lamp: 2 orders"],
         )
+        assert self.refused(admin_client) == expected
+
+        # Redis forgets them after an hour: they are kept before, each once.
+        monkeypatch.setattr(refusals, "is_over", lambda _slice: True)
+        for _ in range(2):
+            figures.count()
+            figures.merge()
+            assert self.refused(admin_client) == expected
+        get_redis_connection("default").flushdb()
+        assert self.refused(admin_client) == expected
 
     @pytest.mark.usefixtures("sold_lamp", "without_redis")
     def test_says_that_it_does_not_know_what_the_api_refused(self, admin_client):
         by_reason, note, lost = self.refused(admin_client)
 
         assert (by_reason, lost) == (["Not enough in stock: 1 (100%)"], ["Lamp: 1 order"])
-        assert "Redis, which knows the others, is away" in note
+        assert "Redis, which knows them, is away" in note
 
 
 class TestALongName:

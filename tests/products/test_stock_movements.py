@@ -8,14 +8,16 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
-from products_project.products import cache, services
-from products_project.products.models import Product, StockMovement
+from products_project.products import cache, figures, services
+from products_project.products.models import Product, Sales, StockMovement
 from servicekit.contracts.events import OrderCreated
+from servicekit.database.figures import RANGES
 from servicekit.identifiers import new_id
 from servicekit.outbox.models import OutgoingEvent
+from servicekit.timestamps import now_in_milliseconds
 from tests.products.answers import reserve, told
 from tests.servicekit.bad_input import BAD_PAGES, cases
 
@@ -353,3 +355,56 @@ class TestIfMatch:
         assert client.delete(path, headers={"if-match": '"2"'}).status_code == 412
         assert client.get(path).status_code == 200
         assert client.delete(path, headers={"if-match": '"1"'}).status_code == 204
+
+
+@pytest.mark.django_db(transaction=True)
+class TestCountingMovements:
+    @staticmethod
+    def units_sold() -> int:
+        shown = RANGES["hour"]
+        return figures.sold(shown, shown.since(now_in_milliseconds()), best=1).total.units
+
+    # Without waiting for those who write, which proves that the test can fail.
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_skips_none_that_is_committed_late(self, lamp, monkeypatch, waits):
+        monkeypatch.setattr(figures, "_PATIENCE_SECONDS", 0.1)
+        if not waits:
+            monkeypatch.setattr(figures, "_writers", set)
+        is_stored, may_commit = threading.Event(), threading.Event()
+
+        def store_late() -> None:
+            with transaction.atomic():
+                facts = {"delta": -1, "qty_after": 9, "reason": "order", "order_id": "late"}
+                lamp.movements.create(**facts)
+                is_stored.set()
+                may_commit.wait(60)
+            connection.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(store_late)
+            assert is_stored.wait(60)
+            reserve([OrderCreated(order_id="early", product_id=lamp.id, quantity=2)])
+            figures.count()
+            assert self.units_sold() == 2
+            may_commit.set()
+            late.result(60)
+
+        for _ in range(2):
+            assert self.units_sold() == (3 if waits else 2)
+            figures.count()
+
+    def test_counts_each_once_however_many_count(self, lamp):
+        def count() -> None:
+            figures.count()
+            figures.merge()
+            connection.close()
+
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(5):
+                reserve([OrderCreated(order_id=new_id(), product_id=lamp.id, quantity=1)])
+                list(pool.map(lambda _: count(), range(3)))
+
+        figures.count()
+        figures.merge()
+        assert self.units_sold() == 5
+        assert not Sales.objects.filter(period=0).exists()

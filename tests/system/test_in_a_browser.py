@@ -356,14 +356,18 @@ class TestTheDashboards:
         shop.final_statuses()
 
         page.goto(admins.orders)
-        assert number(tile(page, "Orders, last hour")) >= 11
+        assert number(tile(page, "Orders")) >= 11
+        assert float(tile(page, "Revenue").inner_text().split()[0].replace(",", "")) >= 5_000_002
         assert GREEN in painted(page, "Orders per minute")
         expect(card(page, "By status").locator(".bar-success")).to_be_visible()
         expect(card(page, "Queues").locator("tr.data-row")).to_have_count(3)
 
         page.goto(admins.products)
-        assert number(tile(page, "Units sold, last hour")) >= 5_000_002
+        assert number(tile(page, "Units sold")) >= 5_000_002
         assert SKY in painted(page, "Stock taken and added per minute")
+        best = card(page, "Best sellers").locator("li").first
+        expect(best).to_contain_text("Lamp that sells")
+        expect(best).to_contain_text("5,000,002 units")
         low = card(page, "Low stock").locator("li", has_text="Lamp that sells").first
         expect(low).to_contain_text("0 left")
         expect(low).to_contain_text("5,000,002 sold in the last hour")
@@ -382,6 +386,148 @@ class TestTheDashboards:
             page.goto(admins.orders)
             expect(page.locator("html")).to_have_class("dark" if is_dark else "")
             assert GREEN in painted(page, "Orders per minute")
+
+    def test_look_further_back_where_they_are_asked_to(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        shop.order(shop.create_product(qty=5)["id"])
+        shop.final_statuses()
+
+        for admin in (admins.products, admins.orders):
+            page.goto(admin + "?range=nonsense")
+            shown = page.get_by_role("navigation", name="Time range").locator("[aria-current]")
+            expect(shown).to_have_text("Last hour")
+            page.get_by_role("link", name="Last 30 days").click()
+            expect(shown).to_have_text("Last 30 days")
+            expect(page.locator("#dashboard")).to_contain_text("per day")
+
+
+class TestPagesThatLookAgain:
+    """Time passes when the tests say so."""
+
+    @pytest.fixture
+    def looks(self, page: Page) -> list[str]:
+        """How often a page was asked for again."""
+        looks: list[str] = []
+        page.on(
+            "request",
+            lambda request: looks.append(request.url) if request.resource_type == "fetch" else None,
+        )
+        page.clock.install()
+        return looks
+
+    @staticmethod
+    def orders_after_a_while(page: Page) -> int:
+        with page.expect_response(lambda response: response.request.resource_type == "fetch"):
+            page.clock.run_for(10_500)
+        return number(tile(page, "Orders"))
+
+    @pytest.mark.usefixtures("looks")
+    def test_show_what_is_new_and_touch_nothing_else(
+        self, admins: Admins, page: Page, shop: Shop
+    ) -> None:
+        lamp = shop.create_product(qty=50)
+        shop.order(lamp["id"])
+        shop.final_statuses()
+        page.goto(admins.orders)
+        before = number(tile(page, "Orders"))
+        page.evaluate("chart = Chart.getChart(document.querySelector('canvas'))")
+        drawn = "chart.data.datasets[0].data.reduce((sum, count) => sum + count)"
+        confirmed = page.evaluate(drawn)
+        page.get_by_role("link", name=re.compile(r"^Orders \d")).focus()
+        page.set_viewport_size({"width": 800, "height": 300})
+        page.evaluate("scrollTo(0, 120)")
+
+        shop.order(lamp["id"])
+        shop.final_statuses()
+        eventually(lambda: self.orders_after_a_while(page) == before + 1)
+
+        eventually(lambda: page.evaluate(drawn) == confirmed + 1)
+        assert page.evaluate("chart.canvas === document.querySelector('canvas')")
+        expect(page.get_by_role("link", name=re.compile(r"^Orders \d"))).to_be_focused()
+        assert page.evaluate("scrollY") == 120
+        assert found_by_axe(page) == []
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            "getSelection().selectAllChildren(document.querySelector('h2'))",
+            "document.body.innerHTML = '<input>', document.querySelector('input').focus()",
+            "document.body.innerHTML += '<dialog open>?</dialog>'",
+            "Object.defineProperty(document, 'hidden', {value: true})",
+        ],
+        ids=["selects", "types", "is asked", "looks elsewhere"],
+    )
+    def test_wait_for_who(self, admins: Admins, page: Page, looks: list[str], act: str) -> None:
+        page.goto(admins.orders)
+        page.evaluate(act)
+        page.clock.run_for(60_000)
+
+        assert looks == []
+
+    def test_stay_as_they_are_while_the_service_is_away(
+        self, browser: Browser, shop: Shop, cookies: list[Any]
+    ) -> None:
+        # The other pages may not fail to get what they ask for.
+        page = browser.new_page()
+        page.context.add_cookies(cookies)
+        page.clock.install()
+        page.goto(Admins(page, shop).orders)
+        shown = page.locator("#dashboard").inner_text()
+        for happens, answer in (
+            ("requestfinished", lambda route: route.fulfill(status=503, body="busy")),
+            ("requestfailed", lambda route: route.abort()),
+        ):
+            page.route("**/admin/", answer)
+            with page.expect_event(happens):
+                page.clock.run_for(10_500)
+            page.unroute("**/admin/")
+        assert page.locator("#dashboard").inner_text() == shown
+
+        self.orders_after_a_while(page)
+        eventually(lambda: page.locator("#dashboard").inner_text() != shown)
+        page.close()
+
+    def test_show_no_log_in_and_stop_for_who_is_logged_out(
+        self, admins: Admins, page: Page, looks: list[str]
+    ) -> None:
+        page.goto(admins.orders)
+        page.context.clear_cookies()
+        page.clock.run_for(10_500)
+        eventually(lambda: looks)
+        page.wait_for_timeout(1000)
+        page.clock.run_for(60_000)
+
+        assert looks.count(admins.orders) == 1
+        expect(page.locator("#dashboard")).to_be_visible()
+
+    def test_follow_an_order_and_a_replay_to_their_ends(
+        self, admins: Admins, page: Page, shop: Shop, stack: Harness
+    ) -> None:
+        lamp = shop.create_product(qty=9)
+        body = admins.bury(lamp["id"])
+        page.locator("#result_list tr", has_text=str(body["orderId"])).get_by_role(
+            "link"
+        ).first.click()
+        page.locator("[name=body_text]").fill(json.dumps({**body, "quantity": 4}))
+        page.get_by_role("button", name="Save and continue editing").click()
+        stack.kill("products-worker", signal.SIGSTOP)
+        try:
+            admins.decide("Replay", "Replay")
+            expect(fact(page, "Status")).to_contain_text("replay requested", ignore_case=True)
+            second = page.context.new_page()
+            order = shop.order(lamp["id"]).json()
+            Admins(second, shop).order(order["id"])
+            expect(fact(second, "Status")).to_contain_text("Pending")
+        finally:
+            stack.kill("products-worker", signal.SIGCONT)
+
+        for watched, status in ((page, "replayed"), (second, "confirmed")):
+            watched.bring_to_front()
+            expect(fact(watched, "Status")).to_contain_text(
+                status, ignore_case=True, timeout=60_000
+            )
+            expect(watched.locator("script[src*=refresh]")).to_have_count(0)
 
 
 class TestTheSystem:
@@ -550,9 +696,9 @@ class TestThePages:
 
 
 def tile(page: Page, title: str) -> Locator:
-    return page.locator("#dashboard a", has=page.get_by_role("heading", name=title)).locator(
-        ".text-2xl"
-    )
+    return page.locator(
+        "#dashboard a", has=page.get_by_role("heading", name=title, exact=True)
+    ).locator(".text-2xl")
 
 
 def card(page: Page, title: str) -> Locator:

@@ -85,6 +85,8 @@ _OUTCOME = "UPDATE reservation SET outcome = '{}' WHERE order_id = '{{cancelled}
 _BEFORE = "UPDATE reservation SET stock_before = {} WHERE order_id = '{{rejected}}'"
 _RELEASED = """UPDATE "order" SET released_at = {} WHERE id = '{{cancelled}}'"""
 _RECHECK = """UPDATE "order" SET recheck_at = {} WHERE id = '{{cancelled}}'"""
+_FIGURE = """INSERT INTO order_figures
+    (start, pending, confirmed, rejected, cancelled, revenue) VALUES (now(), 0, 0, {}, 0, 0)"""
 
 _TIMES = "orders were sold at prices of their time"
 _LAST_PRICE = "each product has the last price of its history"
@@ -106,6 +108,7 @@ class TestTheLedgerFinds:
             (("orders", _MOMENT), ("+ interval '2 h'", "- interval '2 h'"), _TIMES),
             (("products", _PRODUCT_PRICE), ("+", "-"), _LAST_PRICE),
             (("orders", _PENDING), ("PENDING", "REJECTED"), "every order is final"),
+            (("orders", _FIGURE), ("1", "-1"), "figures of the dashboard = orders"),
             (("orders", _RECHECK), ("now() + '1 hour'", "NULL"), "the system is at rest"),
         ],
     )

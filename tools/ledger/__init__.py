@@ -39,6 +39,7 @@ def check_ledger(
             transit.check_rest(report, servers, wait_seconds, progress)
             progress("comparing")
             orders.check_statuses(report, servers)
+            orders.check_figures(report, servers)
             stock.check_stock(report, servers)
             stock.check_running_stock(report, servers)
             stock.check_units(report, servers)

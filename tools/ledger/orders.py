@@ -29,6 +29,32 @@ def check_statuses(report: Report, servers: Servers) -> None:
             check.differs(f"order {order_id} is PENDING since {rfc3339(created_at)}")
 
 
+def check_figures(report: Report, servers: Servers) -> None:
+    """Compare the figures of the dashboard with the orders, for each day that it shows."""
+    check = report.add("figures of the dashboard = orders")
+    check.compared = "30 days"
+    query = """
+        SELECT day::date, sum(pending), sum(confirmed), sum(rejected), sum(cancelled), sum(revenue)
+        FROM (
+            SELECT date_bin('1 day', start, 'epoch') AS day,
+                pending, confirmed, rejected, cancelled, revenue
+            FROM order_figures WHERE period IN (0, 86400)
+            UNION ALL
+            SELECT date_bin('1 day', created_at, 'epoch'), -(status = 'PENDING')::int,
+                -(status = 'CONFIRMED')::int, -(status = 'REJECTED')::int,
+                -(status = 'CANCELLED')::int, -(status = 'CONFIRMED')::int * total_price::numeric
+            FROM "order"
+        ) AS both_of_them
+        WHERE day > now() - interval '30 days' GROUP BY day
+        HAVING (sum(pending), sum(confirmed), sum(rejected), sum(cancelled), sum(revenue))
+            <> (0, 0, 0, 0, 0)
+        ORDER BY day
+    """
+    for day, *differences in servers.orders.stream(query):
+        more = ", ".join(f"{number:+,}" for number in differences)
+        check.differs(f"{day}: pending, confirmed, rejected, cancelled, revenue {more}")
+
+
 def check_rows(report: Report, servers: Servers) -> None:
     """Compare each order with the reservation that was decided for it."""
     check = report.add("orders = reservations, row by row")

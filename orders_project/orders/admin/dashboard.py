@@ -1,22 +1,23 @@
 """The start page of the order service's admin."""
 
-from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
+from django.db.models import Sum
 from django.http import HttpRequest
 from django.urls import reverse
 
 from orders_project.orders.admin.orders import STATUS_TONES
 from orders_project.orders.commands import PersistOrders
-from orders_project.orders.models import Order
+from orders_project.orders.models import Order, OrderFigures
 from servicekit.backoffice import cards
-from servicekit.backoffice.bounded_count import count_rows, rows_of
+from servicekit.backoffice.bounded_count import count_rows
 from servicekit.backoffice.cards import Card, Series, Tile
 from servicekit.backoffice.display import ago, counted
+from servicekit.backoffice.money import money
 from servicekit.backoffice.queues import QueueDepth
 from servicekit.overview import dashboard as common
+from servicekit.overview.dashboard import Window
 
 Status = Order.Status
 
@@ -28,52 +29,55 @@ COLOURS = {
 }
 
 
-def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the figures to the context of the start page.
 
-    Their cost does not depend on how many orders there are: each is taken from a bounded sample
-    of the newest, by index.
+    Their cost does not depend on how many orders there are: they are counted already.
     """
-    minutes = _newest_by_minute_and_status()
-    sample = common.sample(minutes)
+    shown = common.window(request)
+    figures = _figures(shown)
     depths = common.depths_of_queues()
     tiles = [
-        _orders_tile(sample),
+        _orders_tile(figures),
+        _revenue_tile(figures),
         _pending_tile(depths),
         common.outbox_tile(),
         common.dead_letters_tile(),
     ]
-    shown: list[Card] = [
-        _per_minute(minutes, sample),
-        _by_status(minutes, sample),
+    drawn: list[Card] = [
+        _over_time(figures, shown),
+        _by_status(figures, shown),
         common.queues_card(depths),
         common.latest_dead_letters_card(),
     ]
-    return {**context, **common.context(tiles, shown)}
+    return {**context, **common.context(shown, tiles, drawn)}
 
 
-def _newest_by_minute_and_status() -> list[dict[str, Any]]:
-    return rows_of(
-        """
-        SELECT date_trunc('minute', created_at) AS minute, status, count(*) AS count,
-               min(created_at) AS oldest
-        FROM (
-            SELECT created_at, status FROM "order"
-            WHERE created_at > now() - make_interval(mins => %(minutes)s)
-            ORDER BY created_at DESC, id DESC LIMIT %(limit)s
-        ) AS newest
-        GROUP BY 1, 2
-        """,
-        {"minutes": common.SAMPLE_MINUTES, "limit": common.SAMPLE_LIMIT},
+def _figures(shown: Window) -> list[dict[str, Any]]:
+    """Return how many orders that were accepted at a time have which status, and bring in what."""
+    rows = OrderFigures.within(shown.range.bar, shown.since).values("start")
+    return list(rows.annotate(**{f"{name}_": Sum(name) for name in OrderFigures.sums()}))
+
+
+def _total(figures: list[dict[str, Any]], name: str) -> int:
+    return sum(int(row[f"{name}_"]) for row in figures)
+
+
+def _orders_tile(figures: list[dict[str, Any]]) -> Tile:
+    return Tile(
+        title="Orders",
+        value=f"{sum(_total(figures, status.lower()) for status in COLOURS):,}",
+        note="accepted",
+        link=reverse("admin:orders_order_changelist"),
     )
 
 
-def _orders_tile(sample: common.Sample) -> Tile:
+def _revenue_tile(figures: list[dict[str, Any]]) -> Tile:
     return Tile(
-        title="Orders, last hour",
-        value=str(sample.count),
-        note=sample.text if sample.count.is_at_limit else "accepted",
-        link=reverse("admin:orders_order_changelist"),
+        title="Revenue",
+        value=money(_total(figures, "revenue")),
+        note=f"of {counted(_total(figures, 'confirmed'), 'confirmed order')}",
+        link=reverse("admin:orders_order_changelist") + "?status__exact=CONFIRMED",
     )
 
 
@@ -106,30 +110,30 @@ def _not_stored_yet(depths: Sequence[QueueDepth]) -> str:
     return "how many are not stored yet is unknown"
 
 
-def _per_minute(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
-    counts: dict[str, dict[datetime, int]] = {status: {} for status in COLOURS}
-    for row in minutes:
-        counts[row["status"]][row["minute"]] = row["count"]
-    return cards.per_minute(
+def _over_time(figures: list[dict[str, Any]], shown: Window) -> Card:
+    return cards.over_time(
         [
-            Series(label=str(status.label), colour=colour, values=counts[status])
+            Series(
+                label=str(status.label),
+                colour=colour,
+                values={row["start"]: row[f"{status.lower()}_"] for row in figures},
+            )
             for status, colour in COLOURS.items()
         ],
-        since=sample.since,
-        until=sample.until,
-        title="Orders per minute",
-        note=sample.text,
-        empty="No orders in the last hour. They appear here a moment after they are accepted.",
+        since=shown.since,
+        until=shown.until,
+        bar=shown.range.bar,
+        title=f"Orders per {shown.range.bar_label}",
+        empty=f"No orders in the {shown.label}. They appear here a moment after they are accepted.",
     )
 
 
-def _by_status(minutes: list[dict[str, Any]], sample: common.Sample) -> Card:
-    counts: Counter[str] = Counter()
-    for row in minutes:
-        counts[row["status"]] += row["count"]
+def _by_status(figures: list[dict[str, Any]], shown: Window) -> Card:
     return cards.shares(
-        [(str(status.label), counts[status], STATUS_TONES[status]) for status in COLOURS],
+        [
+            (str(status.label), _total(figures, status.lower()), STATUS_TONES[status])
+            for status in COLOURS
+        ],
         title="By status",
-        note=sample.text,
-        empty="No orders in the last hour.",
+        empty=f"No orders in the {shown.label}.",
     )
