@@ -22,7 +22,7 @@ def by_api(client, lamp: Product) -> None:
 
 def by_form(client, lamp: Product) -> None:
     client.post(
-        reverse("admin:products_product_change", args=[lamp.id]), {"name": "Lamp", "price": "7"}
+        reverse("admin:products_product_change", args=[lamp.id]), {"name": "Lamp", "price": "0.07"}
     )
 
 
