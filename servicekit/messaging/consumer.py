@@ -292,7 +292,7 @@ class Inbox:
             self._apply(readable)
         # After the others: as long as those are held, all of them may be delivered once more.
         for delivery, reason in unreadable:
-            self._park(delivery, reason)
+            self._bury(delivery, reason)
         # One acknowledgement for all up to here, and only after every one of them is committed
         # or a dead letter.
         if deliveries:
@@ -341,7 +341,7 @@ class Inbox:
                         self._source.queue,
                         extra=_log_fields(delivery, only),
                     )
-                    self._park(delivery, f"{type(error).__name__}: {error}", only)
+                    self._bury(delivery, f"{type(error).__name__}: {error}", only)
                     return
                 # One of them is bad. Halves, not singles: the innocent stay together.
                 middle = len(batch) // 2
@@ -352,7 +352,7 @@ class Inbox:
         reasons = {id(refused.event): refused.reason for refused in handled.unprocessable}
         for delivery, each in batch:
             if id(each.event) in reasons:
-                self._park(delivery, reasons[id(each.event)], each)
+                self._bury(delivery, reasons[id(each.event)], each)
 
     def _publish(self, handled: Handled) -> None:
         """Have the broker confirm the answers.
@@ -418,7 +418,7 @@ class Inbox:
                     extra=_fields_of(part, source),
                 )
 
-    def _park(self, delivery: Any, reason: str, each: Received[Any] | None = None) -> None:
+    def _bury(self, delivery: Any, reason: str, each: Received[Any] | None = None) -> None:
         queue = self._source.queue
         logger.error(
             "%s: dead-lettered a message: %r",

@@ -35,6 +35,8 @@
       const state = stateOf(control);
       if (state) control.setAttribute("x-bind:aria-expanded", `!!${state}`);
     }
+    // Of the preview of an import: what becomes of the row.
+    for (const head of all("th:empty")) head.ariaLabel = "Result";
     for (const icon of all(ICON)) {
       const control = icon.closest("a, button, [x-on\\:click]");
       if (control && !control.title && word(control) === word(icon)) {
