@@ -275,6 +275,7 @@ def _queue(depth: QueueDepth) -> Row:
                 f"{depth.waiting:,} waiting",
                 "" if depth.in_hand is None else f"{depth.in_hand:,} in hand",
                 f"oldest {duration(depth.oldest_seconds)} old" if depth.oldest_seconds else "",
+                f"{counted(depth.dead, 'dead letter')} to collect" if depth.dead else "",
             ],
         )
     )

@@ -188,7 +188,8 @@ class TestTheSystemsRows:
         ("facts", "state", "figure"),
         [
             ({"waiting": None}, "down", "does not exist"),
-            ({"in_hand": None}, "well", "1 consumer, 0 waiting"),
+            ({"in_hand": None, "dead": 1}, "well",
+             "1 consumer, 0 waiting, 1 dead letter to collect"),
             ({"trouble": "no consumer"}, "down", "no consumer, 0 waiting, 0 in hand"),
             ({"waiting": 1000, "oldest_seconds": 90.0}, "degraded",
              "1 consumer, 1,000 waiting, 0 in hand, oldest 2 min old"),
