@@ -29,7 +29,7 @@ def place_and_announce(batch: Sequence[Received[PersistOrders]]) -> Handled:
     )
 
 
-PERSIST_ORDERS = TaskSource(PersistOrders, place_and_announce)
+PERSIST_ORDERS = TaskSource(PersistOrders.queue, PersistOrders, place_and_announce)
 
 SUBSCRIPTIONS = [
     Subscription("order_stock_queue", (StockDecided, StockReleased), services.settle_orders),

@@ -49,7 +49,6 @@ class Command(Protocol):
     """What a task is asked to do: its keyword arguments."""
 
     task_name: str
-    queue: str
 
     def parse(self, payload: dict[str, Any]) -> Any:
         """Read the keyword arguments of the task.
@@ -62,13 +61,9 @@ class Command(Protocol):
 class TaskSource:
     """A queue of one task: what reads its arguments, and what does many of them at once."""
 
+    queue: str
     command: Command
     handle: Callable[[Sequence[Received[Any]]], Handled]
-
-    @property
-    def queue(self) -> str:
-        """The name of the queue."""
-        return self.command.queue
 
     def contract_of(self, delivery: Any) -> Command:
         """Return the contract of a delivery's keyword arguments.

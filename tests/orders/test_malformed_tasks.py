@@ -184,8 +184,8 @@ class TestAMessageThatIsNoSuchTask:
         assert (letter.queue, bytes(letter.body)) == (PersistOrders.queue, body)
         assert letter.reason not in ("", "nobody said why")
         assert letter.times_seen == 1
-        # The admin would say the same about it.
-        assert replays.refusal(letter)[: len(letter.reason)] == letter.reason
+        # The admin says the same of it, as far as its headers are kept: those that are text.
+        assert replays.refusal(letter).startswith(letter.reason.partition(", but ")[0])
 
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
     def test_by_its_body_is_dead_lettered(self, sender, body):

@@ -43,7 +43,7 @@ class Task(TaskSource):
 
 
 STOCK, PRODUCTS = SUBSCRIPTIONS
-TASK = Task(PersistOrders, place_and_announce)
+TASK = Task(PersistOrders.queue, PersistOrders, place_and_announce)
 
 
 an_order = partial(ordering.an_order, total_price=2, request_id="me")

@@ -216,6 +216,7 @@ class TestPublishRecordedEvents:
         with another_connection() as cursor:
             cursor.execute("SELECT id FROM outbox_event WHERE id = %s FOR UPDATE", [pausing.id])
             assert OutgoingEvent.objects.try_now([claimed.id, pausing.id]) == set()
+            cursor.execute("COMMIT")
 
         assert OutgoingEvent.objects.try_now([claimed.id, pausing.id]) == {pausing.id}
         assert OutgoingEvent.objects.get(id=claimed.id).available_at == claimed.available_at
