@@ -12,8 +12,9 @@ from django_redis import get_redis_connection
 
 from orders_project.orders import cache, services, watchdog
 from orders_project.orders.commands import AcceptedOrder
-from orders_project.orders.models import Order
+from orders_project.orders.models import Order, OrderFigures
 from orders_project.orders.representation import order_cancelled, order_created
+from servicekit.database import figures
 from servicekit.messaging.publisher import ConfirmingPublisher, PublishingFailed
 from tests.orders.stock_news import cancelled, rejected, released, reserved, settle
 from tests.servicekit.private_broker import VirtualHost
@@ -272,16 +273,17 @@ class TestPlaceForgottenOrders:
 
 
 class TestLoops:
-    def test_do_both(self, settings, broker, monkeypatch):
+    def test_do_all(self, settings, broker, monkeypatch):
         settings.BROKER_URL = broker.url
         done: list[Any] = []
         monkeypatch.setattr(services, "announce_overdue_orders", lambda by: done.append(type(by)))
         monkeypatch.setattr(watchdog, "place_forgotten_orders", lambda: done.append("forgotten"))
+        monkeypatch.setattr(figures, "merge", done.append)
 
         for loop in watchdog.loops():
             loop._work()
 
-        assert done == [ConfirmingPublisher, "forgotten"]
+        assert done == [ConfirmingPublisher, "forgotten", OrderFigures]
 
 
 @pytest.mark.django_db
