@@ -46,7 +46,8 @@ def code(text: object) -> SafeString:
 
 def block(text: str) -> SafeString:
     """Return text of many lines as it is."""
-    return format_html("<pre>{}</pre>", text)
+    # Reached by keyboard, to scroll it.
+    return format_html('<pre tabindex="0">{}</pre>', text)
 
 
 def short(text: object) -> SafeString:

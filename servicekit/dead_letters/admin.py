@@ -604,7 +604,7 @@ def _forecast(rows: QuerySet[Any]) -> SafeString:
     listed = [(f"{number:,}", reason) for reason, number in reasons]
     listed += [(f"{others:,}", "for other reasons")] if others else []
     return format_html(
-        '<p>{}</p><ul class="list-disc ml-6">{}</ul>',
+        '<p>{}</p><ul class="mb-4 ml-6">{}</ul>',
         text,
         format_html_join("", "<li>{}: {}</li>", listed),
     )
