@@ -251,8 +251,8 @@ class TestAProduct:
         page.get_by_role("button", name="Run").click()
         page.locator("[name=amount]").fill("-10")
         page.get_by_role("button", name="Show new prices").click()
-        admins.said("1,000 → 900")
-        admins.said("3 (stays: already at this price)")
+        admins.said("10.00 EUR → 9.00 EUR")
+        admins.said("0.03 EUR (stays: already at this price)")
         assert found_by_axe(page) == []
         page.get_by_role("button", name="Change price").click()
 
