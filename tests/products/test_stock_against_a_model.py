@@ -188,8 +188,8 @@ class Stock(RuleBasedStateMachine):
 
 def run(**options: Any) -> None:
     """Run the machine for some seconds; for longer with another profile of hypothesis."""
-    few = settings(max_examples=settings().max_examples // 3, stateful_step_count=30, **options)
-    run_state_machine_as_test(Stock, settings=few)
+    options = {"max_examples": settings().max_examples // 3, "stateful_step_count": 30, **options}
+    run_state_machine_as_test(Stock, settings=settings(**options))
 
 
 @pytest.mark.timeout(900)  # a failure is told after five minutes, made as small as possible
@@ -208,4 +208,6 @@ class TestStock:
 
         monkeypatch.setattr(Reservation.objects, "insert", forget_cancellations)
         with pytest.raises(AssertionError):
-            run(phases=[Phase.generate], report_multiple_bugs=False)
+            # It ends as soon as it has found one.
+            many = 10 * settings().max_examples
+            run(phases=[Phase.generate], report_multiple_bugs=False, max_examples=many)
