@@ -39,6 +39,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def begun(text: str, length: int) -> str:
+    """Return text, cut off where it is too long."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def code(text: object) -> SafeString:
     """Return an id or the like in letters that are told apart."""
     return format_html('<code class="text-xs">{}</code>', text)

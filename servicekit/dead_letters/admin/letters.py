@@ -2,47 +2,43 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 
-import msgspec
-from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import BinaryField, Func, QuerySet, Value
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html, format_html_join
 from django.utils.module_loading import import_string
 from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminTextareaWidget
 
-from servicekit.backoffice.actions import NoteForm, ServiceAdmin, asked, confirmed, report
-from servicekit.backoffice.bounded_count import BoundedCount, count_rows
+from servicekit.backoffice.actions import NoteForm, confirmed, report
 from servicekit.backoffice.display import (
     Tone,
     ago,
     badge,
+    begun,
     block,
     code,
     column,
-    counted,
-    duration,
-    link,
     moment,
     number,
 )
 from servicekit.backoffice.elsewhere import page_link
 from servicekit.backoffice.ledgers import nobody
-from servicekit.contracts.events import MalformedMessage
-from servicekit.contracts.fields import MAX_INT64
-from servicekit.dead_letters import replays, selectors, services
-from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent, Group
+from servicekit.dead_letters import services
+from servicekit.dead_letters.admin.bodies import (
+    SAVE_AND_REPLAY,
+    BodyForm,
+    contract_text,
+    obstacle,
+    shown,
+)
+from servicekit.dead_letters.admin.by_reason import ByReason, forecast, rate
+from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
 from servicekit.dead_letters.recognising import subjects
 from servicekit.dead_letters.services import AlreadyDecided, BodyRefused
 
@@ -50,14 +46,7 @@ Status = DeadLetter.Status
 What = DeadLetterEvent.What
 
 _EXCERPT_LENGTH = 120
-_SHOWN_BYTES = 64 * 1024
-# A form may have 64 KiB, and some characters take three times their size in it.
-_EDITABLE_BYTES = 16 * 1024
 _SHOWN_EVENTS = 100
-_SHOWN_REASONS = 5
-_NO_CONSUMER = "no consumer of this service reads the queue"
-_SAVE_AND_REPLAY = "dead_letters_deadletter_save_and_replay"
-_REASONS = "admin:dead_letters_deadletter_by_reason"
 _SHOWN_IDS = 5
 _TONES: dict[str, Tone] = {
     Status.WAITING: "danger",
@@ -65,56 +54,6 @@ _TONES: dict[str, Tone] = {
     Status.REPLAYED: "success",
     Status.DISCARDED: "",
 }
-
-
-class BodyForm(forms.ModelForm[DeadLetter]):
-    """The one thing about a dead letter that people may change."""
-
-    body_text = forms.CharField(
-        label="Body to replay",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 12, "spellcheck": "false"}),
-        # What is saved is what stands there, to the last space.
-        strip=False,
-        required=False,
-    )
-
-    class Meta:
-        model = DeadLetter
-        fields: list[str] = []
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if "body_text" in self.fields:
-            field = self.fields["body_text"]
-            field.initial = self.instance.current_body.decode("utf-8", "replace")
-            contract = replays.contract_of(self.instance)
-            field.help_text = format_html(
-                "Correct it here, then save and replay it. The received body is kept. {}",
-                f"Saved only if it fits the contract {contract.__name__}, shown below."
-                if contract
-                else f"Not checked: {_NO_CONSUMER}.",
-            )
-
-    def clean_body_text(self) -> bytes:
-        """Take what the consumer of the queue takes."""
-        body = self.instance.current_body
-        if "body_text" in self.changed_data:
-            # A browser sends line breaks as CR LF, whatever they were.
-            body = str(self.cleaned_data["body_text"]).replace("\r\n", "\n").encode()
-        elif _SAVE_AND_REPLAY not in self.data:
-            return body
-        if reason := replays.refusal(self.instance, body):
-            raise forms.ValidationError(reason)
-        return body
-
-
-class GroupForm(forms.Form):
-    """Says, in an address, which messages are meant."""
-
-    queue = forms.CharField(strip=False)
-    routing_key = forms.CharField(strip=False, required=False)
-    kind = forms.CharField(strip=False, required=False)
-    up_to = forms.IntegerField(min_value=1, max_value=MAX_INT64)
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -194,7 +133,7 @@ def _lines(parts: Sequence[str]) -> SafeString:
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(ServiceAdmin):
+class DeadLetterAdmin(ByReason):
     """What no consumer could apply: look, correct, replay, or discard."""
 
     form = BodyForm
@@ -240,11 +179,11 @@ class DeadLetterAdmin(ServiceAdmin):
     status_badge = column(
         "status", lambda message: badge(message.get_status_display(), _TONES[message.status])
     )
-    why = column("reason", lambda message: _begun(message.reason, _EXCERPT_LENGTH))
+    why = column("reason", lambda message: begun(message.reason, _EXCERPT_LENGTH))
     excerpt = column(
         "body",
         lambda message: code(
-            _begun(bytes(message.beginning).decode("utf-8", "replace"), 60) or "empty"
+            begun(bytes(message.beginning).decode("utf-8", "replace"), 60) or "empty"
         ),
     )
     seen = column("last seen", lambda message: ago(message.last_seen))
@@ -271,11 +210,11 @@ class DeadLetterAdmin(ServiceAdmin):
             "result",
         ]
         may_edit = self.has_change_permission(request, obj)
-        obstacle = _obstacle(obj)
-        bodies = ["body_text" if may_edit and not obstacle else "body_to_replay", "body_that_came"]
+        why_not = obstacle(obj)
+        bodies = ["body_text" if may_edit and not why_not else "body_to_replay", "body_that_came"]
         return [
             (None, {"fields": facts}),
-            ("Body", {"fields": bodies, "description": obstacle if may_edit else ""}),
+            ("Body", {"fields": bodies, "description": why_not if may_edit else ""}),
             ("Contract", {"fields": ["contract"], "classes": ["collapse"]}),
             ("Headers and properties", {"fields": ["all_headers"], "classes": ["collapse"]}),
         ]
@@ -283,7 +222,7 @@ class DeadLetterAdmin(ServiceAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:  # noqa: ARG002 - Django's signature
         """Everything but the body to replay."""
         return [
-            *(["body_text"] if _obstacle(obj) else []),
+            *(["body_text"] if obstacle(obj) else []),
             *("status_badge", "reason", "queue", "routing_key", "message_id", "correlation_id"),
             *("first_seen_at", "last_seen_at", "times_seen", "all_headers"),
             *("body_that_came", "body_to_replay", "contract", "orders", "products", "result"),
@@ -301,7 +240,7 @@ class DeadLetterAdmin(ServiceAdmin):
             "The received body." if message.edited_body is None else shown(message.current_body)
         ),
     )
-    contract = column("contract", lambda message: block(_contract(message)))
+    contract = column("contract", lambda message: block(contract_text(message)))
     # What its sender and the broker said about it.
     all_headers = column(
         "headers and properties",
@@ -334,7 +273,7 @@ class DeadLetterAdmin(ServiceAdmin):
             }
             for event in row.events.order_by("-id")[:_SHOWN_EVENTS]
         ]
-        can_save = not _obstacle(row)
+        can_save = not obstacle(row)
         return {
             "message_history": history,
             "show_save": can_save,
@@ -347,8 +286,8 @@ class DeadLetterAdmin(ServiceAdmin):
             services.edit_body(
                 obj.pk,
                 form.cleaned_data["body_text"],
-                by=_name(request),
-                and_replay=_SAVE_AND_REPLAY in request.POST,
+                by=request.user.get_username(),
+                and_replay=SAVE_AND_REPLAY in request.POST,
             )
 
     @action(description="Save and replay", icon="replay", permissions=["change"])
@@ -357,7 +296,7 @@ class DeadLetterAdmin(ServiceAdmin):
 
     def response_change(self, request: HttpRequest, obj: DeadLetter) -> HttpResponse:
         """Say what was done."""
-        if _SAVE_AND_REPLAY not in request.POST or _obstacle(obj):
+        if SAVE_AND_REPLAY not in request.POST or obstacle(obj):
             return super().response_change(request, obj)
         messages.success(request, "Dead letter saved and queued for replay.")
         return HttpResponseRedirect(self.page_of(obj.pk))
@@ -366,7 +305,7 @@ class DeadLetterAdmin(ServiceAdmin):
         """Offer a decision while none is made."""
         if row.status != Status.WAITING:
             return []
-        return ["replay", "discard"] + ([] if _obstacle(row) else ["save_and_replay"])
+        return ["replay", "discard"] + ([] if obstacle(row) else ["save_and_replay"])
 
     # Decisions
 
@@ -393,9 +332,9 @@ class DeadLetterAdmin(ServiceAdmin):
             rows,
             about_one="Send this message to its queue again, with the body below? If it still"
             " cannot be applied, it comes back here.",
-            about_many="Send {count:,} messages to their queues again? " + _rate(),
+            about_many="Send {count:,} messages to their queues again? " + rate(),
             button="Replay",
-            shown=lambda: _forecast(rows),
+            shown=lambda: forecast(rows),
         )
         if isinstance(answer, HttpResponse):
             return answer
@@ -428,80 +367,6 @@ class DeadLetterAdmin(ServiceAdmin):
         )
         return None
 
-    # By reason
-
-    @action(description="By reason", url_path="reasons", icon="category", permissions=["view"])
-    def by_reason(self, request: HttpRequest) -> HttpResponse:
-        """Show which reasons there are, and how many messages wait for each."""
-        found = selectors.groups()
-        total = BoundedCount(sum(group["count"] for group in found), selectors.GROUPED)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Dead letters by reason",
-            "opts": self.opts,
-            "empty": self.empty_text,
-            "note": "Messages that were refused alike, ids and figures aside, are replayed or"
-            " discarded together; what would become of them is shown first."
-            + (f" Counted are the newest {total:,}." if total.is_at_limit else ""),
-            "table": {
-                "headers": [
-                    "Reason",
-                    "Routing key",
-                    "Queue",
-                    "Waiting",
-                    "Newest",
-                    "Oldest",
-                    "Decide",
-                ],
-                "rows": [_group_row(group, self.has_change_permission(request)) for group in found],
-            },
-        }
-        return TemplateResponse(request, "dead_letters/reasons.html", context)
-
-    def get_custom_urls(self) -> tuple[tuple[str, str, Any], ...]:
-        """Return the addresses where a group is decided about."""
-        return (("reasons/<str:decision>/", "dead_letters_deadletter_group", self.decide_group),)
-
-    def decide_group(self, request: HttpRequest, decision: str, **_options: Any) -> HttpResponse:
-        """Replay or discard all messages of a group, those that come meanwhile excepted.
-
-        :raises Http404: if it is no decision, or no group
-        """
-        form, is_replay = GroupForm(request.GET), decision == "replay"
-        if not self.has_change_permission(request):
-            raise PermissionDenied
-        if decision not in {"replay", "discard"} or not form.is_valid():
-            raise Http404
-        up_to = form.cleaned_data.pop("up_to")
-        group, done_with = Group(**form.cleaned_data), HttpResponseRedirect(reverse(_REASONS))
-        rows = DeadLetter.objects.waiting_in(group, up_to)
-        count = count_rows(rows.order_by("id"))
-        if not count:
-            messages.warning(request, "No message of this group waits any more.")
-            return done_with
-        which = f"{count} {'message' if count == 1 else 'messages'} with “{group.kind}”"
-        answer = asked(
-            self,
-            request,
-            question=f"Send {which} to {group.queue} again? {_rate(count)}"
-            if is_replay
-            else f"Discard {which}? They will not be applied. They stay here, with your note.",
-            button="Replay" if is_replay else "Discard",
-            leave_to=reverse(_REASONS),
-            form=None if is_replay else NoteForm(request.POST if "note" in request.POST else None),
-            shown=lambda: _forecast(rows),
-        )
-        if isinstance(answer, HttpResponse):
-            return answer
-        facts: dict[str, Any] = {"up_to": up_to, "by": _name(request)}
-        if is_replay:
-            done = services.request_replay_of_group(group, **facts)
-        else:
-            done = services.discard_group(group, **facts, note=answer.cleaned_data["note"])
-        what = "queued for replay" if is_replay else "discarded"
-        messages.success(request, f"{counted(done, 'dead letter')} {what}.")
-        return done_with
-
     def _decide(
         self, request: HttpRequest, rows: QuerySet[Any], done: str, service: Any, note: str = ""
     ) -> None:
@@ -513,123 +378,8 @@ class DeadLetterAdmin(ServiceAdmin):
             if message.status != Status.WAITING
         )
         try:
-            service([message.pk for message in waiting], by=_name(request))
+            service([message.pk for message in waiting], by=request.user.get_username())
         except AlreadyDecided as error:
             messages.error(request, f"Nothing was done. {error}")
         else:
             report(self, request, done=done, rows=waiting, left=left, note=note)
-
-
-def shown(body: bytes) -> str:
-    """Return a body as people read it: JSON indented, text as it is, anything else in hex."""
-    cut = body[:_SHOWN_BYTES]
-    more = f"\n… {counted(len(body) - len(cut), 'more byte')}" if len(body) > len(cut) else ""
-    try:
-        text = cut.decode()
-    except UnicodeDecodeError:
-        return cut[:4096].hex(" ") + f"\n({counted(len(body), 'byte')}, not text)"
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        return (text + more) or "(empty)"
-    return json.dumps(parsed, indent=2, ensure_ascii=False)
-
-
-def _begun(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
-
-
-def _obstacle(message: DeadLetter | None) -> str:
-    """Return why the body of a message cannot be edited; empty: it can be."""
-    if message is None:
-        return ""
-    body = message.current_body
-    try:
-        replays.contract_of(message)
-        if len(body) > _EDITABLE_BYTES:
-            return (
-                f"The body cannot be edited here: it has {len(body):,} bytes, and the form takes"
-                f" {_EDITABLE_BYTES:,}."
-            )
-        body.decode()
-    except MalformedMessage as error:
-        return format_html("The body cannot be edited, since none would be accepted: {}.", error)
-    except UnicodeDecodeError:
-        return "The body cannot be edited here: it is not text (UTF-8)."
-    return ""
-
-
-def _contract(message: DeadLetter) -> str:
-    """Return what a body has to be, as JSON Schema."""
-    try:
-        contract = replays.contract_of(message)
-    except MalformedMessage as error:
-        return str(error)
-    if contract is None:
-        return f"Unknown: {_NO_CONSUMER}."
-    schema = json.dumps(msgspec.json.schema(contract), indent=2, ensure_ascii=False)
-    is_task = hasattr(contract, "task_name")
-    return ("The second of the three parts of a task's body:\n" if is_task else "") + schema
-
-
-def _rate(count: BoundedCount | None = None) -> str:
-    rate = settings.REPLAYS_PER_SECOND
-    at_least = " at least" if count and count.is_at_limit else ""
-    takes = f", which takes{at_least} {duration(count / rate)}" if count and count > rate else ""
-    return (
-        f"Each worker sends at most {rate:,} per second{takes}."
-        " What still cannot be applied comes back here."
-    )
-
-
-def _forecast(rows: QuerySet[Any]) -> SafeString:
-    """Return what would become of messages that are replayed, and the body of a single one."""
-    count, result = count_rows(rows.order_by("id")), replays.rehearse(rows)
-    refused = result.refused.total()
-    if count == 1:
-        [reason] = result.refused or [""]
-        verdict = f"refuse it: {reason}" if reason else "accept it"
-        text = f"Today's contract would {verdict}."
-        text = f"Not checked: {_NO_CONSUMER}." if result.unchecked else text
-        return format_html("<p>{}</p>{}", text, block(shown(rows.get().current_body)))
-    text = (
-        f"Checked against today's contract: {result.accepted + refused:,} of {count}."
-        f" {result.accepted:,} would be accepted, {refused:,} would be refused"
-        + (":" if refused else ".")
-    )
-    if result.unchecked:
-        text = f"{result.unchecked:,} cannot be checked: {_NO_CONSUMER}. {text}"
-    reasons = result.refused.most_common(_SHOWN_REASONS)
-    others = refused - sum(number for _, number in reasons)
-    listed = [(f"{number:,}", reason) for reason, number in reasons]
-    listed += [(f"{others:,}", "for other reasons")] if others else []
-    return format_html(
-        '<p>{}</p><ul class="mb-4 ml-6">{}</ul>',
-        text,
-        format_html_join("", "<li>{}: {}</li>", listed),
-    )
-
-
-def _group_row(group: Mapping[str, Any], may_decide: bool) -> list[object]:  # noqa: FBT001 - of one row
-    what = urlencode({name: group[name] for name in Group._fields})
-    listed = f"{reverse('admin:dead_letters_deadletter_changelist')}?{what}"
-    address = f"{what}&up_to={group['up_to']}"
-    decisions = [
-        (f"{reverse('admin:dead_letters_deadletter_group', args=[decision])}?{address}", text)
-        for decision, text in (("replay", "Replay"), ("discard", "Discard"))
-    ]
-    return [
-        _begun(group["kind"], _EXCERPT_LENGTH) or "—",
-        group["routing_key"] or "—",
-        group["queue"],
-        link(listed, number(group["count"])),
-        ago(group["newest"]),
-        ago(group["oldest"]),
-        format_html_join(" ", '<a class="text-link" href="{}">{}</a>', decisions)
-        if may_decide
-        else "",
-    ]
-
-
-def _name(request: HttpRequest) -> str:
-    return request.user.get_username()
