@@ -179,8 +179,12 @@ def play(shop: Shop, stack: Harness) -> Iterator[Callable[..., set[str]]]:
 def forget_everything(shop: Shop) -> None:
     """Leave nothing of what was ordered before, or of what is wrong now."""
     for service, tables in (
-        ("PRODUCTS", "product, product_price, stock_movement, reservation, outbox_event"),
-        ("ORDERS", '"order", outbox_event'),
+        (
+            "PRODUCTS",
+            "product, product_price, stock_movement, reservation, outbox_event, stock_figures,"
+            " sales, refused_orders",
+        ),
+        ("ORDERS", '"order", order_figures, outbox_event'),
     ):
         url = shop.environment[f"{service}_DATABASE_URL"]
         with psycopg.connect(url, autocommit=True) as connection:
