@@ -169,12 +169,14 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
         """Stock is set once; afterwards only movements change it."""
         return ["stock", "in_stock", "short_id", "version", "created", "archived"] if obj else []
 
-    def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:  # noqa: ARG002 - Django's signature
+    def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
             return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
         facts = ["low_stock", "short_id", ("created", "archived"), "version"]
-        return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
+        # What is only read is not shown by the form, which knows of currencies.
+        price = "price" if self.has_change_permission(request, obj) else "price_text"
+        return [(None, {"fields": ["name", price, ("in_stock", "stock"), *facts]})]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """What is archived stays as it was."""
