@@ -113,7 +113,7 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
         "stock",
         "in_stock",
         "price_text",
-        "created",
+        "since",
         "short_id",
     ]
     list_filter = [StockFilter, ArchivedFilter]
@@ -158,7 +158,8 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     )
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: money(product.price))
-    created = column("created, UTC", lambda product: moment(product.created_at), sorts_by="id")
+    since = column("created, UTC", lambda product: second(product.created_at), sorts_by="id")
+    created = column("created, UTC", lambda product: moment(product.created_at))
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))
