@@ -57,6 +57,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+FORMAT_MODULE_PATH = "servicekit.backoffice"
 APPEND_SLASH = False
 
 # A body is an order or a product, never more than this: 64 KiB.

@@ -99,6 +99,7 @@ class BoundedAdmin(ModelAdmin):
     show_facets = ShowFacets.NEVER
     list_per_page = 50
     empty_text = "Nothing here yet."
+    empty_value_display = "—"
     # Filters are seen, and one sees which are set, without opening anything.
     list_filter_sheet = False
     list_fullwidth = True

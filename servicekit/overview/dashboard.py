@@ -79,7 +79,7 @@ def dead_letters_tile() -> Tile:
     return Tile(
         title="Dead letters",
         value=str(waiting),
-        note="waiting for a decision" if waiting else "none to decide about",
+        note="waiting for a decision" if waiting else "none waiting",
         tone="danger" if waiting else "success",
         link=_dead_letter_list(),
     )
@@ -95,7 +95,7 @@ def depths_of_queues() -> list[QueueDepth]:
 
 def queues_card(depths: Sequence[QueueDepth]) -> Card:
     """Return how long each queue of the worker is, who works on it, and its dead letters."""
-    about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2"}
+    about: dict[str, Any] = {"title": "Queues", "width": "lg:col-span-2 figures"}
     if not depths:
         return Card(
             **about,

@@ -45,11 +45,11 @@ _BROKER_TIMEOUT_SECONDS = 0.5
 _BOTH = "Both services"
 _WIDTH = "lg:col-span-3 even"
 _NO_ANSWER = "no answer in time"
-_UNKNOWN = "what knows it does not answer"
-_START_IT = "Start it (again): “make ps” says what runs, “make logs” what it says."
+_UNKNOWN = "what reports it does not answer"
+_START_IT = "Start or restart it: “make ps” shows what runs, “make logs” what it says."
 _WITHOUT = {
     "PostgreSQL": "Orders are accepted meanwhile, and decided afterwards; nobody can log in here.",
-    "Redis": "Everything goes on without it, more slowly.",
+    "Redis": "Everything works without it, more slowly.",
     "RabbitMQ": "Orders are stored in PostgreSQL meanwhile, and decided afterwards.",
 }
 
@@ -102,7 +102,7 @@ class System:
             _own(
                 "Web service",
                 "degraded" if without else "well",
-                f"goes on without {without}" if without else "answers",
+                f"works without {without}" if without else "answers",
                 "It tries again every second; see what is down.",
             ),
             _worker(reports, depths),
@@ -166,7 +166,7 @@ def _page(request: HttpRequest, rows: Sequence[Row], **more: Any) -> HttpRespons
     for service in dict.fromkeys([*bases, _BOTH]):
         rows_of_it = [row for row in worst.values() if row.of == service]
         table = [[row.what, _badge(row.state), _figure(row, bases)] for row in rows_of_it]
-        headers = ["Part", "State", "Figure"]
+        headers = ["Part", "State", "Details"]
         shown.append(Card(title=service, width=_WIDTH, table={"headers": headers, "rows": table}))
     context = {
         **admin.site.each_context(request),
@@ -179,7 +179,7 @@ def _page(request: HttpRequest, rows: Sequence[Row], **more: Any) -> HttpRespons
 
 
 def _badge(state: State) -> SafeString:
-    return badge(state, _TONES[state])
+    return badge("OK" if state == "well" else state, _TONES[state])
 
 
 def _figure(row: Row, bases: Mapping[str, str]) -> str:
@@ -221,7 +221,7 @@ def _database() -> list[Row]:
         _own(
             "Dead letters",
             "degraded" if letters else "well",
-            f"{letters} to decide about",
+            f"{letters:,} waiting for a decision",
             "Open each: read the reason, correct the body and replay it, or discard it.",
             DEAD_LETTERS,
         ),
@@ -294,14 +294,14 @@ def _ask_other() -> list[Row]:
     """
     name = settings.OTHER_SERVICE["name"]
     if not settings.OTHER_SERVICE["api"]:
-        return [Row(name, "Everything", "unknown", "nobody has said where it is")]
+        return [Row(name, "Everything", "unknown", "its address is not configured")]
     with requests.Session() as session:
         # Our own services are not behind the proxy that the machine may have.
         session.trust_env = False
         address = urljoin(settings.OTHER_SERVICE["api"], "/health/ready?details")
         answer = session.get(address, timeout=_OTHER_TIMEOUTS_SECONDS)
     rows = msgspec.json.decode(answer.content, type=_Answer).details
-    return rows or [Row(name, "Everything", "unknown", "it answers, and has not looked in time")]
+    return rows or [Row(name, "Everything", "unknown", "it answers, but its checks took too long")]
 
 
 class _Answer(msgspec.Struct):

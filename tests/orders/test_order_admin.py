@@ -34,7 +34,7 @@ from servicekit.messaging.consumer import ConsumerThread, Handled, Policy
 from servicekit.messaging.envelope import received
 from servicekit.outbox.models import OutgoingEvent
 from servicekit.timestamps import now_in_milliseconds
-from tests.orders.stock_news import rejected, reserved, settle
+from tests.orders.stock_news import rejected, released, reserved, settle
 from tests.servicekit.private_broker import eventually, virtual_host
 from tests.servicekit.worker import running_worker
 from tools.chaos.proxy import Fault, Proxy
@@ -263,10 +263,18 @@ class TestTheTimeline:
         assert all(gap.endswith("s") for _step, _at, gap in drawn[1:])
         assert len(answer.context["timeline"]["tracker"]) == len(drawn)
 
-    def test_says_that_an_order_is_waiting(self, admin_client, order):
-        page = reverse(f"{ORDERS}_change", args=[order(Status.PENDING).pk])
+    def test_says_what_an_order_is_waiting_for_and_follows_it(self, admin_client, order):
+        pending, confirmed = order(Status.PENDING), order()
+        pages = [reverse(f"{ORDERS}_change", args=[each.pk]) for each in (pending, confirmed)]
 
-        assert b"Waiting for stock" in admin_client.get(page).content
+        assert b"Waiting for stock" in admin_client.get(pages[0]).content
+        assert b"refresh.js" not in admin_client.get(pages[1]).content
+        services.cancel_order(confirmed.id)
+        page = admin_client.get(pages[1]).content
+        assert b"Waiting for its stock to be released" in page
+        assert b"refresh.js" in page
+        settle(released(confirmed))
+        assert b"refresh.js" not in admin_client.get(pages[1]).content
 
 
 class TestCancelling:

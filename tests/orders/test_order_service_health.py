@@ -166,7 +166,7 @@ class TestTheSystem:
 
         assert [found[each] for each in unfinished] == [
             ("degraded", "oldest 7 min old"), ("degraded", "oldest 7 min old"),
-            ("degraded", "oldest event 7 min old"), ("degraded", "1 to decide about"),
+            ("degraded", "oldest event 7 min old"), ("degraded", "1 waiting for a decision"),
         ]  # fmt: skip
 
     def test_has_one_page_with_what_the_other_service_says(
@@ -184,7 +184,7 @@ class TestTheSystem:
             settings.OTHER_SERVICE = {**other, **changed}
             pages.append(admin_client.get(self.PAGE).content.decode())
         product_service.details, settings.OTHER_SERVICE = [], other
-        assert b"has not looked in time" in admin_client.get(self.PAGE).content
+        assert b"its checks took too long" in admin_client.get(self.PAGE).content
 
         told, silent, nowhere = pages
         assert 'href="https://products.example/admin/there/">one of two</a>' in told
@@ -192,7 +192,7 @@ class TestTheSystem:
         assert ">silent" in told.replace("\n", "").replace(" ", "")
         assert f"{other['name']}: Web service" in silent
         assert other["without"] in silent
-        assert "nobody has said where it is" in nowhere
+        assert "its address is not configured" in nowhere
 
     def test_says_that_everything_works_and_shows_it_to_those_who_log_in(
         self, client, admin_client, product_service, monkeypatch

@@ -172,7 +172,7 @@ class TestTheSystemsRows:
             (0, 0, "down", "none of its queues has a consumer"),
             (0, None, "well", "last sign of life 0 s ago"),
             (None, 1, "well", "consumes its queues"),
-            (None, None, "unknown", "what knows it does not answer"),
+            (None, None, "unknown", "what reports it does not answer"),
         ],
     )
     def test_say_of_a_worker_what_redis_and_rabbitmq_know(

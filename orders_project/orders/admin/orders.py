@@ -55,6 +55,13 @@ _STEP_COLOURS = {
 }
 
 
+# As long as it is asked again for it.
+_WAITS_FOR: dict[str, str] = {
+    Status.PENDING: "Waiting for stock",
+    Status.CANCELLED: "Waiting for its stock to be released",
+}
+
+
 class OrderExport(ModelResource):
     """The columns of an export, named as in the API."""
 
@@ -300,6 +307,6 @@ def _drawn(order: Order) -> dict[str, Any]:
                 ]
                 for step in steps
             ]
-            + ([["Waiting for stock", "", ""]] if order.status == Status.PENDING else []),
+            + ([[_WAITS_FOR.get(order.status, ""), "", ""]] if order.recheck_at else []),
         },
     }

@@ -113,7 +113,7 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
         "stock",
         "in_stock",
         "price_text",
-        "created",
+        "since",
         "short_id",
     ]
     list_filter = [StockFilter, ArchivedFilter]
@@ -158,7 +158,8 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     )
     in_stock = column("units", lambda product: number(product.qty))
     price_text = column("price", lambda product: money(product.price))
-    created = column("created, UTC", lambda product: moment(product.created_at), sorts_by="id")
+    since = column("created, UTC", lambda product: second(product.created_at), sorts_by="id")
+    created = column("created, UTC", lambda product: moment(product.created_at))
     archived = column("archived, UTC", lambda product: moment(product.archived_at))
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))
@@ -169,12 +170,14 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
         """Stock is set once; afterwards only movements change it."""
         return ["stock", "in_stock", "short_id", "version", "created", "archived"] if obj else []
 
-    def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:  # noqa: ARG002 - Django's signature
+    def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
             return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
         facts = ["low_stock", "short_id", ("created", "archived"), "version"]
-        return [(None, {"fields": ["name", "price", ("in_stock", "stock"), *facts]})]
+        # What is only read is not shown by the form, which knows of currencies.
+        price = "price" if self.has_change_permission(request, obj) else "price_text"
+        return [(None, {"fields": ["name", price, ("in_stock", "stock"), *facts]})]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """What is archived stays as it was."""

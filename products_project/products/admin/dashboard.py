@@ -100,7 +100,7 @@ def _revenue_tile(sold: SoldProducts) -> Tile:
     return Tile(
         title="Revenue",
         value=money(sold.total.revenue),
-        note="by the prices when it was sold",
+        note="at the prices when sold",
         link=reverse("admin:products_stockmovement_changelist") + "?reason__exact=order",
     )
 
@@ -174,7 +174,7 @@ def _refusals_card(refused: Refusals, shown: Window, *, is_complete: bool) -> Ca
 def _low_card(low: Sequence[Product], sold: SoldProducts, shown: Window) -> Card:
     return Card(
         title="Low stock",
-        note=f"First what sold in the {shown.label}",
+        note=f"Those that sold in the {shown.label} come first",
         bars=[
             {
                 "title": each.name,
@@ -200,7 +200,7 @@ def _lost_card(refused: Refusals, shown: Window) -> Card:
     products = Product.objects.in_bulk([product_id for product_id, _ in most])
     return Card(
         title="Lost demand",
-        note=f"Refused in the {shown.label} for want of stock",
+        note=f"Refused in the {shown.label} because stock was short",
         bars=[
             {
                 "title": products[product_id].name,
@@ -212,7 +212,7 @@ def _lost_card(refused: Refusals, shown: Window) -> Card:
             for product_id, count in most
             if product_id in products
         ],
-        empty="No order was refused for want of stock.",
+        empty="No order was refused because stock was short.",
     )
 
 

@@ -24,6 +24,7 @@ from unfold.contrib.import_export.forms import ImportForm
 from products_project.products import services
 from products_project.products.admin.history import became, shown
 from products_project.products.models import Product
+from servicekit.backoffice.money import money
 from servicekit.backoffice.spreadsheets import Text
 from servicekit.contracts.fields import MAX_INT32, MAX_JSON_INTEGER
 
@@ -118,10 +119,10 @@ class OldToNew(Diff):
     def as_html(self) -> list[str]:
         """Return a cell for each column; the id of what is new is made when it is imported."""
         cells = ["" if self._is_new else str(self._after.pk)]
-        for field in ("name", "price", "qty"):
+        for field, show in (("name", shown), ("price", money), ("qty", shown)):
             before, after = getattr(self._before, field), getattr(self._after, field)
             is_kept = self._is_new or before == after
-            cell = shown(after) if is_kept else became(before, after)
+            cell = show(after) if is_kept else became(before, after, show)
             cells.append(cell if is_kept else format_html("<strong>{}</strong>", cell))
         if self._after.archived_at is not None:
             cells[1] += " (archived)"

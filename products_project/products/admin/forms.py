@@ -41,7 +41,7 @@ class ProductForm(forms.ModelForm[Product]):
         model = Product
         fields = ["name", "price", "low_stock", "qty"]
         help_texts: ClassVar[dict[str, str]] = {
-            "low_stock": f"With so many units or fewer it is low. Empty: {LOW_STOCK}."
+            "low_stock": f"Stock counts as low at this many units or fewer. Default: {LOW_STOCK}."
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -75,7 +75,7 @@ class StockForm(forms.Form):
         min_value=-MAX_INT32,
         max_value=MAX_INT32,
         widget=UnfoldAdminIntegerFieldWidget(attrs={"placeholder": "50 or -3"}),
-        help_text="Below zero takes units away.",
+        help_text="A negative number removes units.",
     )
     reason = forms.ChoiceField(
         choices=[(Reason.RESTOCK, "Restock"), (Reason.CORRECTION, "Correction")],
@@ -103,7 +103,7 @@ class PriceForm(forms.Form):
 
     way = forms.ChoiceField(
         label="Change",
-        choices=[("percent", "By so many percent"), ("to", "To this price")],
+        choices=[("percent", "By a percentage"), ("to", "To a fixed price")],
         widget=UnfoldAdminSelectWidget,
     )
     amount = forms.CharField(
