@@ -178,12 +178,10 @@ def play(shop: Shop, stack: Harness) -> Iterator[Callable[..., set[str]]]:
 
 def forget_everything(shop: Shop) -> None:
     """Leave nothing of what was ordered before, or of what is wrong now."""
+    of_products = "product, product_price, stock_movement, reservation, outbox_event"
+    figures = "stock_figures, sales, refused_orders"
     for service, tables in (
-        (
-            "PRODUCTS",
-            "product, product_price, stock_movement, reservation, outbox_event, stock_figures,"
-            " sales, refused_orders",
-        ),
+        ("PRODUCTS", f"{of_products}, {figures}"),
         ("ORDERS", '"order", order_figures, outbox_event'),
     ):
         url = shop.environment[f"{service}_DATABASE_URL"]
