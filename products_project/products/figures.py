@@ -88,10 +88,9 @@ def count() -> bool:
     return count_movements()
 
 
-def merge() -> None:
-    """Merge what is counted."""
-    for table in (StockFigures, Sales, RefusedOrders):
-        figures.merge(table)
+def merge() -> bool:
+    """Merge what is counted; return whether there may be more."""
+    return True in [figures.merge(table) for table in (StockFigures, Sales, RefusedOrders)]
 
 
 def count_movements() -> bool:
@@ -174,7 +173,7 @@ def sold(shown: Range, since: datetime, *, best: int, also: Collection[UUID] = (
     rows = rows_of(
         f"""
         WITH moved AS ({_MOVED}), new AS ({_SOLD}),
-            sold AS (
+            sold AS MATERIALIZED (
                 SELECT product_id, sum(units) AS units, sum(revenue) AS revenue
                 FROM (
                     SELECT product_id, units, revenue FROM sales
@@ -187,13 +186,17 @@ def sold(shown: Range, since: datetime, *, best: int, also: Collection[UUID] = (
                 ) AS counted
                 GROUP BY 1 HAVING sum(units) > 0
             ),
-            ranked AS (
-                SELECT *, sum(units) OVER () AS all_units, sum(revenue) OVER () AS all_revenue,
-                    count(*) OVER () AS products,
-                    row_number() OVER (ORDER BY units DESC, revenue DESC, product_id) AS rank
+            best AS (
+                SELECT product_id FROM sold
+                ORDER BY units DESC, revenue DESC, product_id LIMIT %(best)s
+            ),
+            total AS (
+                SELECT sum(units) AS all_units, sum(revenue) AS all_revenue, count(*) AS products
                 FROM sold
             )
-        SELECT * FROM ranked WHERE rank <= %(best)s OR product_id = ANY(%(also)s) ORDER BY rank
+        SELECT sold.*, total.* FROM sold, total
+        WHERE product_id IN (SELECT product_id FROM best) OR product_id = ANY(%(also)s)
+        ORDER BY units DESC, revenue DESC, product_id
         """,  # noqa: S608 - our own words
         _not_counted()
         | {"period": seconds(shown.step), "since": since, "best": best, "also": [*also]},

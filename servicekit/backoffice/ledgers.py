@@ -1,11 +1,17 @@
 """Lists of rows that services write, however many there are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG, SEARCH_VAR
+from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
+from django.db import DataError
 from django.db.models import Value
 from django.http import HttpRequest, HttpResponseRedirect
 from unfold.admin import ModelAdmin
@@ -16,6 +22,23 @@ from servicekit.backoffice.elsewhere import other_admin
 
 MAX_SELECTED = 500
 """How many rows one action takes at once."""
+
+
+# What an address may have that only the database, or the way to it, refuses: half a regular
+# expression, the year 0, text to compare with bytes.
+_NONSENSE = (DataError, IndexError, OverflowError, TypeError, ValidationError, ValueError)
+
+
+@contextmanager
+def filtered() -> Iterator[None]:
+    """Run the query of a list.
+
+    :raises IncorrectLookupParameters: if its filters cannot be meant, as Django raises for others
+    """
+    try:
+        yield
+    except _NONSENSE as error:
+        raise IncorrectLookupParameters(error) from error
 
 
 class BoundedPaginator(InfinitePaginator):
@@ -81,8 +104,9 @@ class BoundedChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         """Fetch a page."""
-        super().get_results(request)
-        count = self.queryset[: MAX_SELECTED + 1].count()
+        with filtered():
+            super().get_results(request)
+            count = self.queryset[: MAX_SELECTED + 1].count()
         is_exact = count <= MAX_SELECTED
         self.result_count = count if is_exact else len(self.result_list)
         if not is_exact or not (self.has_active_filters or self.query):
@@ -123,6 +147,21 @@ class BoundedAdmin(ModelAdmin):
         if ERROR_FLAG in request.GET:
             messages.warning(request, "The filter or page is not valid: the list is not filtered.")
         return super().changelist_view(request, extra_context)
+
+    def response_action(self, request: HttpRequest, queryset: Any, *args: Any) -> Any:
+        """Take an action, if what was selected is in the list, as it is filtered, still."""
+        ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        is_across = request.POST.get("select_across", "0") != "0"
+        try:
+            with filtered():
+                rows = queryset if is_across else queryset.filter(pk__in=ids)
+                is_any = not ids or rows.exists()
+        except IncorrectLookupParameters:
+            is_any = False
+        if is_any:
+            return super().response_action(request, queryset, *args)
+        messages.warning(request, "What was selected is not in this list any more.")
+        return HttpResponseRedirect(request.get_full_path())
 
     def matching(self, request: HttpRequest, rows: Any, term: str) -> Any:  # noqa: ARG002 - for those that look by an index
         """Return the rows that are searched for; nothing: by parts of `search_fields`."""

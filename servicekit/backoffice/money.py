@@ -1,7 +1,7 @@
 """Amounts as people read and type them: `1,900.00 EUR`. Everywhere else they are integers."""
 
 import re
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from django import forms
@@ -9,13 +9,15 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+# Sums have up to 40 digits, of which Python would keep 28.
+_EXACT = Context(prec=40)
 # A comma that is not between thousands may be meant for the decimals.
 _AMOUNT = re.compile(r"-?(\d{1,20}|\d{1,3}(,\d{3}){1,6})(\.\d{1,9})?", re.ASCII)
 
 
 def money(amount: int) -> str:
     """Return an amount of the currency's smallest unit with its currency."""
-    return f"{_in_units(amount):,} {settings.CURRENCY}"
+    return f"{_in_units(amount):,f} {settings.CURRENCY}"
 
 
 class MoneyField(forms.Field):
@@ -24,7 +26,7 @@ class MoneyField(forms.Field):
     def __init__(self, *, minimum: int, maximum: int, **options: Any) -> None:
         super().__init__(
             widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
-            help_text=f"In {settings.CURRENCY}, for example {_in_units(190_000):,}.",
+            help_text=f"In {settings.CURRENCY}, for example {_in_units(190_000):,f}.",
             validators=[
                 MinValueValidator(minimum, f"Must be at least {money(minimum)}."),
                 MaxValueValidator(maximum, f"Must be at most {money(maximum)}."),
@@ -34,7 +36,7 @@ class MoneyField(forms.Field):
 
     def prepare_value(self, value: Any) -> Any:
         """Return what the form shows: a whole number is an amount, and text what was typed."""
-        return str(_in_units(value)) if isinstance(value, int) else value
+        return f"{_in_units(value):f}" if isinstance(value, int) else value
 
     def to_python(self, value: Any) -> int | None:
         """Read what was typed.
@@ -56,4 +58,4 @@ class MoneyField(forms.Field):
 
 
 def _in_units(amount: int) -> Decimal:
-    return Decimal(amount).scaleb(-settings.CURRENCY_DIGITS)
+    return Decimal(amount).scaleb(-settings.CURRENCY_DIGITS, _EXACT)

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from typing import Any
 
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.db import connection
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseRedirect, StreamingHttpResponse
 from import_export.admin import ExportMixin
 from import_export.formats.base_formats import CSV
 from import_export.resources import Resource
 from import_export.widgets import CharWidget
 from unfold.contrib.import_export.forms import ExportForm
+
+from servicekit.backoffice.ledgers import filtered
 
 # Written in a few milliseconds, in which a web process does nothing else.
 _CHUNK_ROWS = 100
@@ -80,6 +84,20 @@ class StreamedExport(ExportMixin):
     def get_export_context_data(self, **kwargs: Any) -> dict[str, Any]:
         """Say what else there is to know about the file."""
         return {**super().get_export_context_data(**kwargs), "hint": self.export_hint}
+
+    def export_action(self, request: HttpRequest) -> Any:
+        """Ask in which format, or send the file; nothing of a list that cannot be meant."""
+        try:
+            return super().export_action(request)
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(f"../?{ERROR_FLAG}=1")
+
+    def get_export_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows of the list, which the database has looked for."""
+        rows: QuerySet[Any] = super().get_export_queryset(request)
+        with filtered():
+            rows[:1].count()
+        return rows
 
     def get_valid_export_item_pks(self, request: HttpRequest) -> list[Any]:  # noqa: ARG002 - import-export's signature
         """Refuse selections: the library would read every id there is to check them."""

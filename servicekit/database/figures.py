@@ -14,6 +14,9 @@ from typing import Any, ClassVar
 from django.db import connection, models, transaction
 from django.db.models import Q
 
+MERGED_TOGETHER = 10_000
+"""No statement merges more rows: a worker's ends after 1.2 seconds, and then merges nothing."""
+
 _MERGING = 0x4649  # "FI": a class of advisory locks that nobody else uses
 
 
@@ -101,9 +104,10 @@ def new_index(name: str) -> models.Index:
     return models.Index(fields=["start"], condition=Q(period=0), name=name)
 
 
-def merge(figures: type[Figures]) -> None:
+def merge(figures: type[Figures]) -> bool:
     """Add what is new to the sums, and forget those that no range shows any more.
 
+    Return whether there may be more that is new.
     One at a time: who comes while another does it leaves it to that one.
     """
     table, sums = figures._meta.db_table, figures.sums()  # noqa: SLF001 - Django's word for it
@@ -111,33 +115,43 @@ def merge(figures: type[Figures]) -> None:
     listed = ", ".join([*keys, *sums])
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         if not lock(cursor, table):
-            return
+            return False
         cursor.execute(
             f"""
-            WITH new AS (DELETE FROM {table} WHERE period = 0 RETURNING {listed}),
+            WITH new AS (
+                    DELETE FROM {table} WHERE id = ANY(ARRAY(
+                        SELECT id FROM {table} WHERE period = 0 LIMIT %(limit)s
+                    )) RETURNING {listed}
+                ),
                 lengths AS (
                     SELECT unnest(%(lengths)s::int[]) AS period,
                         now() - make_interval(secs => unnest(%(kept)s::int[])) AS kept_since
+                ),
+                added AS (
+                    INSERT INTO {table} AS known (period, {listed})
+                    SELECT period, date_bin(make_interval(secs => period), start, 'epoch'),
+                        {", ".join([*figures.keys, *(f"sum({each})" for each in sums)])}
+                    FROM new JOIN lengths ON start >= kept_since
+                    GROUP BY {", ".join(map(str, range(1, len(keys) + 2)))}
+                    ON CONFLICT (period, {", ".join(keys)}) WHERE period > 0 DO UPDATE SET
+                        {", ".join(f"{each} = known.{each} + excluded.{each}" for each in sums)}
                 )
-            INSERT INTO {table} AS known (period, {listed})
-            SELECT period, date_bin(make_interval(secs => period), start, 'epoch'),
-                {", ".join([*figures.keys, *(f"sum({each})" for each in sums)])}
-            FROM new JOIN lengths ON start >= kept_since
-            GROUP BY {", ".join(map(str, range(1, len(keys) + 2)))}
-            ON CONFLICT (period, {", ".join(keys)}) WHERE period > 0 DO UPDATE SET
-                {", ".join(f"{each} = known.{each} + excluded.{each}" for each in sums)}
+            SELECT count(*) FROM new
             """,  # noqa: S608 - names of our own
             {
+                "limit": MERGED_TOGETHER,
                 "lengths": [seconds(length) for length in figures.lengths],
                 "kept": [seconds(kept) for kept in figures.lengths.values()],
             },
         )
+        is_full = bool(cursor.fetchone()[0] == MERGED_TOGETHER)
         for length, kept in figures.lengths.items():
             cursor.execute(
                 f"DELETE FROM {table} WHERE period = %s"  # noqa: S608 - as above
                 " AND start < now() - make_interval(secs => %s)",
                 [seconds(length), seconds(kept)],
             )
+    return is_full
 
 
 @contextmanager

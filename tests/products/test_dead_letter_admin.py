@@ -163,8 +163,9 @@ class TestThePage:
             (b"", "(empty)"),
             (b"<script>alert(1)</script>", "&lt;script&gt;"),
             (b"[" * 100_000, "more bytes"),
+            (rb'{"orderId":"\ud800"}', r"&quot;\ud800&quot;"),
         ],
-        ids=["JSON", "bytes", "empty", "markup", "large"],
+        ids=["JSON", "bytes", "empty", "markup", "large", "half a character"],
     )
     def test_shows_any_body(self, admin_client, body, shown):
         answer = admin_client.get(reverse(PAGE, args=[bury(body).pk]))

@@ -117,6 +117,12 @@ class TestChangingAProduct:
         assert (b"Not saved: the product was changed" in answer.content) != is_saved
         assert lamp.name == (changed or {}).get("name", "Lamp")
 
+    def test_undoes_nothing_for_a_page_that_nobody_was_shown(self, admin_client, lamp):
+        facts = {"name": "Lamp", "price": "1800", "initial-price": "x", "initial-low_stock": ""}
+        answer = admin_client.post(page_of(lamp), facts, follow=True)
+
+        assert b"Not saved: the product was changed" in answer.content
+
     def test_leaves_alone_what_is_archived_meanwhile(self, admin_client, lamp, monkeypatch):
         change = services.update_product
 
@@ -211,6 +217,19 @@ class TestPages:
         answer = admin_client.get(f"{reverse(f'{PRODUCTS}_changelist')}?{query}")
 
         assert answer.context["cl"].result_count == found
+
+    @pytest.mark.parametrize(
+        "query",
+        ["name__regex=(", "created_at__year=0", "qty__range=1", "nonsense=1", "name=%00"],
+    )
+    @pytest.mark.parametrize("page", ["changelist", "export"])
+    # Outside of a transaction, which what the database refuses would end.
+    @pytest.mark.django_db(transaction=True)
+    def test_say_that_a_filter_cannot_be_meant(self, admin_client, lamp, page, query):  # noqa: ARG002 - to be found
+        answer = admin_client.get(f"{reverse(f'{PRODUCTS}_{page}')}?{query}", follow=True)
+
+        assert said(answer) == ["The filter or page is not valid: the list is not filtered."]
+        assert answer.context["cl"].result_count == 1
 
     @pytest.mark.parametrize(
         ("low_stock", "qty", "kinds"),
@@ -485,6 +504,16 @@ class TestUpdatingTheStockOfSeveral:
         for product, deltas in ((lamp, [10, -5]), (shelf, [2]), (chair, [50])):
             movements = product.movements.order_by("id")
             assert [each.delta for each in movements] == deltas
+
+    @pytest.mark.parametrize("chosen", [[], ["x"], ["1" * 400], ["\0"]])
+    @pytest.mark.parametrize("way", ["restock", "archive"])
+    def test_is_none_of_what_the_list_has_no_more(self, admin_client, lamp, way, chosen):
+        facts = {"action": f"{way}_selected", "_selected_action": chosen or [lamp.pk]}
+        answer = admin_client.post(f"{reverse(f'{PRODUCTS}_changelist')}?stock=out", facts)
+
+        assert said(admin_client.get(answer.url)) == [
+            "What was selected is not in this list any more."
+        ]
 
     def test_stays_within_what_a_product_may_have(self, admin_client, three):
         facts = {"confirmed": "1", "delta": str(2**31 - 5), "reason": "restock", "key": new_id()}

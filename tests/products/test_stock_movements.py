@@ -408,3 +408,15 @@ class TestCountingMovements:
         figures.merge()
         assert self.units_sold() == 5
         assert not Sales.objects.filter(period=0).exists()
+
+    def test_merges_a_backlog_in_steps(self, lamp, monkeypatch):
+        monkeypatch.setattr("servicekit.database.figures.MERGED_TOGETHER", 2)
+        for _ in range(3):
+            reserve([OrderCreated(order_id=new_id(), product_id=lamp.id, quantity=1)])
+            figures.count()
+
+        assert figures.merge()
+        assert Sales.objects.filter(period=0).count() == 1
+        assert not figures.merge()
+        assert not Sales.objects.filter(period=0).exists()
+        assert self.units_sold() == 3

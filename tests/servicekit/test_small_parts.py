@@ -21,6 +21,7 @@ from rest_framework import exceptions
 
 from celery_workers import bootsteps
 from servicekit import failpoints, threads
+from servicekit.backoffice.money import MoneyField, money
 from servicekit.backoffice.queues import QueueDepth
 from servicekit.failpoints import FailpointError, failpoint
 from servicekit.http.pagination import PageRequest, cursor_after, link_header
@@ -32,6 +33,20 @@ from servicekit.overview import system
 from servicekit.timestamps import now_in_milliseconds, rfc3339
 from servicekit.worker_reports import Report
 from tests.servicekit.private_broker import eventually
+
+
+class TestMoney:
+    @pytest.mark.parametrize(
+        ("amount", "digits", "shown"),
+        [(10**33 + 1, 2, f"10{',000' * 9},000.01"), (1, 8, "0.00000001"), (5, 0, "5")],
+    )
+    def test_is_shown_exactly_and_taken_as_it_is_shown(self, settings, amount, digits, shown):
+        settings.CURRENCY_DIGITS = digits
+
+        assert money(amount) == f"{shown} {settings.CURRENCY}"
+        if amount < 10**20:
+            field = MoneyField(minimum=1, maximum=10)
+            assert field.clean(field.prepare_value(amount)) == amount
 
 
 class TestFailpoint:

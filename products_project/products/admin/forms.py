@@ -1,6 +1,7 @@
 """What the product admin asks for."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -55,12 +56,15 @@ class ProductForm(forms.ModelForm[Product]):
 
     def shown(self) -> dict[str, object]:
         """Return the values that the page showed when it was opened."""
-        sent = {name: self.data.get(self[name].html_initial_name) for name in self.fields}
-        return {
-            name: self.fields[name].to_python(value)
-            for name, value in sent.items()
-            if value is not None
-        }
+        shown = {}
+        for name, field in self.fields.items():
+            value = self.data.get(self[name].html_initial_name)
+            if value is not None:
+                # What the page cannot have shown differs from whatever there is.
+                with suppress(forms.ValidationError):
+                    value = field.to_python(value)
+                shown[name] = value
+        return shown
 
     def changes(self) -> str:
         """Return what is different from what there was, in words."""

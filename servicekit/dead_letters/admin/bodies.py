@@ -75,7 +75,9 @@ def shown(body: bytes) -> str:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
         return (text + more) or "(empty)"
-    return json.dumps(parsed, indent=2, ensure_ascii=False)
+    # Half a character is text in JSON alone: it is shown as it is written there.
+    text = json.dumps(parsed, indent=2, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def obstacle(message: DeadLetter | None) -> str:
