@@ -123,7 +123,7 @@ def _queue_row(depth: QueueDepth, letters: dict[str, int]) -> list[str]:
         depth.name,
         badge(waiting, "warning") if depth.waiting >= QUEUE_IS_LONG_FROM else waiting,
         # One that hangs cannot tell what else it was given.
-        f"{in_hand}+" if depth.trouble and depth.in_hand else in_hand,
+        f"{in_hand}+" if depth.trouble and depth.consumers else in_hand,
         "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
         badge(depth.trouble, "danger") if depth.trouble else f"{depth.consumers:,}",
         link(f"{_dead_letter_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",

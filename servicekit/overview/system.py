@@ -263,6 +263,14 @@ def _queues(depths: Sequence[QueueDepth] | None) -> list[Row]:
     return [_queue(depth) for depth in depths]
 
 
+def _in_hand(depth: QueueDepth) -> str:
+    if depth.in_hand is None:
+        return ""
+    # One that hangs cannot tell what else it was given.
+    least = "at least " if depth.trouble and depth.consumers else ""
+    return f"{least}{depth.in_hand:,} in hand"
+
+
 def _queue(depth: QueueDepth) -> Row:
     what = f"Queue {depth.name}"
     if depth.waiting is None:
@@ -273,7 +281,7 @@ def _queue(depth: QueueDepth) -> Row:
             [
                 depth.trouble or counted(depth.consumers or 0, "consumer"),
                 f"{depth.waiting:,} waiting",
-                "" if depth.in_hand is None else f"{depth.in_hand:,} in hand",
+                _in_hand(depth),
                 f"oldest {duration(depth.oldest_seconds)} old" if depth.oldest_seconds else "",
                 f"{counted(depth.dead, 'dead letter')} to collect" if depth.dead else "",
             ],

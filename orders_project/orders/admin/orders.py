@@ -210,6 +210,11 @@ class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
         """Allow it to those who may change orders, although nobody edits one."""
         return bool(request.user.has_perm("orders.change_order"))
 
+    def named(self, row: Order) -> str:
+        """Return its id, and what was ordered."""
+        what = row.product_name or row.product_id
+        return f"{row.id}: {number(row.quantity)} × {what}, {money(row.total_price)}"
+
     def offers(self, row: Order) -> list[str]:
         """Offer what the order's status allows."""
         return {Status.PENDING: ["cancel", "announce"], Status.CONFIRMED: ["cancel"]}.get(
