@@ -59,6 +59,10 @@ class ServiceAdmin(BoundedAdmin, _OutsideTransaction):
         """Return what the templates around a row's form show."""
         return {}
 
+    def named(self, row: Any) -> str:
+        """Return which row it is, for who decides about it."""
+        return str(row)
+
     def offers(self, row: Any) -> Collection[str]:  # noqa: ARG002 - as above
         """Return which actions of its page can be taken with a row as it is now."""
         return ()
@@ -149,6 +153,7 @@ def confirmed(
     return asked(
         model_admin,
         request,
+        subject=model_admin.named(rows[0]) if len(ids) == 1 else "",
         question=about_one if len(ids) == 1 else about_many.format(count=len(ids)),
         button=button,
         leave=leave,
@@ -163,6 +168,7 @@ def asked(
     model_admin: Any,
     request: HttpRequest,
     *,
+    subject: str = "",
     question: str,
     button: str,
     leave_to: str,
@@ -179,6 +185,7 @@ def asked(
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"{button}?",
+        "subject": subject,
         "question": question,
         "shown": shown,
         "button": button,

@@ -27,6 +27,7 @@ from servicekit.backoffice.display import (
     clock,
     code,
     column,
+    counted,
     link,
     moment,
     number,
@@ -209,6 +210,11 @@ class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
     def has_operate_permission(self, request: HttpRequest, object_id: Any = None) -> bool:  # noqa: ARG002 - unfold's signature
         """Allow it to those who may change orders, although nobody edits one."""
         return bool(request.user.has_perm("orders.change_order"))
+
+    def named(self, row: Order) -> str:
+        """Return its id, and what was ordered."""
+        what = row.product_name or row.product_id
+        return f"{row.id}: {counted(row.quantity, 'unit')} of {what}, {money(row.total_price)}"
 
     def offers(self, row: Order) -> list[str]:
         """Offer what the order's status allows."""

@@ -266,7 +266,7 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
             self,
             request,
             rows,
-            about_one=f"{first}: {counted(first.qty, 'unit')} in stock."
+            about_one=f"{counted(first.qty, 'unit')} in stock."
             " The change is recorded as a movement.",
             about_many="Update the stock of {count:,} products? Each gets the same change,"
             " recorded as a movement of its own.",
