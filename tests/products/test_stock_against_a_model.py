@@ -207,7 +207,7 @@ class TestStock:
             return len(rows)
 
         monkeypatch.setattr(Reservation.objects, "insert", forget_cancellations)
+        # It ends as soon as it has found one.
+        many = 10 * settings().max_examples
         with pytest.raises(AssertionError):
-            # It ends as soon as it has found one.
-            many = 10 * settings().max_examples
             run(phases=[Phase.generate], report_multiple_bugs=False, max_examples=many)
