@@ -292,7 +292,7 @@ class TestCancelling:
 
         confirmed.refresh_from_db()
         assert "Cancel this order?" in page
-        assert f"{confirmed.pk}: {confirmed.quantity} × " in page
+        assert f"{confirmed.pk}: {confirmed.quantity} unit" in page
         assert money(confirmed.total_price) in page
         assert confirmed.status == Status.CONFIRMED
         buttons = [

@@ -722,7 +722,9 @@ class TestImporting:
         rows = [f"{lamp.id},Lamp,5,1", ", Lamp ,5,1", ",Lamps,5,1", ",Lamp,6,1"]
         page = self.preview(admin_client, *rows).content.decode()
 
-        assert "2 rows without an id have the name of an existing product; importing makes" in page
+        assert (
+            "2 rows without an id have the name of an existing product; importing creates" in page
+        )
         assert re.findall(r"<li>(Row \d+: \w+)</li>", page) == ["Row 2: Lamp", "Row 4: Lamp"]
         assert b"existing product" not in self.preview(admin_client, *rows[::2]).content
 

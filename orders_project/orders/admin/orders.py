@@ -27,6 +27,7 @@ from servicekit.backoffice.display import (
     clock,
     code,
     column,
+    counted,
     link,
     moment,
     number,
@@ -213,7 +214,7 @@ class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
     def named(self, row: Order) -> str:
         """Return its id, and what was ordered."""
         what = row.product_name or row.product_id
-        return f"{row.id}: {number(row.quantity)} × {what}, {money(row.total_price)}"
+        return f"{row.id}: {counted(row.quantity, 'unit')} of {what}, {money(row.total_price)}"
 
     def offers(self, row: Order) -> list[str]:
         """Offer what the order's status allows."""
