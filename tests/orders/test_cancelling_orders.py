@@ -117,6 +117,12 @@ class TestPostCancel:
         assert "cancellation" not in client.get(f"/orders/{order.id}").json()
         assert cancel(client, order.id).json()["cancellation"]["by"] == "API client"
 
+    def test_takes_an_empty_body_that_is_said_to_be_json(self, client, order):
+        path = f"/orders/{order.id}/cancel"
+        answer = client.generic("POST", path, b"", CONTENT_TYPE="application/json")
+
+        assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
+
     @pytest.mark.parametrize("body", [b"", b"{}"])
     @pytest.mark.parametrize(
         "content_type",

@@ -138,7 +138,9 @@ def forecast(rows: QuerySet[Any]) -> SafeString:
         verdict = f"refuse it: {reason}" if reason else "accept it"
         text = f"Today's contract would {verdict}."
         text = f"Not checked: {NO_CONSUMER}." if result.unchecked else text
-        return format_html("<p>{}</p>{}", text, block(shown(rows.get().current_body)))
+        # None, if somebody has decided about it at this moment.
+        only = rows.first()
+        return format_html("<p>{}</p>{}", text, block(shown(only.current_body)) if only else "")
     text = (
         f"Checked against today's contract: {result.accepted + refused:,} of {count}."
         f" {result.accepted:,} would be accepted, {refused:,} would be refused"
