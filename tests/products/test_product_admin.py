@@ -165,6 +165,8 @@ class TestPages:
             assert f"https://orders.example/admin/orders/order/{ours.order_id}/change/" in content
             assert "77</code>" in content
             assert "order/77" not in content
+        # Here that of the product's page.
+        assert f"https://orders.example/admin/orders/order/?q={lamp.id}" in content
 
     def test_to_add_a_product_renders(self, admin_client):
         assert admin_client.get(reverse(f"{PRODUCTS}_add")).status_code == 200

@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 from django.forms import model_to_dict
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.safestring import SafeString
 from import_export.admin import ImportExportMixin
 from unfold.decorators import action
 from unfold.enums import ActionVariant
@@ -35,12 +36,13 @@ from servicekit.backoffice.display import (
     code,
     column,
     counted,
+    link,
     moment,
     number,
     second,
     short,
 )
-from servicekit.backoffice.elsewhere import page_link
+from servicekit.backoffice.elsewhere import address, page_link
 from servicekit.backoffice.ledgers import MAX_SELECTED, nobody
 from servicekit.backoffice.money import money
 from servicekit.backoffice.spreadsheets import StreamedExport
@@ -101,6 +103,12 @@ _WHY_LEFT: dict[type[Exception], str] = {
     services.IdempotencyKeyReused: "updated from the same page before",
     services.VersionMismatch: "changed meanwhile",
 }
+
+
+def _orders_of(product: Any) -> SafeString | str:
+    """Return a way to a product's orders, where the other admin can be reached."""
+    orders = address(f"orders/order/?q={product.id}", product.other_admin)
+    return link(orders, "Show orders") if orders else "—"
 
 
 @admin.register(Product)
@@ -164,17 +172,20 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
     # The whole id: people order by it.
     short_id = column("id", lambda product: code(product.id))
 
+    orders = column("orders", _orders_of)
+
     # One product
 
     def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:  # noqa: ARG002 - Django's signature
         """Stock is set once; afterwards only movements change it."""
-        return ["stock", "in_stock", "short_id", "version", "created", "archived"] if obj else []
+        facts = ["stock", "in_stock", "short_id", "orders", "version", "created", "archived"]
+        return facts if obj else []
 
     def get_fieldsets(self, request: HttpRequest, obj: Product | None = None) -> Any:
         """Show what there is to say: of a new product only what is asked for."""
         if obj is None:
             return [(None, {"fields": ["name", "price", "qty", "low_stock"]})]
-        facts = ["low_stock", "short_id", ("created", "archived"), "version"]
+        facts = ["low_stock", "short_id", "orders", ("created", "archived"), "version"]
         # What is only read is not shown by the form, which knows of currencies.
         price = "price" if self.has_change_permission(request, obj) else "price_text"
         return [(None, {"fields": ["name", price, ("in_stock", "stock"), *facts]})]
@@ -256,7 +267,7 @@ class ProductAdmin(StreamedExport, ImportExportMixin, ServiceAdmin):
         """Add units, or take some away."""
         return self.ask_about(request, object_id, self.restock_selected)
 
-    @admin.action(description="Restock", permissions=["change"])
+    @admin.action(description="Update stock", permissions=["change"])
     def restock_selected(
         self, request: HttpRequest, rows: QuerySet[Product]
     ) -> HttpResponse | None:
