@@ -243,10 +243,11 @@ class TestAProduct:
         self, admins: Admins, page: Page, shop: Shop
     ) -> None:
         name = f"Lamp {time.time_ns()}"
-        lamps = [shop.create_product(qty=1, price=price, name=name)["id"] for price in (1000, 3)]
+        lamps = [shop.create_product(qty=0, price=price, name=name)["id"] for price in (1000, 3)]
         page.goto(f"{admins.products}products/product/?q={name}")
         for each in lamps:
             page.locator(f"[name=_selected_action][value='{each}']").check()
+        assert found_by_axe(page) == []
         page.locator("[name=action]").select_option("Change price")
         page.get_by_role("button", name="Run").click()
         page.locator("[name=amount]").fill("-10")
