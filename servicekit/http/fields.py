@@ -94,6 +94,14 @@ class StrictSerializer(serializers.Serializer[Any]):
     schema_members: ClassVar[dict[str, Any]] = {}
 
     @classmethod
+    def needs_body(cls) -> bool:
+        """Return whether something has to be said, so that a body cannot be left out."""
+        # A change has no field that is required, and needs one of them.
+        return "minProperties" in cls.schema_members or any(
+            field.required for field in _shared(cls).fields.values()
+        )
+
+    @classmethod
     def parse(cls, data: Any) -> dict[str, Any]:
         """Return the values in data, as `is_valid` and `validated_data` would.
 

@@ -103,9 +103,7 @@ class AutoSchema(openapi.AutoSchema):
         body: Schema | None = super()._get_request_body(direction)  # type: ignore[no-untyped-call]  # nor here
         if body is not None:
             serializer = force_instance(self.get_request_serializer())
-            needs_one = any(field.required for field in serializer.fields.values())
-            # A change has no field that is required, and needs one of them.
-            body["required"] = needs_one or "minProperties" in serializer.schema_members
+            body["required"] = serializer.needs_body()
         return body
 
     def _get_response_bodies(self, direction: Any = "response") -> Schema:

@@ -87,8 +87,8 @@ class ApiViewSet(GenericViewSet[Any]):
         if request.content_type == _JSON[1]:
             body = read_body(request)
             # Many clients send the type with every request, whether it has a body or not.
-            is_needed = body or any(field.required for field in serializer().fields.values())
-            return serializer.parse_json(body) if is_needed else serializer.parse({})
+            is_left_out = not body and not serializer.needs_body()
+            return serializer.parse({}) if is_left_out else serializer.parse_json(body)
         if request.content_type:
             # Also of an empty body: a form of another site sends one.
             raise UnsupportedMediaType(request.content_type)

@@ -123,6 +123,13 @@ class TestChangesOfAProduct:
         assert not OutgoingEvent.objects.exists()
 
     @pytest.mark.parametrize("change", CHANGES)
+    def test_refuses_to_guess_what_an_empty_body_means(self, client, change):
+        method, path = change.format(id=new_id()).split()
+        answer = client.generic(method, path, b"", CONTENT_TYPE="application/json", headers=MACHINE)
+
+        assert_problem(answer, 400, "malformed_body")
+
+    @pytest.mark.parametrize("change", CHANGES)
     @cases({**NOT_AN_OBJECT, **MALFORMED})
     def test_are_refused_with_what_is_no_object(self, client, lamp, change, sent):
         self.assert_refused(client, lamp, change, sent)
