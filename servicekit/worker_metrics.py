@@ -12,7 +12,6 @@ from datetime import timedelta
 from wsgiref.simple_server import WSGIServer
 
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.utils import timezone
 from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -41,16 +40,14 @@ class Tables(Collector):
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-                waiting = OutgoingEvent.objects.order_by("id")
-                events = waiting[:COUNT_LIMIT].count()
-                oldest = waiting.values_list("recorded_at", flat=True).first()
+                events = OutgoingEvent.objects.order_by("id")[:COUNT_LIMIT].count()
+                age = OutgoingEvent.objects.oldest_age() or timedelta()
                 letters = waiting_by_queue(COUNT_LIMIT)
         except (DatabaseError, InterfaceError):
             return
         finally:
             # Each scrape has a thread of its own, which ends.
             connection.close()
-        age = timezone.now() - oldest if oldest else timedelta()
         yield GaugeMetricFamily(
             metrics.OUTBOX_EVENTS,
             f"Events that wait for the broker to take them, counted up to {COUNT_LIMIT}.",

@@ -36,6 +36,11 @@ class QueueDepth:
     trouble: str
     """Why nothing of it is being done, in words."""
 
+    @property
+    def hides_some(self) -> bool:
+        """Whether more may be in hand: a consumer that hangs cannot tell what else it was given."""
+        return bool(self.trouble and self.consumers)
+
 
 def queue_depths(
     names: Sequence[str], *, timeout_seconds: float = _TIMEOUT_SECONDS

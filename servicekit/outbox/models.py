@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.db import connection, models, transaction
 from django.db.models import Value
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from servicekit import correlation
 from servicekit.contracts.events import Event
@@ -52,6 +53,11 @@ class OutgoingEventManager(models.Manager["OutgoingEvent"]):
                 """,
                 [as_json(rows)],
             )
+
+    def oldest_age(self) -> timedelta | None:
+        """Return for how long the oldest event has been waiting; None if none waits."""
+        oldest = self.order_by("id").values_list("recorded_at", flat=True).first()
+        return timezone.now() - oldest if oldest else None
 
     def claim(self, limit: int) -> list["OutgoingEvent"]:
         """Take the events that have been due for longest, for as long as a lease."""

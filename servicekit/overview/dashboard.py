@@ -57,10 +57,8 @@ def window(request: HttpRequest) -> Window:
 
 def outbox_tile() -> Tile:
     """Return how many events wait to be published, and since when."""
-    waiting = OutgoingEvent.objects.order_by("id")
-    depth = count_rows(waiting)
-    oldest = waiting.values_list("recorded_at", flat=True).first()
-    age = timezone.now() - oldest if oldest else timedelta()
+    depth = count_rows(OutgoingEvent.objects.order_by("id"))
+    age = OutgoingEvent.objects.oldest_age() or timedelta()
     is_late = age > OUTBOX_IS_LATE_AFTER
     return Tile(
         title="Outbox",
@@ -122,8 +120,7 @@ def _queue_row(depth: QueueDepth, letters: dict[str, int]) -> list[str]:
     return [
         depth.name,
         badge(waiting, "warning") if depth.waiting >= QUEUE_IS_LONG_FROM else waiting,
-        # One that hangs cannot tell what else it was given.
-        f"{in_hand}+" if depth.trouble and depth.consumers else in_hand,
+        f"{in_hand}+" if depth.hides_some else in_hand,
         "—" if depth.oldest_seconds is None else duration(depth.oldest_seconds),
         badge(depth.trouble, "danger") if depth.trouble else f"{depth.consumers:,}",
         link(f"{_dead_letter_list()}&queue={depth.name}", badge(total, "danger")) if total else "0",

@@ -207,14 +207,12 @@ def _timed(ask: Callable[[], T]) -> tuple[float, T]:
 def _database() -> list[Row]:
     # This thread is no request: nobody else gives its connection back.
     with closing(connection):
-        oldest = OutgoingEvent.objects.order_by("id").values_list("recorded_at", flat=True).first()
-        letters = waiting_count()
-    age = timezone.now() - oldest if oldest else timedelta()
+        age, letters = OutgoingEvent.objects.oldest_age(), waiting_count()
     return [
         _own(
             "Outbox",
-            "degraded" if age > OUTBOX_IS_LATE_AFTER else "well",
-            f"oldest event {duration(age.total_seconds())} old" if oldest else "empty",
+            "degraded" if (age or timedelta()) > OUTBOX_IS_LATE_AFTER else "well",
+            f"oldest event {duration(age.total_seconds())} old" if age is not None else "empty",
             "Open it: the last outcome says why. Events wait until somebody takes them.",
             "outbox/outgoingevent/",
         ),
@@ -266,8 +264,7 @@ def _queues(depths: Sequence[QueueDepth] | None) -> list[Row]:
 def _in_hand(depth: QueueDepth) -> str:
     if depth.in_hand is None:
         return ""
-    # One that hangs cannot tell what else it was given.
-    least = "at least " if depth.trouble and depth.consumers else ""
+    least = "at least " if depth.hides_some else ""
     return f"{least}{depth.in_hand:,} in hand"
 
 

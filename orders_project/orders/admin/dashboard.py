@@ -101,7 +101,7 @@ def _not_stored_yet(depths: Sequence[QueueDepth]) -> str:
     for depth in depths:
         if depth.name == PersistOrders.queue and depth.waiting is not None:
             count = depth.waiting + (depth.in_hand or 0)
-            is_all = depth.in_hand is not None and not (depth.consumers and depth.trouble)
+            is_all = depth.in_hand is not None and not depth.hides_some
             if count:
                 least = "" if is_all else "at least "
                 return f"{least}{counted(count, 'message')} with orders to be stored"

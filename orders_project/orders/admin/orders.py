@@ -250,14 +250,13 @@ class OrderAdmin(StreamedExport, LedgerAdmin, ServiceAdmin):
         )
         if isinstance(answer, HttpResponse):
             return answer
-        reason = answer.cleaned_data["reason"]
+        by, reason = request.user.get_username(), answer.cleaned_data["reason"]
         cancelled, left = [], Counter[str]()
         for order in rows:
             if order.status == Status.CANCELLED:
                 left["already cancelled"] += 1
                 continue
             try:
-                by = request.user.get_username()
                 cancelled.append(services.cancel_order(order.id, by=by, reason=reason))
             except services.OrderIsRejected:
                 left["rejected before"] += 1

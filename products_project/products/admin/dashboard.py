@@ -22,6 +22,7 @@ from servicekit.database.figures import one_state
 from servicekit.overview import dashboard as common
 from servicekit.overview.dashboard import Window
 
+_RUNNING_LOW = Product.objects.filter(IS_LOW, archived_at=None).order_by("qty", "id")
 # Of each list of products.
 _ROWS = 5
 # Of the products with low stock, how many are looked at for what they sold.
@@ -73,8 +74,7 @@ def _low_products() -> list[Product]:
     Every product is looked at: an index on the stock would make each change of a stock write into
     all indexes of its product, which costs orders more than this costs a dashboard.
     """
-    low = Product.objects.filter(IS_LOW, archived_at=None).order_by("qty", "id")
-    return list(low.only("name", "qty", "low_stock")[:_LOOKED_AT])
+    return list(_RUNNING_LOW.only("name", "qty", "low_stock")[:_LOOKED_AT])
 
 
 def _first_to_sell(low: Sequence[Product], sold: SoldProducts) -> list[Product]:
@@ -106,8 +106,7 @@ def _revenue_tile(sold: SoldProducts) -> Tile:
 
 
 def _out_of_stock_tile() -> Tile:
-    low = Product.objects.filter(IS_LOW, archived_at=None).order_by("qty", "id")
-    out, few = (count_rows(low.filter(**which)) for which in ({"qty": 0}, {"qty__gt": 0}))
+    out, few = (count_rows(_RUNNING_LOW.filter(**which)) for which in ({"qty": 0}, {"qty__gt": 0}))
     return Tile(
         title="Out of stock",
         value=str(out),

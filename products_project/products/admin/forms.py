@@ -18,7 +18,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from products_project.products.admin.history import changes
+from products_project.products.admin.history import became, changes
 from products_project.products.admin.stock import LOW_STOCK
 from products_project.products.models import Product, StockMovement
 from servicekit.backoffice.display import counted
@@ -140,8 +140,8 @@ class PriceForm(forms.Form):
         rows = {}
         for each in self._products:
             price, why_not = self.new_price(each)
-            now = money(each.price)
-            note = f"{now} (stays: {why_not})" if why_not else f"{now} → {money(price)}"
+            stays = f"{money(each.price)} (stays: {why_not})"
+            note = stays if why_not else became(each.price, price, money)
             rows[str(each.pk)] = (each.name, note)
         would_be = sha256(repr(rows).encode()).hexdigest()
         self.preview = format_html(

@@ -18,12 +18,12 @@ def low_stock_of(low_stock: int | None) -> int:
     return LOW_STOCK if low_stock is None else low_stock
 
 
-def stock_tone(qty: int, low_stock: int | None = None) -> Tone:
+def stock_tone(qty: int, low_stock: int | None) -> Tone:
     """Return how good it is to have this many."""
     return "danger" if not qty else "warning" if qty <= low_stock_of(low_stock) else "success"
 
 
-def stock_badge(qty: int, low_stock: int | None = None) -> SafeString:
+def stock_badge(qty: int, low_stock: int | None) -> SafeString:
     """Return it in a word."""
     tone = stock_tone(qty, low_stock)
     return badge({"danger": "Out of stock", "warning": "Low stock"}.get(tone, "In stock"), tone)

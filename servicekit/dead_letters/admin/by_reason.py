@@ -25,7 +25,7 @@ from servicekit.dead_letters.admin.bodies import NO_CONSUMER, shown
 from servicekit.dead_letters.models import DeadLetter, Group
 
 _SHOWN_REASONS = 5
-_EXCERPT_LENGTH = 120
+EXCERPT_LENGTH = 120
 _REASONS = "admin:dead_letters_deadletter_by_reason"
 
 
@@ -168,7 +168,7 @@ def _group_row(group: Mapping[str, Any], may_decide: bool) -> list[object]:  # n
         for decision, text in (("replay", "Replay"), ("discard", "Discard"))
     ]
     return [
-        begun(group["kind"], _EXCERPT_LENGTH) or "—",
+        begun(group["kind"], EXCERPT_LENGTH) or "—",
         group["routing_key"] or "—",
         group["queue"],
         link(listed, number(group["count"])),

@@ -37,7 +37,7 @@ from servicekit.dead_letters.admin.bodies import (
     obstacle,
     shown,
 )
-from servicekit.dead_letters.admin.by_reason import ByReason, forecast, rate
+from servicekit.dead_letters.admin.by_reason import EXCERPT_LENGTH, ByReason, forecast, rate
 from servicekit.dead_letters.models import DeadLetter, DeadLetterEvent
 from servicekit.dead_letters.recognising import subjects
 from servicekit.dead_letters.services import AlreadyDecided, BodyRefused
@@ -45,7 +45,6 @@ from servicekit.dead_letters.services import AlreadyDecided, BodyRefused
 Status = DeadLetter.Status
 What = DeadLetterEvent.What
 
-_EXCERPT_LENGTH = 120
 _SHOWN_EVENTS = 100
 _SHOWN_IDS = 5
 _TONES: dict[str, Tone] = {
@@ -161,7 +160,7 @@ class DeadLetterAdmin(ByReason):
         beginning = Func(
             "body",
             Value(1),
-            Value(_EXCERPT_LENGTH + 1),
+            Value(EXCERPT_LENGTH + 1),
             function="SUBSTRING",
             output_field=BinaryField(),
         )
@@ -179,7 +178,7 @@ class DeadLetterAdmin(ByReason):
     status_badge = column(
         "status", lambda message: badge(message.get_status_display(), _TONES[message.status])
     )
-    why = column("reason", lambda message: begun(message.reason, _EXCERPT_LENGTH))
+    why = column("reason", lambda message: begun(message.reason, EXCERPT_LENGTH))
     excerpt = column(
         "body",
         lambda message: code(
